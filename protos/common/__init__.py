@@ -1,0 +1,1 @@
+"""Generated messages and stubs of `temper.common`, one subpackage per version."""

@@ -1,0 +1,1 @@
+"""Version 1 of `temper.common`: generated from common.proto, see `protos.generate`."""

@@ -1,0 +1,1 @@
+"""Generated messages and stubs of `temper.policy`, one subpackage per version."""

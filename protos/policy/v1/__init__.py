@@ -1,0 +1,1 @@
+"""Version 1 of `temper.policy`: generated from policy.proto, see `protos.generate`."""

@@ -1,0 +1,1 @@
+"""Generated messages and stubs of `temper.replay`, one subpackage per version."""

@@ -1,0 +1,1 @@
+"""Generated messages and stubs of `temper.safety`, one subpackage per version."""

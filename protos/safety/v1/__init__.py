@@ -1,0 +1,1 @@
+"""Version 1 of `temper.safety`: generated from safety.proto, see `protos.generate`."""
