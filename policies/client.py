@@ -1,0 +1,221 @@
+"""What an actor acts with now: watches the learner's offers and believes none that it has not verified itself.
+
+Rules, applied at the moment of each `current()`:
+  1. the newest verified snapshot, while a verified lease is unexpired;
+  2. otherwise the newest release whose verdict was valid when it was taken;
+  3. otherwise nothing: the actor must not act.
+An offer that fails any check is refused, counted by its reason and logged once per reason; what was held stays. The
+client outlives its server: it keeps what it has, and reconnects.
+
+Reasons in `PolicyClient.refused`: those of `policies.trust` (forged, expired, replayed, wrong_artifact, wrong_run,
+not_approved) and altered_artifact, malformed_artifact, not_finite, wrong_spec, fetch_failed, unusable,
+unknown_offer.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import logging
+import random
+import threading
+from typing import Literal
+
+import grpc
+
+from policies.artifact import ARTIFACT_BYTES_MAX, Artifact, ArtifactError, DigestError, NotFiniteError
+from policies.config import Backend
+from policies.inference import load_backend
+from policies.policy import Policy
+from policies.spec import PolicyInterface, mismatch
+from policies.trust import TrustPolicy, UntrustedError
+from protos import transport
+from protos.common.v1 import common_pb2
+from protos.policy.v1 import policy_pb2, policy_pb2_grpc
+
+FETCH_TIMEOUT_S = 60.0
+RECONNECT_S_MIN = 0.05
+RECONNECT_S_MAX = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActingPolicy:
+    """A policy that may act now. The same object as long as it is the same policy: compare with `is`.
+
+    Attributes:
+      policy: draws the actions.
+      version: learner update count of its weights.
+      digest: its artifact's digest (32 bytes).
+      kind: by which right it acts; "served": by the verification of an inference service.
+      release_number: number of the release, from 1; 0 for what is no release.
+    """
+
+    policy: Policy
+    version: int
+    digest: bytes
+    kind: Literal["snapshot", "release", "served"]
+    release_number: int
+
+
+class _Refused(Exception):
+    """An offer fails a check that is not one of trust or of the artifact's form."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PolicyClient:
+    """Watches a PolicyDistribution service from a thread of its own, which starts at once: never fork afterwards.
+
+    Args:
+      address: of the service ("unix:PATH" or "HOST:PORT"); it need not be up.
+      trust: whose statements are believed, for which training run, and the clock that leases are judged by.
+      backend: how the policies are computed; raises BackendError when it cannot be.
+      actor_id: stable name of this actor.
+      run_id: this start of the actor's process (not the training run).
+      expected: the environment's specification; policies that do not fit it are refused. None: any.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        trust: TrustPolicy,
+        backend: Backend,
+        actor_id: str,
+        run_id: str,
+        *,
+        expected: PolicyInterface | None = None,
+    ) -> None:
+        self.refused: collections.Counter[str] = collections.Counter()
+        self._trust = trust
+        self._make_policy = load_backend(backend)
+        self._request = policy_pb2.WatchRequest(actor_id=actor_id, run_id=run_id)
+        self._expected = expected
+        self._changed = threading.Condition()
+        self._snapshot: ActingPolicy | None = None
+        self._release: ActingPolicy | None = None
+        self._verdict: common_pb2.SignedStatement | None = None
+        self._lease_number = 0
+        self._lease_expiry_ns = 0
+        self._closed = threading.Event()
+        self._channel = transport.channel(address)
+        self._stub = policy_pb2_grpc.PolicyDistributionStub(self._channel)
+        self._thread = threading.Thread(target=self._watch, name="policy-client", daemon=True)
+        self._thread.start()
+
+    def current(self) -> ActingPolicy | None:
+        """What may act at this moment, by the rules above; None: nothing may."""
+        with self._changed:
+            if self._snapshot is not None and self._trust.clock() < self._lease_expiry_ns:
+                return self._snapshot
+            return self._release
+
+    def wait(self, timeout_s: float) -> ActingPolicy | None:
+        """As `current`, after waiting at most `timeout_s` for there to be one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.current() is not None or self._closed.is_set(), timeout_s)
+            return self.current()
+
+    def close(self) -> None:
+        """Stops to watch. What is held can still be asked for. Safe to call again."""
+        self._closed.set()
+        self._channel.close()
+        self._thread.join(5.0)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _watch(self) -> None:
+        delay_s = RECONNECT_S_MIN
+        while not self._closed.is_set():
+            try:
+                for offer in self._stub.Watch(self._request, wait_for_ready=True):
+                    self._take(offer)
+                    delay_s = RECONNECT_S_MIN
+            except grpc.RpcError as error:
+                if not self._closed.is_set():
+                    _log.debug("watching for policies broke off: %s", error)
+            except ValueError:
+                # A closed channel refuses a new call in this way.
+                if not self._closed.is_set():
+                    raise
+            self._closed.wait(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, keeps no secret
+            delay_s = min(2 * delay_s, RECONNECT_S_MAX)
+
+    def _take(self, offer: policy_pb2.PolicyOffer) -> None:
+        try:
+            if offer.kind == policy_pb2.PolicyOffer.KIND_RELEASE:
+                self._take_release(offer)
+            elif offer.kind == policy_pb2.PolicyOffer.KIND_SNAPSHOT:
+                self._take_lease(offer)
+                self._take_snapshot(offer)
+            elif offer.kind == policy_pb2.PolicyOffer.KIND_LEASE:
+                self._take_lease(offer)
+            else:
+                raise _Refused("unknown_offer", f"offers of kind {offer.kind} are not known")
+        except (UntrustedError, _Refused) as error:
+            self._refuse(error.reason, error)
+        except DigestError as error:
+            self._refuse("altered_artifact", error)
+        except NotFiniteError as error:
+            self._refuse("not_finite", error)
+        except ArtifactError as error:
+            self._refuse("malformed_artifact", error)
+
+    def _take_lease(self, offer: policy_pb2.PolicyOffer) -> None:
+        lease = self._trust.check_lease(offer.authority, self._lease_number)
+        with self._changed:
+            self._lease_number, self._lease_expiry_ns = lease.lease_number, lease.expiry_time_ns
+            self._changed.notify_all()
+
+    def _take_snapshot(self, offer: policy_pb2.PolicyOffer) -> None:
+        held = self._snapshot
+        if held is not None and (held.digest, held.version) == (offer.digest, offer.version):
+            return
+        policy = self._build(offer)
+        with self._changed:
+            self._snapshot = ActingPolicy(policy, offer.version, offer.digest, "snapshot", 0)
+            self._changed.notify_all()
+
+    def _take_release(self, offer: policy_pb2.PolicyOffer) -> None:
+        held = self._release
+        if held is not None and held.digest == offer.digest and self._verdict == offer.authority:
+            # The same once more after a reconnect; its verdict may have expired since, which takes nothing back.
+            return
+        number, digest = (0, b"") if held is None else (held.release_number, held.digest)
+        verdict = self._trust.check_release(offer.authority, offer.digest, number, digest)
+        policy = self._build(offer)
+        with self._changed:
+            # The version that was signed, not the one that was offered.
+            self._release = ActingPolicy(policy, verdict.version, offer.digest, "release", verdict.release_number)
+            self._verdict = offer.authority
+            self._changed.notify_all()
+
+    def _build(self, offer: policy_pb2.PolicyOffer) -> Policy:
+        data = offer.artifact or self._fetch(offer.digest)
+        artifact = Artifact.from_bytes(data, offer.digest).check_finite()
+        misfit = mismatch(artifact.spec, self._expected) if self._expected is not None else ""
+        if misfit:
+            raise _Refused("wrong_spec", f"artifact {offer.digest.hex()} does not fit: {misfit}")
+        try:
+            return self._make_policy(artifact)
+        except Exception as error:  # whatever a backend raises over it, the held policy must stay
+            raise _Refused("unusable", f"artifact {offer.digest.hex()} cannot be computed: {error}") from error
+
+    def _fetch(self, digest: bytes) -> bytes:
+        data = bytearray()
+        try:
+            for chunk in self._stub.Fetch(policy_pb2.FetchRequest(digest=digest), timeout=FETCH_TIMEOUT_S):
+                data += chunk.data
+                if max(len(data), chunk.total_bytes) > ARTIFACT_BYTES_MAX:
+                    raise _Refused("malformed_artifact", f"artifact {digest.hex()} exceeds {ARTIFACT_BYTES_MAX} bytes")
+        except grpc.RpcError as error:
+            raise _Refused("fetch_failed", f"artifact {digest.hex()} could not be fetched: {error}") from error
+        return bytes(data)
+
+    def _refuse(self, reason: str, error: Exception) -> None:
+        self.refused[reason] += 1
+        if self.refused[reason] == 1:
+            _log.warning("a policy is refused (%s): %s; further refusals of this kind are only counted", reason, error)

@@ -1,0 +1,272 @@
+"""How the learner hands its policies out: a board that holds the newest of each kind, and the server that shows it.
+
+The board is written by the learner's thread, which must not wait: publishing is a digest, a lock and a notification.
+The server lives on a thread and an asyncio loop of its own. It decides nothing about trust: it passes statements on
+as they are, and every client verifies them. A watcher that is slower than the learner skips to the newest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import dataclasses
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import grpc.aio
+
+from policies.artifact import DIGEST_BYTES, artifact_digest
+from protos import transport
+from protos.common.v1 import common_pb2
+from protos.policy.v1 import policy_pb2, policy_pb2_grpc
+
+INLINE_BYTES_MAX = 1 << 20
+"""A larger artifact is fetched by its digest instead of travelling in the offer."""
+
+CHUNK_BYTES = 1 << 20
+RECENT_ARTIFACTS = 4
+"""Snapshots kept for clients that are still fetching one that has just been replaced."""
+
+WATCHERS_MAX = 4_096
+
+_SERVICE = policy_pb2.DESCRIPTOR.services_by_name["PolicyDistribution"].full_name
+_IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What one watcher has been sent: the board's revision of each kind; 0: nothing yet."""
+
+    release: int = 0
+    snapshot: int = 0
+    lease: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Weights:
+    version: int
+    digest: bytes
+    data: bytes
+
+
+class PolicyBoard:
+    """The newest snapshot, lease and release. For any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest = Seen()
+        self._snapshot: _Weights | None = None
+        self._lease: common_pb2.SignedStatement | None = None
+        self._release: _Weights | None = None
+        self._verdict: common_pb2.SignedStatement | None = None
+        self._recent: OrderedDict[bytes, bytes] = OrderedDict()
+        self._subscribers: tuple[Callable[[], None], ...] = ()
+
+    def publish_snapshot(self, version: int, data: bytes) -> bytes:
+        """Replaces the snapshot by the artifact `data` of learner update count `version`; returns its digest.
+
+        It is offered once there is a lease.
+        """
+        weights = _Weights(version, artifact_digest(data), data)
+        with self._lock:
+            self._snapshot = weights
+            self._recent[weights.digest] = data
+            self._recent.move_to_end(weights.digest)
+            while len(self._recent) > RECENT_ARTIFACTS:
+                self._recent.popitem(last=False)
+            self._newest = dataclasses.replace(self._newest, snapshot=self._newest.snapshot + 1)
+            subscribers = self._subscribers
+        _notify(subscribers)
+        return weights.digest
+
+    def publish_lease(self, lease: common_pb2.SignedStatement) -> None:
+        """Replaces the lease that accompanies the snapshots."""
+        with self._lock:
+            self._lease = lease
+            self._newest = dataclasses.replace(self._newest, lease=self._newest.lease + 1)
+            subscribers = self._subscribers
+        _notify(subscribers)
+
+    def publish_release(self, version: int, data: bytes, verdict: common_pb2.SignedStatement) -> bytes:
+        """Replaces the release by the artifact `data` under its signed verdict; returns its digest."""
+        weights = _Weights(version, artifact_digest(data), data)
+        with self._lock:
+            self._release, self._verdict = weights, verdict
+            self._newest = dataclasses.replace(self._newest, release=self._newest.release + 1)
+            subscribers = self._subscribers
+        _notify(subscribers)
+        return weights.digest
+
+    def offers_since(self, seen: Seen) -> tuple[list[policy_pb2.PolicyOffer], Seen]:
+        """The newest offer of each kind that `seen` has not, release first, and what has been seen with them.
+
+        A snapshot always goes with the newest lease, and not at all while there is none.
+        """
+        offers = []
+        with self._lock:
+            newest = self._newest
+            if newest.release > seen.release and self._release is not None and self._verdict is not None:
+                offers.append(_offer(policy_pb2.PolicyOffer.KIND_RELEASE, self._release, self._verdict))
+            if self._lease is None:
+                return offers, dataclasses.replace(newest, snapshot=seen.snapshot)
+            if newest.snapshot > seen.snapshot and self._snapshot is not None:
+                offers.append(_offer(policy_pb2.PolicyOffer.KIND_SNAPSHOT, self._snapshot, self._lease))
+            elif newest.lease > seen.lease:
+                kind = policy_pb2.PolicyOffer.KIND_LEASE
+                offers.append(policy_pb2.PolicyOffer(kind=kind, authority=self._lease))
+        return offers, newest
+
+    def artifact(self, digest: bytes) -> bytes | None:
+        """The bytes of the release, the snapshot or a recent snapshot; None when it is none of these."""
+        with self._lock:
+            if self._release is not None and self._release.digest == digest:
+                return self._release.data
+            return self._recent.get(digest)
+
+    def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Calls `on_change` in the publisher's thread after each change; it must return at once. Returns the undo."""
+        with self._lock:
+            self._subscribers = (*self._subscribers, on_change)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._subscribers = tuple(each for each in self._subscribers if each is not on_change)
+
+        return unsubscribe
+
+
+class DistributionServer:
+    """Serves a board at an address ("unix:PATH" or "HOST:PORT", port 0: any) from a daemon thread of its own."""
+
+    def __init__(self, board: PolicyBoard, address: str) -> None:
+        self._board = board
+        self._address = address
+        self._started: concurrent.futures.Future[str] = concurrent.futures.Future()
+        self._servicer: _Distribution | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="policy-distribution", daemon=True)
+
+    @property
+    def watchers(self) -> int:
+        """Clients that watch now."""
+        return 0 if self._servicer is None else self._servicer.watchers
+
+    def start(self, timeout_s: float = 30.0) -> str:
+        """Starts to serve and returns the bound address. Raises AddressError, or TimeoutError."""
+        self._thread.start()
+        return self._started.result(timeout_s)
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Ends every watch and stops serving. Safe to call again, or when it never started."""
+        if self._loop is not None and self._servicer is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._servicer.close)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:  # raised in the thread that waits in `start`
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        servicer = _Distribution(self._board)
+        server = grpc.aio.server(options=transport.server_options(), maximum_concurrent_rpcs=WATCHERS_MAX)
+        policy_pb2_grpc.add_PolicyDistributionServicer_to_server(servicer, server)
+        health = transport.add_health_and_reflection(server, [_SERVICE])
+        bound = transport.bind(server, self._address)
+        await server.start()
+        await transport.set_serving(health, [_SERVICE])
+
+        def on_change() -> None:
+            # A publisher may hold this callback for a moment longer than the loop lives.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(servicer.wake)
+
+        unsubscribe = self._board.subscribe(on_change)
+        try:
+            self._loop, self._servicer = loop, servicer
+            self._started.set_result(bound)
+            await servicer.closed.wait()
+        finally:
+            unsubscribe()
+            await server.stop(1.0)
+
+
+class _Distribution(policy_pb2_grpc.PolicyDistributionServicer):
+    """The gRPC side; lives on the server's loop."""
+
+    def __init__(self, board: PolicyBoard) -> None:
+        self._board = board
+        self._changed = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.watchers = 0
+
+    def wake(self) -> None:
+        # Everybody who waits has this event; who comes later gets the next one.
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def close(self) -> None:
+        self.closed.set()
+        self.wake()
+
+    async def Watch(
+        self,
+        request: policy_pb2.WatchRequest,
+        context: grpc.aio.ServicerContext[policy_pb2.WatchRequest, policy_pb2.PolicyOffer],
+    ) -> AsyncIterator[policy_pb2.PolicyOffer]:
+        """Yields the newest offers at once and then each change, skipping what a slow client has missed."""
+        for name, value in (("actor_id", request.actor_id), ("run_id", request.run_id)):
+            if not _IDENTIFIER.fullmatch(value):
+                limit = "must be 1 to 128 characters of [A-Za-z0-9._-]; nothing is offered"
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{name} = {value[:200]!r} {limit}")
+        seen = Seen()
+        self.watchers += 1
+        try:
+            while not self.closed.is_set():
+                # The event before the board: a change in between is then not missed.
+                changed = self._changed
+                offers, seen = self._board.offers_since(seen)
+                for offer in offers:
+                    yield offer
+                await changed.wait()
+        finally:
+            self.watchers -= 1
+
+    async def Fetch(
+        self,
+        request: policy_pb2.FetchRequest,
+        context: grpc.aio.ServicerContext[policy_pb2.FetchRequest, policy_pb2.ArtifactChunk],
+    ) -> AsyncIterator[policy_pb2.ArtifactChunk]:
+        """Yields an artifact's bytes in order."""
+        if len(request.digest) != DIGEST_BYTES:
+            message = f"the digest has {len(request.digest)} bytes, it must have {DIGEST_BYTES}"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+        data = self._board.artifact(request.digest)
+        if data is None:
+            message = f"artifact {request.digest.hex()} is not offered (any more): take the newest offer"
+            await context.abort(grpc.StatusCode.NOT_FOUND, message)
+        for start in range(0, len(data), CHUNK_BYTES):
+            yield policy_pb2.ArtifactChunk(data=data[start : start + CHUNK_BYTES], total_bytes=len(data))
+
+
+def _offer(
+    kind: policy_pb2.PolicyOffer.Kind, weights: _Weights, authority: common_pb2.SignedStatement
+) -> policy_pb2.PolicyOffer:
+    inline = weights.data if len(weights.data) <= INLINE_BYTES_MAX else b""
+    return policy_pb2.PolicyOffer(
+        kind=kind, version=weights.version, digest=weights.digest, authority=authority, artifact=inline
+    )
+
+
+def _notify(subscribers: tuple[Callable[[], None], ...]) -> None:
+    for on_change in subscribers:
+        on_change()

@@ -1,0 +1,220 @@
+"""Releases and artifacts on disk: content-addressed, written once, verified whenever they are read.
+
+Layout, and what holds at every moment, also after a crash:
+  DIRECTORY/artifacts/DIGEST.safetensors   its SHA-256 is DIGEST; complete, since it was renamed into place after fsync
+  DIRECTORY/releases/NUMBER.verdict        a serialized SignedStatement; its artifact was in place before it
+  DIRECTORY/lock                           held by a writer while it writes; readers need no lock
+Names that begin with a dot are unfinished writes: readers pass over them, the next writer removes them. A release is
+never replaced or removed; artifacts without a release are, when there are too many.
+
+It stores nothing on anybody's word: a release enters only with a verdict that verifies. It is no service.
+
+Exceptions: RegistryError; promotion also raises those of `policies.trust` and `policies.artifact`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from policies.artifact import DIGEST_BYTES, Artifact, ArtifactError, artifact_digest
+from policies.durable import replace_file
+from policies.trust import TrustPolicy, UntrustedError
+from protos.common.v1 import common_pb2
+from protos.safety.v1 import safety_pb2
+
+UNRELEASED_ARTIFACTS_MAX = 16
+"""Artifacts without a release that are kept, the newest ones."""
+
+_ARTIFACT_SUFFIX = ".safetensors"
+_RELEASE_SUFFIX = ".verdict"
+
+
+class RegistryError(Exception):
+    """Something is not in the registry, or is not what it was when it was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """A promoted policy, as its verdict describes it. Units and meanings are those of `VerdictStatement`."""
+
+    number: int
+    version: int
+    digest: bytes
+    verdict_id: str
+    run_id: str
+    episodes: int
+    violating_episodes: int
+    return_mean: float
+    return_ci95_low: float
+    return_ci95_high: float
+    issue_time_ns: int
+    expiry_time_ns: int
+    signed_verdict: common_pb2.SignedStatement = dataclasses.field(repr=False, hash=False)
+
+
+class PolicyRegistry:
+    """The registry in a directory, made by the first write. Any number of readers; writers take turns.
+
+    Args:
+      directory: where it is.
+      trust: whose verdicts count, and for which run.
+      unreleased_artifacts_max: artifacts without a release that are kept.
+    """
+
+    def __init__(
+        self, directory: Path, trust: TrustPolicy, *, unreleased_artifacts_max: int = UNRELEASED_ARTIFACTS_MAX
+    ) -> None:
+        self._directory = directory
+        self._artifacts = directory / "artifacts"
+        self._releases = directory / "releases"
+        self._trust = trust
+        self._unreleased_max = unreleased_artifacts_max
+
+    def add_artifact(self, data: bytes) -> bytes:
+        """Stores an artifact, durably once this returns; returns its digest. Raises ArtifactError for no artifact."""
+        digest = artifact_digest(data)
+        Artifact.from_bytes(data, digest)
+        with self._writing():
+            replace_file(self._artifact_path(digest), data)
+            self._drop_unreleased(keep=digest)
+        return digest
+
+    def promote(self, data: bytes, signed_verdict: common_pb2.SignedStatement) -> Release:
+        """Makes an artifact a release, durably once this returns. The same promotion again changes nothing.
+
+        Args:
+          data: the artifact's bytes.
+          signed_verdict: the verdict that approves exactly them.
+
+        Raises:
+          UntrustedError: the verdict does not verify, has expired, is older than a release, or is about another.
+          ArtifactError: the bytes are no artifact, or have a value that is not finite.
+          RegistryError: the newest release cannot be read.
+        """
+        digest = artifact_digest(data)
+        verdict = self._trust.check_past_release(signed_verdict, digest)
+        with self._writing():
+            path = self._release_path(verdict.release_number)
+            held = self._read_release(path) if path.exists() else None
+            if held is not None and held.digest == digest:
+                return held
+            newest = self.newest()
+            number, newest_digest = (0, b"") if newest is None else (newest.number, newest.digest)
+            self._trust.check_release(signed_verdict, digest, number, newest_digest)
+            Artifact.from_bytes(data, digest).check_finite()
+            replace_file(self._artifact_path(digest), data)
+            replace_file(path, signed_verdict.SerializeToString(deterministic=True))
+        return _release(verdict, signed_verdict)
+
+    def releases(self) -> list[Release]:
+        """All releases, ascending. Raises RegistryError when one cannot be read or its verdict does not verify."""
+        return [self._read_release(path) for path in self._release_paths()]
+
+    def newest(self) -> Release | None:
+        """The release with the highest number, or None when there is none. Raises RegistryError, as `releases`."""
+        paths = self._release_paths()
+        return self._read_release(paths[-1]) if paths else None
+
+    def artifact(self, digest: bytes) -> bytes:
+        """An artifact's bytes. Raises RegistryError when it is not there or its bytes have changed."""
+        path = self._artifact_path(digest)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise RegistryError(f"artifact {digest.hex()} is not in {self._artifacts}") from error
+        except OSError as error:
+            raise RegistryError(f"artifact {path} cannot be read: {error.strerror}") from error
+        if artifact_digest(data) != digest:
+            raise RegistryError(f"artifact {path} has changed on disk: its digest is {artifact_digest(data).hex()}")
+        return data
+
+    def verify(self) -> list[str]:
+        """Reads everything and returns what is wrong, one line each; empty when all is well."""
+        problems = []
+        for path in self._release_paths():
+            try:
+                release = self._read_release(path)
+                Artifact.from_bytes(self.artifact(release.digest), release.digest).check_finite()
+            except RegistryError as error:
+                problems.append(str(error))
+            except ArtifactError as error:
+                problems.append(f"the artifact of release {path} cannot be used: {error}")
+        for path in self._artifact_paths():
+            try:
+                self.artifact(bytes.fromhex(path.stem))
+            except RegistryError as error:
+                problems.append(str(error))
+            except ValueError:
+                problems.append(f"artifact {path} is not named by a digest")
+        return list(dict.fromkeys(problems))
+
+    def _read_release(self, path: Path) -> Release:
+        signed, verdict = common_pb2.SignedStatement(), safety_pb2.VerdictStatement()
+        try:
+            signed.ParseFromString(path.read_bytes())
+            # Only to learn which artifact it names; believed after the check.
+            verdict.ParseFromString(signed.payload)
+            verdict = self._trust.check_past_release(signed, verdict.artifact_digest)
+        except (DecodeError, UntrustedError) as error:
+            raise RegistryError(f"release {path} is not to be trusted: {error}") from error
+        except OSError as error:
+            raise RegistryError(f"release {path} cannot be read: {error.strerror}") from error
+        if path != self._release_path(verdict.release_number) or len(verdict.artifact_digest) != DIGEST_BYTES:
+            raise RegistryError(f"release {path} holds the verdict of release {verdict.release_number}")
+        return _release(verdict, signed)
+
+    def _release_paths(self) -> list[Path]:
+        return sorted(path for path in self._releases.glob(f"*{_RELEASE_SUFFIX}") if not path.name.startswith("."))
+
+    def _artifact_paths(self) -> list[Path]:
+        return [path for path in self._artifacts.glob(f"*{_ARTIFACT_SUFFIX}") if not path.name.startswith(".")]
+
+    def _artifact_path(self, digest: bytes) -> Path:
+        return self._artifacts / f"{digest.hex()}{_ARTIFACT_SUFFIX}"
+
+    def _release_path(self, number: int) -> Path:
+        return self._releases / f"{number:08d}{_RELEASE_SUFFIX}"
+
+    def _drop_unreleased(self, keep: bytes) -> None:
+        released = {release.digest for release in self.releases()} | {keep}
+        paths = [path for path in self._artifact_paths() if path.stem not in {digest.hex() for digest in released}]
+        paths.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        # `keep` is the newest of them, though it may have been stored before.
+        for path in paths[max(self._unreleased_max - 1, 0) :]:
+            path.unlink()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Holds the writers' lock, and clears away what a writer that died has left."""
+        self._artifacts.mkdir(parents=True, exist_ok=True)
+        self._releases.mkdir(exist_ok=True)
+        with (self._directory / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for directory in (self._artifacts, self._releases):
+                for unfinished in directory.glob(".*"):
+                    unfinished.unlink()
+            yield
+
+
+def _release(verdict: safety_pb2.VerdictStatement, signed: common_pb2.SignedStatement) -> Release:
+    return Release(
+        number=verdict.release_number,
+        version=verdict.version,
+        digest=verdict.artifact_digest,
+        verdict_id=verdict.verdict_id,
+        run_id=verdict.run_id,
+        episodes=verdict.episodes,
+        violating_episodes=verdict.violating_episodes,
+        return_mean=verdict.return_mean,
+        return_ci95_low=verdict.return_ci95_low,
+        return_ci95_high=verdict.return_ci95_high,
+        issue_time_ns=verdict.issue_time_ns,
+        expiry_time_ns=verdict.expiry_time_ns,
+        signed_verdict=signed,
+    )

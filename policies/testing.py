@@ -1,0 +1,186 @@
+"""For tests, this package's and others': the contract of a policy, and makers of artifacts, keys and statements.
+
+Nothing here is for production: the keys sign whatever they are asked to.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+import math
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.artifact import Artifact
+from policies.config import NetworkConfig
+from policies.policy import Policy
+from policies.signing import LEASE_TYPE, VERDICT_TYPE, SigningKey, sign
+from policies.spec import PolicySpec, parameter_shapes
+from protos.common.v1 import common_pb2
+from protos.safety.v1 import safety_pb2
+
+RUN_ID = "test-run"
+SECOND_NS = 1_000_000_000
+
+
+def make_spec(
+    observation_shape: tuple[int, ...] = (4,), num_actions: int = 2, observation_dtype: str = "<f4", **network: Any
+) -> PolicySpec:
+    """A small specification; keywords beyond the named ones are settings of the network."""
+    settings = {"hidden_sizes": (8, 8), "conv_channels": (3,)} | network
+    return PolicySpec(NetworkConfig(**settings), observation_shape, observation_dtype, num_actions)
+
+
+def make_artifact(spec: PolicySpec | None = None, seed: int = 0) -> Artifact:
+    """An artifact with random parameters of about the size that training gives them, made without a framework."""
+    spec = spec or make_spec()
+    generator = np.random.default_rng(seed)
+    parameters = {}
+    for name, shape in parameter_shapes(spec).items():
+        scale = 1 / math.sqrt(math.prod(shape[:-1])) if name.endswith("kernel") else 0.1
+        parameters[name] = (scale * generator.standard_normal(shape)).astype(np.float32)
+    return Artifact(spec, parameters)
+
+
+def signed_verdict(key: SigningKey, artifact_digest: bytes, **fields: Any) -> common_pb2.SignedStatement:
+    """A verdict that approves `artifact_digest` as release 1 of RUN_ID for an hour from now, but for `fields`."""
+    now = time.time_ns()
+    verdict: dict[str, Any] = {
+        "verdict_id": "0123456789abcdef",
+        "run_id": RUN_ID,
+        "version": 1,
+        "artifact_digest": artifact_digest,
+        "approved": True,
+        "release_number": 1,
+        "episodes": 100,
+        "return_mean": 480.0,
+        "issue_time_ns": now,
+        "expiry_time_ns": now + 3600 * SECOND_NS,
+    } | fields
+    return sign(key, VERDICT_TYPE, safety_pb2.VerdictStatement(**verdict).SerializeToString(deterministic=True))
+
+
+def signed_lease(key: SigningKey, **fields: Any) -> common_pb2.SignedStatement:
+    """Lease 1 of RUN_ID for a minute from now, but for `fields`."""
+    now = time.time_ns()
+    lease: dict[str, Any] = {
+        "run_id": RUN_ID,
+        "lease_number": 1,
+        "issue_time_ns": now,
+        "expiry_time_ns": now + 60 * SECOND_NS,
+    } | fields
+    return sign(key, LEASE_TYPE, safety_pb2.LeaseStatement(**lease).SerializeToString(deterministic=True))
+
+
+class PolicyContract(abc.ABC):
+    """What holds for every implementation of `policies.policy.Policy`: subclass it as TestX and say how X is made.
+
+    The oracle is the network that the learner trains; it needs jax where the tests run.
+    """
+
+    SPECS = (
+        make_spec(),
+        make_spec(activation="relu", hidden_sizes=()),
+        make_spec((3, 2), 5, "|b1"),
+        make_spec((), 3, "<i4", hidden_sizes=(16,)),
+        make_spec((6, 5, 2), 4, "|u1", kind="conv", activation="relu"),
+        make_spec((10, 10, 4), 6, "<f4", kind="conv", conv_channels=(4, 5), conv_stride=2),
+    )
+
+    @abc.abstractmethod
+    def policy(self, artifact: Artifact) -> contextlib.AbstractContextManager[Policy]:
+        """A policy of `artifact`; leaving the context releases what it holds."""
+
+    def test_log_probabilities_are_those_of_the_learners_network(self) -> None:
+        """Logits agree up to a constant per row, log-probabilities within 1e-6, for one and for many rows."""
+        for seed, spec in enumerate(self.SPECS):
+            artifact, observation = make_artifact(spec, seed), random_observation(spec, 64, seed)
+            expected = network_log_probs(spec, seed, 64, seed)
+            with self.policy(artifact) as policy:
+                for rows in (1, 7, 64, 7):
+                    batch = policy.act(observation[:rows], np.random.default_rng(seed))
+                    chosen = expected[np.arange(rows), batch.action]
+                    np.testing.assert_allclose(batch.log_prob, chosen, rtol=0, atol=1e-6)
+                    shifted = batch.logits - batch.logits.max(axis=1, keepdims=True)
+                    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+                    np.testing.assert_allclose(log_probs, expected[:rows], rtol=0, atol=1e-6)
+
+    def test_shapes_and_types(self) -> None:
+        """Action int32 [N] within range, log-probability float32 [N], logits float32 [N, A]."""
+        for spec in self.SPECS:
+            with self.policy(make_artifact(spec)) as policy:
+                batch = policy.act(random_observation(spec, 9, 0), np.random.default_rng(0))
+                greedy = policy.greedy(random_observation(spec, 9, 0))
+                for action in (batch.action, greedy):
+                    np.testing.assert_equal((action.dtype, action.shape), (np.dtype(np.int32), (9,)))
+                    np.testing.assert_(bool(((action >= 0) & (action < spec.num_actions)).all()))
+                np.testing.assert_equal((batch.log_prob.dtype, batch.log_prob.shape), (np.dtype(np.float32), (9,)))
+                np.testing.assert_equal((batch.logits.dtype, batch.logits.shape[1]), (np.float32, spec.num_actions))
+
+    def test_actions_follow_the_distribution(self) -> None:
+        """Frequencies over 20,000 draws lie within five standard errors of the probabilities."""
+        spec = make_spec((3,), 4)
+        artifact = make_artifact(spec, seed=3)
+        observation = np.repeat(random_observation(spec, 1, 1), 4_000, axis=0)
+        generator = np.random.default_rng(5)
+        with self.policy(artifact) as policy:
+            actions = np.concatenate([policy.act(observation, generator).action for _ in range(5)])
+        probability = np.exp(network_log_probs(spec, 3, 1, 1)[0])
+        frequency = np.bincount(actions, minlength=4) / len(actions)
+        error = np.sqrt(probability * (1 - probability) / len(actions))
+        np.testing.assert_array_less(np.abs(frequency - probability), 5 * error)
+
+    def test_greedy_takes_the_most_probable_action(self) -> None:
+        """The argument of the largest log-probability of the learner's network."""
+        spec = make_spec((5,), 7)
+        artifact, observation = make_artifact(spec, 2), random_observation(spec, 50, 3)
+        with self.policy(artifact) as policy:
+            np.testing.assert_array_equal(policy.greedy(observation), network_log_probs(spec, 2, 50, 3).argmax(axis=1))
+
+    def test_results_are_the_callers(self) -> None:
+        """A later call does not change an earlier result, and the observation is only read."""
+        spec = make_spec()
+        first, second = random_observation(spec, 8, 1), random_observation(spec, 8, 2)
+        first.flags.writeable = False
+        with self.policy(make_artifact(spec)) as policy:
+            batch = policy.act(first, np.random.default_rng(1))
+            kept = [array.copy() for array in batch[:3]]
+            policy.act(second, np.random.default_rng(2))
+            for array, copy in zip(batch[:3], kept, strict=True):
+                np.testing.assert_array_equal(array, copy)
+
+    def test_a_misfit_is_refused(self) -> None:
+        """Another shape, no rows, or another type raise ValueError, and the policy works on."""
+        with self.policy(make_artifact(make_spec())) as policy:
+            generator = np.random.default_rng(0)
+            for misfit in (np.zeros((2, 5), "f4"), np.zeros(4, "f4"), np.zeros((0, 4), "f4"), np.zeros((2, 4), "f8")):
+                np.testing.assert_raises(ValueError, policy.act, misfit, generator)
+                np.testing.assert_raises(ValueError, policy.greedy, misfit)
+            policy.act(np.zeros((2, 4), "f4"), generator)
+
+
+def random_observation(spec: PolicySpec, rows: int, seed: int) -> NDArray[Any]:
+    """Observations [rows, *observation_shape] of the specification's type."""
+    generator = np.random.default_rng(seed)
+    shape, dtype = (rows, *spec.observation_shape), np.dtype(spec.observation_dtype)
+    if dtype.kind == "f":
+        return np.asarray(generator.standard_normal(shape), dtype)
+    high = {"b": 2, "u": 256, "i": 5}[dtype.kind]
+    return generator.integers(0, high, shape).astype(dtype)
+
+
+@functools.lru_cache
+def network_log_probs(spec: PolicySpec, artifact_seed: int, rows: int, observation_seed: int) -> NDArray[np.float32]:
+    """Log-probabilities [rows, A] by `policies.networks` for the artifact and observations of these seeds."""
+    import jax  # noqa: PLC0415 - thin tests use the makers above without it
+
+    from policies.networks import blank_model, load_parameters  # noqa: PLC0415 - likewise
+
+    model = blank_model(spec)
+    load_parameters(model, make_artifact(spec, artifact_seed).parameters)
+    evaluate = jax.jit(lambda observation: jax.nn.log_softmax(model(observation)[0]))
+    return np.asarray(evaluate(random_observation(spec, rows, observation_seed)))

@@ -1,0 +1,170 @@
+"""Whether a signed statement lets a policy act here and now. Every process that loads a policy asks this itself.
+
+A verdict vouches for one artifact. A lease vouches for a time in which the snapshots of one run may be used, not for
+any particular weights: it is meant for sandboxed actors. What has been accepted before is the caller's to remember
+(the newest numbers); a process that starts afresh remembers nothing, so an old statement can be played back to it
+until that statement expires.
+
+Exceptions: UntrustedError and, below it, ForgedStatement, ExpiredStatement, ReplayedStatement, WrongArtifact,
+WrongRun and NotApproved; the attribute `reason` is a short name to count by.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+from google.protobuf.message import DecodeError
+
+from policies.signing import LEASE_TYPE, VERDICT_TYPE, SignatureError, VerifyKey, verify
+from protos.common.v1 import common_pb2
+from protos.safety.v1 import safety_pb2
+
+CLOCK_SKEW_NS_MAX = 5_000_000_000
+"""A statement may be issued this far in the future of our clock: two machines' clocks differ a little."""
+
+
+class UntrustedError(Exception):
+    """A statement does not allow what it was shown for; the message says why."""
+
+    reason: ClassVar[str] = "untrusted"
+
+
+class ForgedStatement(UntrustedError):
+    """The trusted key did not sign these bytes as a statement of this kind."""
+
+    reason = "forged"
+
+
+class ExpiredStatement(UntrustedError):
+    """The present time is outside the statement's validity."""
+
+    reason = "expired"
+
+
+class ReplayedStatement(UntrustedError):
+    """A newer statement of the same kind has been accepted already."""
+
+    reason = "replayed"
+
+
+class WrongArtifact(UntrustedError):
+    """The verdict is about another artifact."""
+
+    reason = "wrong_artifact"
+
+
+class WrongRun(UntrustedError):
+    """The statement is about another training run."""
+
+    reason = "wrong_run"
+
+
+class NotApproved(UntrustedError):
+    """The verdict rejects the artifact."""
+
+    reason = "not_approved"
+
+
+class TrustPolicy:
+    """Whose statements are believed, and for which run. Immutable, for any number of threads.
+
+    Args:
+      verify_key: the safety service's public key.
+      run_id: the training run whose policies may act here.
+      clock: present time in ns since the epoch.
+    """
+
+    def __init__(self, verify_key: VerifyKey, run_id: str, clock: Callable[[], int] = time.time_ns) -> None:
+        self.verify_key = verify_key
+        self.run_id = run_id
+        self.clock = clock
+
+    def check_release(
+        self,
+        signed: common_pb2.SignedStatement,
+        artifact_digest: bytes,
+        newest_release_number: int = 0,
+        newest_release_digest: bytes = b"",
+    ) -> safety_pb2.VerdictStatement:
+        """The verdict by which an artifact may be released now.
+
+        Args:
+          signed: the verdict statement.
+          artifact_digest: digest of the artifact at hand (32 bytes).
+          newest_release_number: number of the newest release accepted so far; 0: none.
+          newest_release_digest: digest of its artifact. The same release again is no replay.
+
+        Raises:
+          UntrustedError: one of its subclasses, for the first check that fails.
+        """
+        verdict = self.check_past_release(signed, artifact_digest)
+        self._check_time("verdict", verdict.issue_time_ns, verdict.expiry_time_ns)
+        again = verdict.release_number == newest_release_number and artifact_digest == newest_release_digest
+        if verdict.release_number <= newest_release_number and not again:
+            raise ReplayedStatement(
+                f"the verdict is for release {verdict.release_number}, release {newest_release_number} is in use"
+            )
+        return verdict
+
+    def check_past_release(
+        self, signed: common_pb2.SignedStatement, artifact_digest: bytes
+    ) -> safety_pb2.VerdictStatement:
+        """The verdict by which an artifact was once released: as `check_release`, whatever time and order."""
+        verdict = safety_pb2.VerdictStatement()
+        self._open(signed, VERDICT_TYPE, verdict)
+        self._check_run("verdict", verdict.run_id)
+        if not verdict.approved or verdict.release_number < 1:
+            raise NotApproved(f"verdict {verdict.verdict_id} rejects the artifact: {verdict.reason or 'no release'}")
+        if not hmac.compare_digest(verdict.artifact_digest, artifact_digest):
+            raise WrongArtifact(
+                f"verdict {verdict.verdict_id} is for artifact {verdict.artifact_digest.hex()}, "
+                f"not for {artifact_digest.hex()}"
+            )
+        return verdict
+
+    def check_lease(
+        self, signed: common_pb2.SignedStatement, newest_lease_number: int = 0
+    ) -> safety_pb2.LeaseStatement:
+        """The lease under which the snapshots of the run may be used now.
+
+        Args:
+          signed: the lease statement.
+          newest_lease_number: number of the newest lease accepted so far; that lease again is no replay.
+
+        Raises:
+          UntrustedError: one of its subclasses, for the first check that fails.
+        """
+        lease = safety_pb2.LeaseStatement()
+        self._open(signed, LEASE_TYPE, lease)
+        self._check_run("lease", lease.run_id)
+        self._check_time("lease", lease.issue_time_ns, lease.expiry_time_ns)
+        if lease.lease_number < newest_lease_number:
+            raise ReplayedStatement(f"the lease has number {lease.lease_number}, {newest_lease_number} is in use")
+        return lease
+
+    def _open(
+        self,
+        signed: common_pb2.SignedStatement,
+        payload_type: str,
+        statement: safety_pb2.VerdictStatement | safety_pb2.LeaseStatement,
+    ) -> None:
+        try:
+            statement.ParseFromString(verify(self.verify_key, signed, payload_type))
+        except SignatureError as error:
+            raise ForgedStatement(str(error)) from error
+        except DecodeError as error:
+            raise ForgedStatement(f"the signed payload is no statement of type {payload_type!r}") from error
+
+    def _check_run(self, kind: str, run_id: str) -> None:
+        if run_id != self.run_id:
+            raise WrongRun(f"the {kind} is for run {run_id!r}, this is run {self.run_id!r}")
+
+    def _check_time(self, kind: str, issue_time_ns: int, expiry_time_ns: int) -> None:
+        now = self.clock()
+        if now >= expiry_time_ns:
+            raise ExpiredStatement(f"the {kind} expired {(now - expiry_time_ns) / 1e9:.3f} s ago")
+        if issue_time_ns > now + CLOCK_SKEW_NS_MAX:
+            raise ExpiredStatement(f"the {kind} is issued {(issue_time_ns - now) / 1e9:.3f} s in the future")

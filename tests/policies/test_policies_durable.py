@@ -1,0 +1,39 @@
+"""Durable files: replaced or created whole, never through what somebody else has put there."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from policies.durable import create_file, replace_file
+
+
+def test_a_file_is_replaced(tmp_path: Path) -> None:
+    for content in (b"one", b"two"):
+        replace_file(tmp_path / "file", content, 0o600)
+        assert (tmp_path / "file").read_bytes() == content
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_is_created_once(tmp_path: Path) -> None:
+    create_file(tmp_path / "file", b"one")
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "file", b"two")
+    assert (tmp_path / "file").read_bytes() == b"one"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "link", b"new")
+    replace_file(tmp_path / "link", b"new")
+    assert (tmp_path / "target").read_bytes() == b"precious"
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        replace_file(tmp_path / "missing" / "file", b"")
