@@ -1,0 +1,127 @@
+"""Any registered Gymnasium environment with a Box or Discrete observation and a Discrete action space.
+
+A Box of floats becomes f4, a Box of integers or booleans keeps its dtype; a Discrete observation becomes a one-hot f4
+vector. The cost of a step is `info["cost"]`, 0 where there is none.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.config import EnvironmentConfig
+from actors.environment import EnvironmentSpec, EnvironmentUnsupported, MissingExtra, Transition, UnknownEnvironment
+from actors.environments.identity import code_digest, package_version
+
+try:
+    import gymnasium
+    from gymnasium.spaces import Box, Discrete
+except ModuleNotFoundError as error:
+    raise MissingExtra("environments 'gym:ID' need Gymnasium: pip install 'temper[gym]'") from error
+
+
+class GymnasiumEnvironment:
+    """One environment made by `gymnasium.make`. Satisfies `actors.environment.Environment`.
+
+    Args:
+      environment_id: registered id, or "MODULE:ID" where importing MODULE registers it.
+      config: `episode_steps_max` is used.
+
+    Raises:
+      UnknownEnvironment: nothing is registered under this id; names the near ones.
+      MissingExtra: a package that the environment needs is not installed.
+      EnvironmentUnsupported: its spaces are not supported, or its constructor failed.
+    """
+
+    def __init__(self, environment_id: str, config: EnvironmentConfig) -> None:
+        self._environment: Any = _make(environment_id, config.episode_steps_max or None)
+        observation_space, action_space = self._environment.observation_space, self._environment.action_space
+        name = f"gym:{environment_id}"
+        if not isinstance(action_space, Discrete):
+            raise EnvironmentUnsupported(f"{name} has the action space {action_space}; supported is Discrete")
+        self._first_action = int(action_space.start)
+        shape, self._dtype = _layout(name, observation_space)
+        self._one_hot = isinstance(observation_space, Discrete)
+        self._first_observation = int(observation_space.start) if self._one_hot else 0
+        registered = self._environment.spec
+        base = type(self._environment.unwrapped)
+        version = package_version("gymnasium")
+        self.spec = EnvironmentSpec(
+            id=name,
+            version=version,
+            code_digest=code_digest(
+                (base, GymnasiumEnvironment),
+                {
+                    "id": environment_id,
+                    "class": f"{base.__module__}.{base.__qualname__}",
+                    "kwargs": registered.kwargs,
+                    "episode_steps_max": registered.max_episode_steps,
+                },
+                version,
+            ),
+            observation_shape=shape,
+            observation_dtype=self._dtype.str,
+            num_actions=int(action_space.n),
+            episode_steps_max=registered.max_episode_steps,
+        )
+
+    def reset(self, seed: int) -> NDArray[Any]:
+        """Starts an episode with `seed`."""
+        observation, _ = self._environment.reset(seed=seed)
+        return self._observe(observation)
+
+    def step(self, action: int) -> Transition:
+        """Takes one step."""
+        observation, reward, terminated, truncated, info = self._environment.step(self._first_action + action)
+        return Transition(
+            self._observe(observation), float(reward), float(info.get("cost", 0.0)), bool(terminated), bool(truncated)
+        )
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self._environment.close()
+
+    def _observe(self, observation: Any) -> NDArray[Any]:
+        if self._one_hot:
+            vector = np.zeros(self.spec.observation_shape, self._dtype)
+            vector[int(observation) - self._first_observation] = 1.0
+            return vector
+        # A copy: some environments write every observation into the same array.
+        return np.array(observation, self._dtype)
+
+
+def _layout(name: str, space: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of the observations that a space becomes."""
+    if isinstance(space, Discrete):
+        return (int(space.n),), np.dtype(np.float32)
+    if not isinstance(space, Box):
+        raise EnvironmentUnsupported(f"{name} has the observation space {space}; supported are Box and Discrete")
+    dtype = np.dtype(np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype)
+    return tuple(int(size) for size in space.shape), dtype
+
+
+def _make(environment_id: str, steps_max: int | None) -> Any:
+    try:
+        # Its own checker repeats on each start what the contract tests check once.
+        return gymnasium.make(environment_id, max_episode_steps=steps_max, disable_env_checker=True)
+    except gymnasium.error.UnregisteredEnv as error:
+        raise UnknownEnvironment(_unknown(environment_id)) from error
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise MissingExtra(f"gym:{environment_id} needs a package that is not installed: {_one_line(error)}") from error
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"gym:{environment_id} needs a module that is not installed: {_one_line(error)}") from error
+    except (gymnasium.error.Error, TypeError, ValueError) as error:
+        raise EnvironmentUnsupported(f"gym:{environment_id} cannot be made: {_one_line(error)}") from error
+
+
+def _unknown(environment_id: str) -> str:
+    near = difflib.get_close_matches(environment_id, list(gymnasium.registry), n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"no Gymnasium environment is registered as {environment_id!r}{hint}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

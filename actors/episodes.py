@@ -1,0 +1,76 @@
+"""Where each lane stands in its episode, and what ended in the record at hand: the source of a record's provenance.
+
+Knows only numbers; the rollout tells it what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+SeedOf = Callable[[int, int], int]
+"""(lane, episode) -> environment seed."""
+
+
+class Episodes:
+    """The episodes of N lanes.
+
+    Attributes:
+      seed, episode: seed and number (from 0) of the episode that each lane's observation belongs to (lists [N]).
+      step: steps taken in it (int64 [N]).
+
+    Args:
+      lanes: N.
+      seed_of: the seed of an episode.
+    """
+
+    def __init__(self, lanes: int, seed_of: SeedOf) -> None:
+        self.seed = [0] * lanes
+        self.episode = [-1] * lanes
+        self.step = np.zeros(lanes, np.int64)
+        self._seed_of = seed_of
+        self._return = np.zeros(lanes)
+        self._violated = np.zeros(lanes, np.bool_)
+        self._ended = np.zeros(lanes)
+        self._ended_return = np.zeros(lanes)
+        self._ended_steps = np.zeros(lanes)
+        self._ended_violating = np.zeros(lanes)
+
+    def start(self, lanes: NDArray[np.intp]) -> list[int]:
+        """Begins the next episode in each of `lanes` [K]; returns their seeds."""
+        seeds = []
+        for lane in lanes.tolist():
+            self.episode[lane] += 1
+            self.seed[lane] = self._seed_of(lane, self.episode[lane])
+            seeds.append(self.seed[lane])
+        self.step[lanes] = 0
+        self._return[lanes] = 0.0
+        self._violated[lanes] = False
+        return seeds
+
+    def advance(self, active: NDArray[np.bool_], reward: NDArray[np.float32], cost: NDArray[np.float32]) -> None:
+        """One step of the active lanes (bool [N]); reward and cost [N] are 0 in the others."""
+        self.step += active
+        self._return += reward
+        self._violated |= cost > 0
+
+    def finish(self, lanes: NDArray[np.intp]) -> None:
+        """The episodes in `lanes` [K] have ended with the step just counted."""
+        self._ended[lanes] += 1
+        self._ended_return[lanes] += self._return[lanes]
+        self._ended_steps[lanes] += self.step[lanes]
+        self._ended_violating[lanes] += self._violated[lanes]
+
+    def take_ended(self) -> dict[str, list[float]]:
+        """Signals about the episodes that ended since the last call, per lane (lists [N])."""
+        signals: dict[str, list[float]] = {
+            "episodes": self._ended.tolist(),
+            "return": self._ended_return.tolist(),
+            "episode_steps": self._ended_steps.tolist(),
+            "violating_episodes": self._ended_violating.tolist(),
+        }
+        for total in (self._ended, self._ended_return, self._ended_steps, self._ended_violating):
+            total[:] = 0
+        return signals

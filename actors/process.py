@@ -1,0 +1,176 @@
+"""One actor process: builds its environment, policy source and writer, and runs the rollout until told to stop.
+
+What it imports is what a thin actor is: numpy, grpc and its environment. Processes are started by `actors.host`.
+
+Exceptions: JobError (a ValueError) for a job that contradicts itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from actors.config import ActorConfig, EnvironmentConfig
+from actors.environment import EnvironmentSpec
+from actors.environments.catalog import make_vector
+from actors.rollout import Rollout
+from actors.seeds import acting_seed, training_seed
+from actors.unroll import UnrollBuffer
+from policies.client import PolicyClient
+from policies.config import Backend
+from policies.served import ServedPolicyClient
+from policies.signing import VerifyKey
+from policies.trust import TrustPolicy
+from protos.common.v1 import common_pb2
+from protos.transport import check_address
+from replay.client import ReplayWriter
+from replay.config import ReplayConfig
+
+
+class JobError(ValueError):
+    """A job contradicts itself; the message is one line for the person who gave it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorJob:
+    """Everything that the actors of one host need to know.
+
+    Attributes:
+      actor, environment, replay: settings.
+      seed: of the training run; episode seeds and actions derive from it.
+      run_id: of the training run. Each actor process has a run id of its own besides.
+      config_digest: SHA-256 of the run's configuration file (32 bytes), for provenance.
+      replay_address: where records go.
+      policy_address: where policies come from.
+      inference_address: where actions come from, if inference is "served".
+      trust_key_path: PEM file of the safety service's public key.
+      actor_prefix: actors are named PREFIX-0000, PREFIX-0001, ...
+      processes: how many.
+      source_revision: revision of this code, or "" where it is not known.
+    """
+
+    actor: ActorConfig
+    environment: EnvironmentConfig
+    replay: ReplayConfig
+    seed: int
+    run_id: str
+    config_digest: bytes
+    replay_address: str
+    policy_address: str
+    inference_address: str | None
+    trust_key_path: Path
+    actor_prefix: str
+    processes: int
+    source_revision: str = ""
+
+
+def check_job(job: ActorJob) -> None:
+    """Finds what would fail in every process before one is started, and imports what the environment needs.
+
+    Raises:
+      JobError: inference is "served" and nobody serves it, or one unroll of all lanes exceeds the writer's window.
+      SchemaError: one record would be larger than any may be.
+      AddressError: an address is malformed.
+      KeyFileError: the trusted key cannot be read.
+      EnvironmentUnsupported: the environment cannot be made.
+    """
+    if job.actor.inference == "served" and job.inference_address is None:
+        raise JobError("actor.inference = 'served' needs the address of an inference service: --inference-address")
+    for address in (job.replay_address, job.policy_address, job.inference_address):
+        if address is not None:
+            check_address(address)
+    VerifyKey.load(job.trust_key_path)
+    environment = make_vector(job.environment, 1)
+    _check_window(job.actor, UnrollBuffer(environment.spec, 1, job.actor.unroll_length).payload_bytes)
+    environment.close()
+
+
+def _check_window(actor: ActorConfig, payload_bytes: int) -> None:
+    """An unroll of all lanes is appended at once, so the window must hold it."""
+    if actor.lanes > actor.window_records:
+        raise JobError(
+            f"actor.lanes = {actor.lanes} exceeds actor.window_records = {actor.window_records}: the records of one "
+            "unroll could never be sent; raise window_records"
+        )
+    if actor.lanes * payload_bytes > actor.window_bytes:
+        raise JobError(
+            f"{actor.lanes} payloads of {payload_bytes} bytes exceed actor.window_bytes = {actor.window_bytes}: the "
+            "records of one unroll could never be sent; raise window_bytes or lower lanes or unroll_length"
+        )
+
+
+def run_actor(job: ActorJob, actor_id: str, run_id: str, stop: Callable[[], bool]) -> str:
+    """Runs one actor until `stop` is True, sends what it still holds, and returns one line about what it did.
+
+    Args:
+      job: as for every actor of the host.
+      actor_id: name of this actor.
+      run_id: of this process, never used before.
+      stop: asked before every step.
+
+    Raises:
+      RolloutError, UnrollFault, ReplayRefused: the actor cannot go on; see `actors.rollout.Rollout.run`.
+    """
+    environment = make_vector(job.environment, job.actor.lanes)
+    spec = environment.spec
+    buffer = UnrollBuffer(spec, environment.lanes, job.actor.unroll_length)
+    writer = ReplayWriter(
+        job.replay_address,
+        _origin(job, spec, buffer.schema, actor_id, run_id),
+        window_records=job.actor.window_records,
+        window_bytes=job.actor.window_bytes,
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(environment.close)
+        # Less than the time that the host grants in all, so that this process still ends by itself.
+        stack.callback(writer.close, job.actor.stop_s_max / 4)
+        policies = _policy_source(job, spec, actor_id, run_id)
+        stack.callback(policies.close)
+        rollout = Rollout(
+            environment,
+            buffer,
+            policies,
+            writer,
+            seed_of=lambda lane, episode: training_seed(job.seed, actor_id, run_id, lane, episode),
+            generator=np.random.Generator(np.random.PCG64(acting_seed(job.seed, actor_id, run_id))),
+            policy_wait_s_max=job.actor.policy_wait_s,
+            stop=stop,
+        )
+        rollout.run()
+        # Replay may be holding inserts back for a learner that ended before us: what it has not taken by then, and so
+        # has never acknowledged, is given up.
+        writer.flush(job.actor.stop_s_max / 4)
+    done, written = rollout.statistics, writer.statistics
+    return (
+        f"{done.env_steps} steps, {done.episodes} episodes, {written.acknowledged} records acknowledged, "
+        f"{done.dropped_records + written.unacknowledged} lost; waited {done.policy_wait_s:.1f} s for a policy, "
+        f"{written.waiting_s:.1f} s for replay"
+    )
+
+
+def _origin(
+    job: ActorJob, spec: EnvironmentSpec, schema: common_pb2.Schema, actor_id: str, run_id: str
+) -> common_pb2.Origin:
+    return common_pb2.Origin(
+        actor_id=actor_id,
+        run_id=run_id,
+        environment=common_pb2.EnvironmentIdentity(id=spec.id, version=spec.version, code_digest=spec.code_digest),
+        schema=schema,
+        config_digest=job.config_digest,
+        source_revision=job.source_revision,
+    )
+
+
+def _policy_source(
+    job: ActorJob, spec: EnvironmentSpec, actor_id: str, run_id: str
+) -> PolicyClient | ServedPolicyClient:
+    if job.actor.inference == "served" and job.inference_address is not None:
+        # A request must be over before the host loses patience with a process that was told to stop.
+        return ServedPolicyClient(job.inference_address, spec, timeout_s=job.actor.stop_s_max / 4)
+    trust = TrustPolicy(VerifyKey.load(job.trust_key_path), job.run_id)
+    backend: Backend = "jax" if job.actor.inference == "jax" else "numpy"
+    return PolicyClient(job.policy_address, trust, backend, actor_id, run_id, expected=spec)
