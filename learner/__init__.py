@@ -1,0 +1,1 @@
+"""How a policy improves: V-trace, the IMPALA loss, the update step, checkpoints, publishing and promotion."""

@@ -1,0 +1,155 @@
+"""The learner as a process: connects the parts, restores what there is, trains, and leaves everything in order.
+
+Serves policy distribution while it runs. Peers need not be up when it starts; it waits for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from actors.environments.catalog import make_vector
+from learner.batches import BatchSource
+from learner.checkpoint import Checkpointer
+from learner.job import LearnerJob
+from learner.metrics import MetricsWriter
+from learner.progress import Progress
+from learner.promotion import PromotionDesk
+from learner.publisher import LeaseKeeper, SnapshotPublisher
+from learner.train import Parts, TrainLoop
+from learner.update import TrainState, compile_update, initial_state, make_update
+from policies.distribution import DistributionServer, PolicyBoard
+from policies.registry import PolicyRegistry
+from policies.signing import VerifyKey
+from policies.spec import PolicySpec
+from policies.trust import TrustPolicy
+from replay.client import ReplayClient, ReplayUnavailable
+from safety.client import SafetyClient
+
+_log = logging.getLogger(__name__)
+
+TRUST_KEY_WAIT_S = 60.0
+"""The safety service writes its public key when it first starts; this is how long it may take."""
+
+
+class TrustKeyMissing(FileNotFoundError):
+    """The safety service's public key did not appear in time: without it no release could be verified."""
+
+
+def run_learner(job: LearnerJob) -> int:
+    """Trains until the target, a limit, or SIGTERM/SIGINT; returns the exit status 0.
+
+    Writes RUN_DIR/learner/final.json last, so that its presence says that the run has ended in order. Must be called
+    in the main thread (signal handlers).
+
+    Raises:
+      AddressError, CheckpointError, RegistryError, TrustKeyMissing, EnvironmentUnsupported, SpecError: see there.
+    """
+    stop = threading.Event()
+
+    def request_stop(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, request_stop)
+
+    spec = _policy_spec(job)
+    trust = TrustPolicy(_wait_for_key(job.trust_key_path, stop), job.run_id)
+    registry = PolicyRegistry(job.run_directory / "policies", trust)
+    board = PolicyBoard()
+    with contextlib.ExitStack() as cleanup:
+        server = DistributionServer(board, job.listen_address)
+        cleanup.callback(server.stop)
+        print(f"temper learner ready at {server.start()}", flush=True)
+        safety = SafetyClient(job.safety_address)
+        cleanup.callback(safety.close)
+        leases = LeaseKeeper(safety, board, job.run_id)
+        leases.start()
+        cleanup.callback(leases.close)
+        newest = registry.newest()
+        if newest is not None:
+            board.publish_release(newest.version, registry.artifact(newest.digest), newest.signed_verdict)
+
+        checkpoints = Checkpointer(job.run_directory / "learner" / "checkpoints", job.learner.checkpoints_kept)
+        cleanup.callback(checkpoints.close)
+        state, progress = _starting_point(job, spec, checkpoints)
+        snapshots = SnapshotPublisher(spec, board)
+        snapshots.publish(state)
+        # Replay is asked for the first batches, and the actors act, while the update compiles.
+        batches = BatchSource(job.replay_address, job.learner, job.unroll_length)
+        cleanup.callback(batches.close)
+        update = make_update(spec, job.learner)
+        update = compile_update(update, state, spec, job.unroll_length, job.learner.batch_size)
+        promotion = PromotionDesk(safety, registry, board, job.run_id, job.learner.evaluation_timeout_s)
+        cleanup.callback(promotion.close)
+        metrics = cleanup.enter_context(MetricsWriter(job.run_directory, progress.env_steps))
+        replay = ReplayClient(job.replay_address)
+        cleanup.callback(replay.close)
+        parts = Parts(
+            spec, update, batches, snapshots, promotion, checkpoints, metrics, lambda: _replay_counters(replay)
+        )
+        target_met = newest is not None and newest.return_mean >= job.target_return
+        loop = TrainLoop(job, parts, state, progress, stop, target_reached=target_met)
+        reason = loop.run()
+        checkpoints.wait()
+        _write_final(job.run_directory / "learner" / "final.json", loop.progress, reason)
+    return 0
+
+
+def _policy_spec(job: LearnerJob) -> PolicySpec:
+    environment = make_vector(job.environment, 1)
+    try:
+        spec = environment.spec
+        return PolicySpec(job.network, spec.observation_shape, spec.observation_dtype, spec.num_actions)
+    finally:
+        environment.close()
+
+
+def _wait_for_key(path: Path, stop: threading.Event) -> VerifyKey:
+    deadline_s = time.monotonic() + TRUST_KEY_WAIT_S
+    while not path.exists():
+        if time.monotonic() > deadline_s or stop.wait(0.02):
+            raise TrustKeyMissing(f"{path} did not appear within {TRUST_KEY_WAIT_S:g} s: is the safety service up?")
+    return VerifyKey.load(path)
+
+
+def _starting_point(job: LearnerJob, spec: PolicySpec, checkpoints: Checkpointer) -> tuple[TrainState, Progress]:
+    state = initial_state(spec, job.learner, job.seed)
+    restored = checkpoints.restore(state) if job.resume else None
+    if restored is None:
+        return state, Progress(seed=job.seed)
+    _log.info("resumed at update %d, %d environment steps", restored[1].updates, restored[1].env_steps)
+    return restored
+
+
+def _replay_counters(replay: ReplayClient) -> dict[str, float]:
+    try:
+        stats = replay.stats(timeout_s=1.0)
+    except ReplayUnavailable:
+        return {}
+    counters = {"appended_records": float(stats.appended_records), "appended_steps": float(stats.appended_steps)}
+    for table in stats.tables:
+        counters[f"{table.name}/inserts"] = float(table.inserts)
+        counters[f"{table.name}/samples"] = float(table.samples)
+    return counters
+
+
+def _write_final(path: Path, progress: Progress, reason: str) -> None:
+    content = {
+        "env_steps": progress.env_steps,
+        "updates": progress.updates,
+        "wall_s": progress.wall_s,
+        "policy_lag": progress.policy_lag,
+        "stopped_because": reason,
+        "return_mean": progress.recent_return,
+        "records_consumed": len(progress.consumed),
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,97 @@
+"""How far a training run has come: what a checkpoint keeps beside the arrays, and what the metrics report.
+
+Plain numbers and JSON; no devices, no files.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.lineage import ConsumedRecords
+from protos.common.v1 import common_pb2
+
+RECENT_EPISODES = 100
+LAG_HISTORY_RECORDS = 10_000
+
+
+@dataclasses.dataclass
+class Progress:
+    """Counters of one training run, across restarts. Mutable: the train loop owns it."""
+
+    seed: int
+    """The only source of randomness in the learner: updates themselves are deterministic."""
+    updates: int = 0
+    env_steps: int = 0
+    """Environment steps learnt from, each once, however often it was replayed."""
+    wall_s: float = 0.0
+    """Time the learner has run, restarts not counted."""
+    lag_sum: float = 0.0
+    lag_count: int = 0
+    replay_counters: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Replay's own counters and limiter state as of the last checkpoint, for comparison after a crash."""
+    consumed: ConsumedRecords = dataclasses.field(default_factory=ConsumedRecords)
+    recent_lags: collections.deque[float] = dataclasses.field(
+        default_factory=lambda: collections.deque(maxlen=LAG_HISTORY_RECORDS)
+    )
+    recent_returns: collections.deque[tuple[float, float]] = dataclasses.field(
+        default_factory=lambda: collections.deque(maxlen=4 * RECENT_EPISODES)
+    )
+    """(sum of returns, episodes) of the newest records in which an episode ended."""
+
+    def add_lags(self, lags: NDArray[np.float64]) -> None:
+        """Counts the policy lag of each record of a batch (updates)."""
+        self.lag_sum += float(lags.sum())
+        self.lag_count += len(lags)
+        self.recent_lags.extend(lags.tolist())
+
+    def add_episodes(self, headers: Sequence[common_pb2.RecordHeader]) -> None:
+        """Counts the episodes that ended in these records."""
+        for header in headers:
+            episodes = header.signals.get("episodes", 0.0)
+            if episodes > 0:
+                self.recent_returns.append((header.signals["return"], episodes))
+
+    @property
+    def recent_return(self) -> float | None:
+        """Mean undiscounted return of about the last 100 training episodes; None before there are 20."""
+        total, count = 0.0, 0.0
+        for returns, episodes in reversed(self.recent_returns):
+            total, count = total + returns, count + episodes
+            if count >= RECENT_EPISODES:
+                break
+        return total / count if count >= RECENT_EPISODES / 5 else None
+
+    @property
+    def policy_lag(self) -> dict[str, float]:
+        """Mean over the run, and 95th percentile over the recent records (updates)."""
+        if not self.lag_count:
+            return {"mean": 0.0, "p95": 0.0}
+        return {
+            "mean": self.lag_sum / self.lag_count,
+            "p95": float(np.percentile(np.array(self.recent_lags), 95)) if self.recent_lags else 0.0,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON types."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain["consumed"] = self.consumed.ranges()
+        plain["recent_lags"] = list(self.recent_lags)
+        plain["recent_returns"] = list(self.recent_returns)
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> Progress:
+        """What `to_json` gave."""
+        plain = dict(plain)
+        lags, returns = plain.pop("recent_lags"), plain.pop("recent_returns")
+        consumed = ConsumedRecords((first, last) for first, last in plain.pop("consumed"))
+        progress = cls(**plain, consumed=consumed)
+        progress.recent_lags.extend(lags)
+        progress.recent_returns.extend((total, count) for total, count in returns)
+        return progress

@@ -1,0 +1,116 @@
+"""Candidates on their way to being releases: offered to the safety service, promoted only on its signed approval.
+
+One candidate at a time, in a thread, so that training goes on meanwhile. The registry verifies the verdict itself
+before it writes a release; nothing here can approve anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from dataclasses import dataclass
+
+from policies.distribution import PolicyBoard
+from policies.registry import PolicyRegistry, RegistryError
+from policies.trust import UntrustedError
+from protos.safety.v1 import safety_pb2
+from safety.client import SafetyClient, SafetyUnavailable
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CandidateResult:
+    """What became of a candidate. Not `decided`: no verdict was reached, so nothing is known and nothing released."""
+
+    version: int
+    decided: bool
+    approved: bool
+    reason: str
+    return_mean: float = float("nan")
+    violation_bound: float = float("nan")
+    release_number: int = 0
+    verdict_id: str = ""
+
+
+class PromotionDesk:
+    """Takes a candidate when it is idle, and hands back results when asked."""
+
+    def __init__(
+        self, client: SafetyClient, registry: PolicyRegistry, board: PolicyBoard, run_id: str, timeout_s: float
+    ) -> None:
+        self._client = client
+        self._registry = registry
+        self._board = board
+        self._run_id = run_id
+        self._timeout_s = timeout_s
+        self._offers: queue.Queue[tuple[int, bytes] | None] = queue.Queue(maxsize=1)
+        self._results: queue.Queue[CandidateResult] = queue.Queue()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._thread = threading.Thread(target=self._run, name="promotion-desk", daemon=True)
+        self._thread.start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether a candidate can be offered now."""
+        return self._idle.is_set()
+
+    def offer(self, version: int, data: bytes) -> None:
+        """Starts the evaluation of an artifact. Only when `idle`; raises queue.Full otherwise."""
+        if not self._idle.is_set():
+            raise queue.Full
+        self._idle.clear()
+        self._offers.put_nowait((version, data))
+
+    def results(self) -> list[CandidateResult]:
+        """Results since the last call, in order."""
+        finished = []
+        while True:
+            try:
+                finished.append(self._results.get_nowait())
+            except queue.Empty:
+                return finished
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits until the desk is idle; False if it is not by then."""
+        return self._idle.wait(timeout_s)
+
+    def close(self) -> None:
+        """Ends the thread once the evaluation under way has come back; waits no longer than its timeout."""
+        self._idle.wait(self._timeout_s)
+        self._offers.put(None)
+        self._thread.join(self._timeout_s)
+
+    def _run(self) -> None:
+        while (offer := self._offers.get()) is not None:
+            self._results.put(self._evaluate(*offer))
+            self._idle.set()
+
+    def _evaluate(self, version: int, data: bytes) -> CandidateResult:
+        try:
+            signed = self._client.evaluate(data, self._run_id, version, self._timeout_s)
+        except SafetyUnavailable as error:
+            _log.warning("candidate %d is undecided: %s", version, error)
+            return CandidateResult(version, decided=False, approved=False, reason=str(error))
+        verdict = safety_pb2.VerdictStatement.FromString(signed.payload)
+        approved, reason = verdict.approved, verdict.reason
+        if approved:
+            try:
+                self._registry.promote(data, signed)
+                self._board.publish_release(verdict.version, data, signed)
+            except (RegistryError, UntrustedError) as error:
+                _log.warning("candidate %d is not promoted: %s", version, error)
+                approved, reason = False, str(error)
+        bounds = [result.statistic for result in verdict.criteria if result.name == "violation_rate"]
+        return CandidateResult(
+            version=version,
+            decided=True,
+            approved=approved,
+            reason=reason,
+            return_mean=verdict.return_mean,
+            violation_bound=bounds[0] if bounds else float("nan"),
+            release_number=verdict.release_number if approved else 0,
+            verdict_id=verdict.verdict_id,
+        )

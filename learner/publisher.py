@@ -1,0 +1,84 @@
+"""Fresh weights for the actors, and the lease under which they may be used.
+
+A snapshot is only as good as its lease: a thread of its own renews the lease with the safety service while that
+service agrees. When it refuses or is gone, nothing is done here: the lease runs out and the actors fall back to the
+last release by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import jax
+import numpy as np
+
+from learner.update import TrainState
+from policies.artifact import Artifact
+from policies.distribution import PolicyBoard
+from policies.spec import PolicySpec
+from protos.safety.v1 import safety_pb2
+from safety.client import LeaseRefused, SafetyClient, SafetyUnavailable
+
+_log = logging.getLogger(__name__)
+
+RETRY_S = 0.2
+"""Wait after a failed renewal; at start-up the safety service is usually only moments away."""
+
+
+def artifact_bytes(spec: PolicySpec, state: TrainState) -> bytes:
+    """The state's policy as an artifact; waits for the update that makes it."""
+    parameters = {name: np.asarray(array) for name, array in jax.device_get(state.parameters).items()}
+    return Artifact(spec, parameters).to_bytes()
+
+
+class SnapshotPublisher:
+    """Puts the policy on the board as a snapshot."""
+
+    def __init__(self, spec: PolicySpec, board: PolicyBoard) -> None:
+        self._spec = spec
+        self._board = board
+
+    def publish(self, state: TrainState) -> None:
+        """Offers the state's policy to the actors; does not wait for any of them."""
+        self._board.publish_snapshot(int(state.updates), artifact_bytes(self._spec, state))
+
+
+class LeaseKeeper:
+    """Renews the run's lease at a third of its life, in a thread, and puts each on the board."""
+
+    def __init__(self, client: SafetyClient, board: PolicyBoard, run_id: str) -> None:
+        self._client = client
+        self._board = board
+        self._run_id = run_id
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+        self._refusal = ""
+
+    def start(self) -> None:
+        """Starts renewing, at once."""
+        self._thread.start()
+
+    @property
+    def refusal(self) -> str:
+        """Why the last renewal failed; "" if it did not."""
+        return self._refusal
+
+    def close(self) -> None:
+        """Stops renewing; the last lease runs out by itself."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        wait_s = 0.0
+        while not self._stop.wait(wait_s):
+            try:
+                lease = self._client.renew_lease(self._run_id)
+                self._board.publish_lease(lease)
+            except (LeaseRefused, SafetyUnavailable) as error:
+                if str(error) != self._refusal:
+                    _log.warning("no lease: %s", error)
+                self._refusal, wait_s = str(error), RETRY_S
+            else:
+                terms = safety_pb2.LeaseStatement.FromString(lease.payload)
+                self._refusal, wait_s = "", (terms.expiry_time_ns - terms.issue_time_ns) / 3e9

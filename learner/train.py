@@ -1,0 +1,200 @@
+"""The train loop: batch, update, and now and then a snapshot, a candidate, a line of metrics, a checkpoint.
+
+Everything the loop works on is handed to it; it opens no connection and reads no file. It ends with the reason why:
+a release that reached the target, a limit, or a request to stop.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+
+from learner.batches import BatchSource, policy_lags
+from learner.checkpoint import Checkpointer
+from learner.job import LearnerJob
+from learner.metrics import MetricsWriter
+from learner.progress import Progress
+from learner.promotion import CandidateResult, PromotionDesk
+from learner.publisher import SnapshotPublisher, artifact_bytes
+from learner.update import Figures, TrainState, Update
+from policies.spec import PolicySpec
+
+ReplayCounters = Callable[[], dict[str, float]]
+"""Asks replay for its counters and limiter state; an empty dict when it does not answer."""
+
+FIRST_CHECKPOINT_S = 3.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop works with."""
+
+    spec: PolicySpec
+    update: Update
+    batches: BatchSource
+    snapshots: SnapshotPublisher
+    promotion: PromotionDesk
+    checkpoints: Checkpointer
+    metrics: MetricsWriter
+    replay_counters: ReplayCounters
+
+
+class TrainLoop:
+    """Runs updates until there is a reason to stop."""
+
+    def __init__(
+        self,
+        job: LearnerJob,
+        parts: Parts,
+        state: TrainState,
+        progress: Progress,
+        stop: threading.Event,
+        *,
+        target_reached: bool = False,
+    ) -> None:
+        self._job = job
+        self._parts = parts
+        self._state = state
+        self._progress = progress
+        self._stop = stop
+        self._start_s = time.monotonic() - progress.wall_s
+        self._figures: Figures | None = None
+        self._last_steps = progress.env_steps
+        self._last_log_s = self._last_offer_s = time.monotonic()
+        # The first checkpoint comes early: a learner killed before it would begin again from nothing.
+        self._last_checkpoint_s = time.monotonic() - max(0.0, job.learner.checkpoint_interval_s - FIRST_CHECKPOINT_S)
+        self._target_reached = target_reached
+
+    def run(self) -> str:
+        """Trains; returns "target", "env_steps", "seconds" or "signal". A checkpoint is written before it returns."""
+        while (reason := self._stop_reason()) is None:
+            batch = self._parts.batches.next()
+            if batch is not None:
+                version = self._progress.updates
+                self._state, self._figures = self._parts.update(self._state, batch.columns)
+                self._progress.updates += 1
+                self._progress.env_steps += batch.fresh_steps
+                self._progress.add_lags(policy_lags(batch.fresh_headers, version))
+                self._progress.add_episodes(batch.fresh_headers)
+                self._progress.consumed.add(batch.positions.tolist())
+                if self._progress.updates % self._job.learner.snapshot_updates == 0:
+                    self._parts.snapshots.publish(self._state)
+            self._take_results()
+            self._offer_candidate()
+            self._log()
+            self._checkpoint()
+        if reason in {"env_steps", "seconds"}:
+            self._offer_last_candidate()
+        self._log(due=True)
+        self._checkpoint(due=True)
+        return "target" if self._target_reached else reason
+
+    @property
+    def progress(self) -> Progress:
+        """Counters, with the wall time brought up to now."""
+        self._progress.wall_s = time.monotonic() - self._start_s
+        return self._progress
+
+    def _stop_reason(self) -> str | None:
+        if self._target_reached:
+            return "target"
+        if self._stop.is_set():
+            return "signal"
+        if self._job.env_steps_max and self._progress.env_steps >= self._job.env_steps_max:
+            return "env_steps"
+        if self._job.seconds_max and time.monotonic() - self._start_s >= self._job.seconds_max:
+            return "seconds"
+        return None
+
+    def _offer_candidate(self) -> None:
+        recent_return = self._progress.recent_return
+        config = self._job.learner
+        due = time.monotonic() - self._last_offer_s >= config.candidate_interval_s
+        if due and recent_return is not None and recent_return >= config.candidate_return_min:
+            if not self._parts.promotion.idle:
+                return
+            self._last_offer_s = time.monotonic()
+            self._parts.promotion.offer(self._progress.updates, artifact_bytes(self._parts.spec, self._state))
+
+    def _offer_last_candidate(self) -> None:
+        """At a limit, what has been learnt so far is still put to the gate once."""
+        timeout_s = self._job.learner.evaluation_timeout_s
+        if self._progress.updates and self._parts.promotion.wait(timeout_s):
+            self._take_results()
+            if not self._target_reached:
+                self._parts.promotion.offer(self._progress.updates, artifact_bytes(self._parts.spec, self._state))
+                self._parts.promotion.wait(timeout_s)
+        self._take_results()
+
+    def _take_results(self) -> None:
+        for result in self._parts.promotion.results():
+            self._parts.metrics.candidate(result, self._progress.env_steps)
+            self._parts.metrics.line(self._line(result))
+            if result.approved and result.return_mean >= self._job.target_return:
+                self._target_reached = True
+
+    def _checkpoint(self, *, due: bool = False) -> None:
+        if due or time.monotonic() - self._last_checkpoint_s >= self._job.learner.checkpoint_interval_s:
+            self._last_checkpoint_s = time.monotonic()
+            self._progress.replay_counters = self._parts.replay_counters()
+            self._parts.checkpoints.save(self._state, self.progress)
+
+    def _log(self, *, due: bool = False) -> None:
+        if not due and time.monotonic() - self._last_log_s < self._job.learner.log_interval_s:
+            return
+        line = self._line(None)
+        self._parts.metrics.line(line)
+        self._last_log_s, self._last_steps = time.monotonic(), self._progress.env_steps
+        if self._figures is None:
+            return
+        figures = jax.device_get(self._figures)
+        scalars: dict[str, float | None] = {
+            f"loss/{name}": float(value) for name, value in figures.loss._asdict().items()
+        }
+        scalars |= {
+            "loss/gradient_norm": float(figures.gradient_norm),
+            "loss/learning_rate": float(figures.learning_rate),
+            "train/return_mean": self._progress.recent_return,
+            "train/env_steps_per_s": _number(line["env_steps_per_s"]),
+            "train/wait_data_s": self._parts.batches.waiting_s,
+            "lag/mean": _number(line["policy_lag_mean"]),
+            "lag/p95": _number(line["policy_lag_p95"]),
+        }
+        self._parts.metrics.scalars(scalars, self._progress.env_steps)
+
+    def _line(self, result: CandidateResult | None) -> dict[str, object]:
+        loss = jax.device_get(self._figures.loss) if self._figures is not None else None
+        elapsed_s = max(time.monotonic() - self._last_log_s, 1e-6)
+        lag = self._progress.policy_lag
+        line: dict[str, object] = {
+            "time_s": time.monotonic() - self._start_s,
+            "updates": self._progress.updates,
+            "env_steps": self._progress.env_steps,
+            "env_steps_per_s": (self._progress.env_steps - self._last_steps) / elapsed_s,
+            "return_mean": self._progress.recent_return,
+            "entropy": float(loss.entropy) if loss else math.nan,
+            "policy_loss": float(loss.policy_loss) if loss else math.nan,
+            "value_loss": float(loss.value_loss) if loss else math.nan,
+            "policy_lag_mean": lag["mean"],
+            "policy_lag_p95": lag["p95"],
+            "wait_data_s": self._parts.batches.waiting_s,
+        }
+        if result is not None:
+            line["candidate"] = {
+                "version": result.version,
+                "approved": result.approved,
+                "reason": result.reason,
+                "return_mean": result.return_mean,
+                "violation_bound": result.violation_bound,
+                "release_number": result.release_number,
+            }
+        return line
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None

@@ -1,0 +1,46 @@
+"""Counters of a run: recent return over about 100 episodes, lag figures, and a round trip through JSON."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from learner.progress import Progress
+from protos.common.v1 import common_pb2
+
+
+def ended(returns: float, episodes: int) -> common_pb2.RecordHeader:
+    return common_pb2.RecordHeader(signals={"return": returns, "episodes": episodes, "steps": 20})
+
+
+def test_recent_return_needs_twenty_episodes_and_looks_back_a_hundred() -> None:
+    progress = Progress(seed=0)
+    progress.add_episodes([ended(10.0, 1)] * 19)
+    assert progress.recent_return is None
+    progress.add_episodes([ended(0.0, 0)] * 50)
+    assert progress.recent_return is None
+    progress.add_episodes([ended(10.0, 1)])
+    assert progress.recent_return == pytest.approx(10.0)
+    progress.add_episodes([ended(40.0, 2)] * 50)
+    assert progress.recent_return == pytest.approx(20.0)
+
+
+def test_lag_is_a_mean_over_the_run_and_a_recent_percentile() -> None:
+    progress = Progress(seed=0)
+    assert progress.policy_lag == {"mean": 0.0, "p95": 0.0}
+    progress.add_lags(np.arange(100.0))
+    assert progress.policy_lag["mean"] == pytest.approx(49.5)
+    assert progress.policy_lag["p95"] == pytest.approx(94.05)
+
+
+def test_round_trip_through_json() -> None:
+    progress = Progress(seed=7, updates=3, env_steps=99, wall_s=1.5)
+    progress.add_lags(np.array([0.0, 2.5]))
+    progress.add_episodes([ended(5.0, 1)])
+    progress.consumed.add([4, 5, 9])
+    again = Progress.from_json(json.loads(json.dumps(progress.to_json())))
+    assert json.dumps(again.to_json()) == json.dumps(progress.to_json())
+    assert 9 in again.consumed
+    assert again.recent_lags.maxlen == progress.recent_lags.maxlen
