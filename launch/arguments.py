@@ -1,0 +1,189 @@
+"""The arguments of every `temper` subcommand: what tyro parses, and nothing that runs.
+
+A command's docstring is its help. Every setting of a run is reached by `--set`, not by an argument of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from policies.config import Backend
+
+Directory = Annotated[Path, arg(metavar="DIR")]
+File = Annotated[Path, arg(metavar="FILE")]
+Address = Annotated[str, arg(metavar="ADDRESS")]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a policy on this machine, judge it, and release what passes; supervises every process of the run."""
+
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE")]
+    """cartpole, catch, minatar-breakout, minatar-asterix, gym:ID, or the config.toml of a run to repeat."""
+    overrides: Annotated[
+        UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE [KEY=VALUE ...]")
+    ] = ()
+    """Change settings of the recipe; the keys are listed below."""
+    run_dir: Annotated[str, arg(metavar="DIR")] = ""
+    """Where everything is written; by default a new directory runs/RECIPE-DATE-TIME."""
+    resume: bool = False
+    """Continue the run in --run-dir from its newest checkpoint, with its own settings."""
+    max_seconds: Annotated[float, arg(metavar="S")] = 0.0
+    """End in order after this many seconds of training in the whole run; 0: as the settings say."""
+    max_env_steps: Annotated[int, arg(metavar="N")] = 0
+    """End in order after this many environment steps of the whole run; 0: as the settings say."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Run actor processes of a training run: they act, and stream what happened to replay."""
+
+    config: File
+    """The run's config.toml."""
+    replay: Address
+    """Where the replay service listens, unix:PATH or HOST:PORT."""
+    policy: Address
+    """Where the learner serves policies."""
+    trust: File
+    """The safety service's verify_key.pem; may appear a little later."""
+    run_id: Annotated[str, arg(metavar="ID")]
+    """Id of the training run, as in RUN_DIR/run_id."""
+    inference_address: Annotated[str, arg(metavar="ADDRESS")] = ""
+    """Where an inference service listens; needed where actor.inference is served."""
+    processes: Annotated[int, arg(metavar="N")] = 0
+    """Actor processes to run here; 0: as the settings say."""
+    actor_prefix: Annotated[str, arg(metavar="NAME")] = "actor"
+    """The actors are called NAME-0000 and so on; must differ between hosts."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Run the learner of a training run; it serves the policies that the actors act with."""
+
+    config: File
+    """The run's config.toml."""
+    run_dir: Directory
+    """The run directory: checkpoints, figures and the policy registry go there."""
+    replay: Address
+    """Where the replay service listens, unix:PATH or HOST:PORT."""
+    safety: Address
+    """Where the safety service listens."""
+    listen: Address
+    """Where to serve policies."""
+    trust: File
+    """The safety service's verify_key.pem; may appear a little later."""
+    run_id: Annotated[str, arg(metavar="ID")]
+    """Id of the training run, as in RUN_DIR/run_id."""
+    resume: bool = False
+    """Continue from the newest checkpoint, if there is one."""
+    max_seconds: Annotated[float, arg(metavar="S")] = 0.0
+    """End in order after this many seconds of training in the whole run; 0: as the settings say."""
+    max_env_steps: Annotated[int, arg(metavar="N")] = 0
+    """End in order after this many environment steps of the whole run; 0: as the settings say."""
+
+
+@dataclass(frozen=True)
+class ReplayServe:
+    """Serve trajectories: durable append and sampling."""
+
+    config: File
+    """The run's config.toml."""
+    directory: Directory
+    """The store's directory, made if missing; on a local disk."""
+    listen: Address
+    """Where to serve, unix:PATH or HOST:PORT."""
+
+
+@dataclass(frozen=True)
+class SafetyServe:
+    """Serve the gate: evaluate candidates, sign verdicts, grant leases."""
+
+    config: File
+    """The run's config.toml."""
+    directory: Directory
+    """Directory of the ledger and the keys, made if missing."""
+    listen: Address
+    """Where to serve, unix:PATH or HOST:PORT."""
+    run_id: Annotated[str, arg(metavar="ID")]
+    """Id of the training run whose candidates it judges."""
+    replay: Annotated[str, arg(metavar="ADDRESS")] = ""
+    """Where the replay service listens; without it the violations in training are not monitored."""
+
+
+@dataclass(frozen=True)
+class PolicyServe:
+    """Serve inference: act for actors that run no network themselves."""
+
+    policy: Address
+    """Where the learner serves policies."""
+    trust: File
+    """The safety service's verify_key.pem; may appear a little later."""
+    run_id: Annotated[str, arg(metavar="ID")]
+    """Id of the training run."""
+    listen: Address
+    """Where to serve, unix:PATH or HOST:PORT."""
+    backend: Backend = "jax"
+    """How the policies are computed here."""
+
+
+@dataclass(frozen=True)
+class PolicyList:
+    """List the releases of a run, newest last."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """The run directory."""
+
+
+@dataclass(frozen=True)
+class PolicyShow:
+    """Show one release of a run: its network, its verdict, and the criteria it passed."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """The run directory."""
+    release: Annotated[int, arg(metavar="N")] = 0
+    """Number of the release; 0: the newest."""
+
+
+@dataclass(frozen=True)
+class PolicyVerify:
+    """Check every release of a run: signatures, digests, nothing missing. Exit status 1 where something is wrong."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """The run directory."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Say how a run is doing, or what it came to."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """The run directory."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Check that this machine has what a run needs. Exit status 1 where something needed is broken."""
+
+    run_dir: Annotated[Path, arg(metavar="DIR")] = Path("runs")
+    """Where runs will be written: its disk is measured."""
+
+
+Command = (
+    Train
+    | Actor
+    | Learner
+    | ReplayServe
+    | SafetyServe
+    | PolicyServe
+    | PolicyList
+    | PolicyShow
+    | PolicyVerify
+    | Status
+    | Doctor
+)

@@ -1,0 +1,35 @@
+"""`temper learner`: the learner as a process."""
+
+from __future__ import annotations
+
+from launch.arguments import Learner
+from launch.config_file import read_config
+from launch.logs import configure_logging
+from learner.job import LearnerJob
+from protos.transport import check_address
+
+
+def run(arguments: Learner) -> int:
+    """Learns until the run is over, a limit is reached, or a signal comes; the learner handles its signals itself."""
+    config = read_config(arguments.config)
+    job = LearnerJob(
+        learner=config.learner,
+        network=config.network,
+        environment=config.environment,
+        unroll_length=config.actor.unroll_length,
+        seed=config.seed,
+        run_id=arguments.run_id,
+        run_directory=arguments.run_dir,
+        replay_address=check_address(arguments.replay),
+        safety_address=check_address(arguments.safety),
+        listen_address=check_address(arguments.listen),
+        trust_key_path=arguments.trust,
+        target_return=config.stop.target_return,
+        env_steps_max=arguments.max_env_steps or config.stop.env_steps_max,
+        seconds_max=arguments.max_seconds or config.stop.seconds_max,
+        resume=arguments.resume,
+    )
+    from learner.process import run_learner  # noqa: PLC0415 - loads jax, which bad input must not wait for
+
+    configure_logging()
+    return run_learner(job)

@@ -1,0 +1,47 @@
+"""`temper policy show`: one release, its network and its verdict with every criterion."""
+
+from __future__ import annotations
+
+import time
+
+from launch.arguments import PolicyShow
+from launch.errors import BadInput
+from launch.releases import open_registry
+from launch.run_paths import require_run_directory
+from policies.artifact import Artifact
+from protos.safety.v1 import safety_pb2
+
+
+def run(arguments: PolicyShow) -> int:
+    """Prints the release after its verdict and its bytes have been verified."""
+    registry = open_registry(require_run_directory(arguments.run_dir))
+    releases = {release.number: release for release in registry.releases()} if registry is not None else {}
+    number = arguments.release or max(releases, default=0)
+    if number not in releases:
+        known = f"1 to {max(releases)}" if releases else "none"
+        raise BadInput(f"no release {number} in {arguments.run_dir}; releases there are: {known}")
+    release = releases[number]
+    artifact = Artifact.from_bytes(registry.artifact(release.digest) if registry is not None else b"", release.digest)
+    verdict = safety_pb2.VerdictStatement.FromString(release.signed_verdict.payload)
+    count = sum(array.size for array in artifact.parameters.values())
+    print(f"release     {release.number}, update {release.version}")
+    print(f"artifact    {release.digest.hex()}")
+    print(f"network     {artifact.spec.network}")
+    print(
+        f"            {count:,} parameters, observation {artifact.spec.observation_dtype} "
+        f"{list(artifact.spec.observation_shape)}, {artifact.spec.num_actions} actions"
+    )
+    print(f"verdict     {release.verdict_id}, signed by key {release.signed_verdict.key_id}")
+    print(f"valid       {_time(release.issue_time_ns)} to {_time(release.expiry_time_ns)}")
+    print(
+        f"evaluation  return {release.return_mean:.2f}, 95% [{release.return_ci95_low:.2f}, "
+        f"{release.return_ci95_high:.2f}], {release.episodes} episodes, {release.violating_episodes} with a violation"
+    )
+    for criterion in verdict.criteria:
+        mark = "passed" if criterion.passed else "failed"
+        print(f"criterion   {criterion.name} {mark}: {criterion.explanation}")
+    return 0
+
+
+def _time(nanoseconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(nanoseconds / 1e9))

@@ -1,0 +1,28 @@
+"""`temper safety serve`: the gate as a process."""
+
+from __future__ import annotations
+
+from launch.arguments import SafetyServe
+from launch.config_file import read_config
+from launch.serving import announce, serve_until_signal
+from protos.transport import check_address
+from safety.service import serve
+
+
+def run(arguments: SafetyServe) -> int:
+    """Serves until SIGTERM or SIGINT."""
+    config = read_config(arguments.config)
+    address = check_address(arguments.listen)
+    replay_address = check_address(arguments.replay) if arguments.replay else None
+    return serve_until_signal(
+        lambda stop: serve(
+            config.safety,
+            config.environment,
+            arguments.directory,
+            address,
+            run_id=arguments.run_id,
+            replay_address=replay_address,
+            on_ready=announce("safety"),
+            stop=stop,
+        )
+    )

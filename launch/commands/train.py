@@ -1,0 +1,54 @@
+"""`temper train`: one run on this machine, from recipe to summary."""
+
+from __future__ import annotations
+
+import sys
+from itertools import chain
+from pathlib import Path
+
+from launch.arguments import Train
+from launch.config_file import read_config
+from launch.errors import BadInput, RunDirectoryError
+from launch.local_run import LocalRun
+from launch.overrides import apply_overrides
+from launch.preflight import check
+from launch.recipes import is_config_file, make_recipe
+from launch.run_directory import RunDirectory
+from launch.run_paths import default_run_directory
+from launch.summary import render
+from launch.supervisor import exit_status
+from launch.topology import Limits
+from launch.view import make_view
+
+
+def run(arguments: Train) -> int:
+    """Trains to the target, a limit or a signal; prints where everything is."""
+    limits = _limits(arguments)
+    if arguments.resume and not arguments.run_dir:
+        raise RunDirectoryError("--resume needs --run-dir: which run is to go on?")
+    of_file = is_config_file(arguments.recipe)
+    recipe = read_config(Path(arguments.recipe)) if of_file else make_recipe(arguments.recipe)
+    config = apply_overrides(recipe, chain(*arguments.overrides))
+    check(config)
+    root = Path(arguments.run_dir) if arguments.run_dir else default_run_directory(config.recipe)
+    with RunDirectory(root) as directory:
+        if arguments.resume:
+            own = directory.resumable_config(config.recipe)
+            if not of_file:
+                # A run goes on with what it was started with, not with what its recipe has become since.
+                config = apply_overrides(own, chain(*arguments.overrides))
+            run_id = directory.resume(config)
+        else:
+            run_id = directory.begin(config)
+        print(f"temper train {config.recipe}: writing to {directory.paths.root}", flush=True)
+        local_run = LocalRun(config, directory, run_id, limits, resume=arguments.resume)
+        summary, signal_number = local_run.run(make_view(sys.stdout, config.recipe))
+        print(render(summary, directory.paths))
+    return exit_status(signal_number)
+
+
+def _limits(arguments: Train) -> Limits:
+    for name, value in (("--max-seconds", arguments.max_seconds), ("--max-env-steps", arguments.max_env_steps)):
+        if value < 0:
+            raise BadInput(f"{name} {value} is negative: write a positive limit, or leave it out for none")
+    return Limits(arguments.max_seconds, arguments.max_env_steps)

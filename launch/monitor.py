@@ -1,0 +1,109 @@
+"""Gathers what there is to see of a running run: the learner's figures, the replay's counters, the gate's verdicts.
+
+A thread asks the services about once a second, with short deadlines, so that neither the supervisor nor the screen
+ever waits for a service that is down; what cannot be asked keeps its last value. Shows nothing itself: see launch.view.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from launch.metrics_tail import Metrics, MetricsTail
+from launch.verdicts import Verdict
+from protos.replay.v1 import replay_pb2
+
+POLL_S = 1.0
+CALL_S_MAX = 1.0
+"""Deadline of one question to a service (s)."""
+
+VERDICTS_SHOWN_MAX = 50
+"""Newest verdicts asked for at a time."""
+
+
+class ReplaySource(Protocol):
+    """Whom to ask about the replay."""
+
+    def stats(self) -> replay_pb2.StatsResponse | None:
+        """The counters now, or None when the service cannot be asked."""
+
+
+class VerdictSource(Protocol):
+    """Whom to ask about the gate."""
+
+    def verdicts(self) -> Iterable[Verdict] | None:
+        """The newest verdicts, newest first, or None when the service cannot be asked."""
+
+
+@dataclass(frozen=True)
+class RunSnapshot:
+    """All that is known of a run at one moment.
+
+    Attributes:
+      elapsed_s: since the supervisor started (s).
+      metrics: the learner's newest line, {} before the first.
+      replay: the replay's newest counters, None before the first.
+      verdicts: of this start of the run, oldest first.
+    """
+
+    elapsed_s: float = 0.0
+    metrics: Metrics = field(default_factory=dict)
+    replay: replay_pb2.StatsResponse | None = None
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class RunMonitor:
+    """Keeps a RunSnapshot fresh from a daemon thread. Use as: start, any number of `snapshot`, stop."""
+
+    def __init__(self, metrics: MetricsTail, replay: ReplaySource, gate: VerdictSource, *, since_ns: int) -> None:
+        """Takes its sources.
+
+        Args:
+          metrics: the learner's figures.
+          replay: the replay service.
+          gate: the safety service.
+          since_ns: verdicts issued before this (ns since the epoch) are of an earlier start of the run.
+        """
+        self._metrics, self._replay, self._gate = metrics, replay, gate
+        self._since_ns = since_ns
+        self._started_at = time.monotonic()
+        self._snapshot = RunSnapshot()
+        self._verdicts: dict[str, Verdict] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="run-monitor", daemon=True)
+
+    @property
+    def snapshot(self) -> RunSnapshot:
+        """The newest state, never blocking."""
+        return replace(self._snapshot, elapsed_s=time.monotonic() - self._started_at)
+
+    def start(self) -> None:
+        """Starts watching."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops watching; the last snapshot stays."""
+        self._stopping.set()
+        self._thread.join(timeout=4 * CALL_S_MAX)
+
+    def look(self) -> RunSnapshot:
+        """Asks every source once, in the calling thread, and returns the result."""
+        lines = self._metrics.read()
+        replay = self._replay.stats()
+        for verdict in self._gate.verdicts() or ():
+            if verdict.issue_time_ns >= self._since_ns:
+                self._verdicts.setdefault(verdict.verdict_id, verdict)
+        before = self._snapshot
+        self._snapshot = RunSnapshot(
+            metrics=lines[-1] if lines else before.metrics,
+            replay=replay or before.replay,
+            verdicts=tuple(sorted(self._verdicts.values(), key=lambda verdict: verdict.issue_time_ns)),
+        )
+        return self.snapshot
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(POLL_S):
+            self.look()

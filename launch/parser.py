@@ -1,0 +1,79 @@
+"""Turns a command line into a command's arguments with tyro, and tyro's boxes of errors into one line each.
+
+Runs no command.
+
+Exceptions: launch.errors.BadInput for a command line that cannot be parsed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+
+from tyro.conf import FlagCreatePairsOff
+from tyro.extras import SubcommandApp
+
+from launch import arguments
+from launch.errors import BadInput
+
+_BOX = re.compile(r"^[│╭╰]\s?|\s*[│╮╯]$")
+_NOT_SAID = ("For full helptext", "Argument helptext")
+
+
+def parse(args: Sequence[str]) -> arguments.Command:
+    """The arguments of the command that `args` asks for.
+
+    Raises:
+      BadInput: they cannot be parsed.
+      SystemExit: help was asked for and has been printed.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            command: arguments.Command = _app().cli(
+                prog="temper",
+                description="An agent factory: actors, durable replay, a JAX learner, and a signed safety gate.",
+                args=args,
+                config=(FlagCreatePairsOff,),
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        words = [word for word in args if not word.startswith("-")]
+        raise BadInput(_one_line(complaint.getvalue(), words)) from None
+    return command
+
+
+def _app() -> SubcommandApp:
+    app, replay, safety, policy = SubcommandApp(), SubcommandApp(), SubcommandApp(), SubcommandApp()
+    app.command(name="train")(arguments.Train)
+    app.command(name="actor")(arguments.Actor)
+    app.command(name="learner")(arguments.Learner)
+    app.command(replay, name="replay", help="The trajectory store.")
+    replay.command(name="serve")(arguments.ReplayServe)
+    app.command(safety, name="safety", help="The gate.")
+    safety.command(name="serve")(arguments.SafetyServe)
+    app.command(policy, name="policy", help="Releases of a run, and inference as a service.")
+    policy.command(name="list")(arguments.PolicyList)
+    policy.command(name="show")(arguments.PolicyShow)
+    policy.command(name="verify")(arguments.PolicyVerify)
+    policy.command(name="serve")(arguments.PolicyServe)
+    app.command(name="status")(arguments.Status)
+    app.command(name="doctor")(arguments.Doctor)
+    return app
+
+
+def _one_line(boxed: str, words: Sequence[str]) -> str:
+    """tyro's box of several lines as one: title and sections, without frame and without the repeated help."""
+    sections: list[list[str]] = [[]]
+    for line in boxed.splitlines():
+        text = _BOX.sub("", line).strip()
+        if text and set(text) == {"─"}:
+            sections.append([])
+        elif text and "─" not in text:
+            sections[-1].append(text)
+    said = [" ".join(section) for section in sections if section and not section[0].startswith(_NOT_SAID)]
+    command = " ".join(["temper", *words[:2]]) if words[:1] in (["replay"], ["safety"], ["policy"]) else "temper"
+    return f"{'; '.join(said) or 'the command line cannot be read'} ({command} --help shows what there is)"

@@ -1,0 +1,116 @@
+"""The runs that have a name: each recipe is a small function from nothing to every setting of a run.
+
+Exceptions: launch.errors.UnknownRecipe; those of launch.config_file where the recipe is a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from actors.config import ActorConfig, EnvironmentConfig
+from launch.config import RunConfig, StopConfig
+from launch.errors import UnknownRecipe
+from learner.config import LearnerConfig
+from policies.config import NetworkConfig
+from replay.config import ReplayConfig
+from safety.config import SafetyConfig
+
+GYM_PREFIX = "gym:"
+
+
+def cartpole() -> RunConfig:
+    """Gymnasium's CartPole-v1 to a mean evaluation return of 475, the cart kept within its margin."""
+    return RunConfig(
+        recipe="cartpole",
+        environment=EnvironmentConfig(name="cartpole"),
+        actor=ActorConfig(lanes=32, unroll_length=32, window_records=64),
+        replay=ReplayConfig(fresh_unconsumed_max=64, commit_ms_max=1.0),
+        learner=LearnerConfig(
+            batch_size=16,
+            learning_rate=2e-3,
+            learning_rate_end=2e-3,
+            reward_scale=0.1,
+            cost_coefficient=0.5,
+            candidate_return_min=300.0,
+            candidate_interval_s=1.0,
+        ),
+        stop=StopConfig(target_return=475.0),
+    )
+
+
+def catch() -> RunConfig:
+    """Catch a falling ball with a paddle: the smallest run, over in seconds."""
+    return RunConfig(
+        recipe="catch",
+        environment=EnvironmentConfig(name="catch"),
+        learner=LearnerConfig(candidate_return_min=0.8),
+        stop=StopConfig(target_return=0.95),
+    )
+
+
+def minatar_breakout() -> RunConfig:
+    """MinAtar Breakout with a small convolutional network."""
+    return _minatar("breakout")
+
+
+def minatar_asterix() -> RunConfig:
+    """MinAtar Asterix with a small convolutional network."""
+    return _minatar("asterix")
+
+
+def _minatar(game: str) -> RunConfig:
+    return RunConfig(
+        recipe=f"minatar-{game}",
+        environment=EnvironmentConfig(name=f"minatar:{game}"),
+        network=NetworkConfig(kind="conv", hidden_sizes=(128,), activation="relu"),
+        safety=SafetyConfig(action_selection="sample"),
+        learner=LearnerConfig(candidate_interval_s=30.0, cost_coefficient=0.0),
+        stop=StopConfig(env_steps_max=5_000_000),
+    )
+
+
+def _gym(recipe: str) -> RunConfig:
+    return RunConfig(
+        recipe=recipe,
+        environment=EnvironmentConfig(name=recipe),
+        actor=ActorConfig(lanes=16),
+        learner=LearnerConfig(candidate_interval_s=15.0),
+        stop=StopConfig(env_steps_max=1_000_000),
+    )
+
+
+RECIPES: Mapping[str, Callable[[], RunConfig]] = {
+    "cartpole": cartpole,
+    "catch": catch,
+    "minatar-breakout": minatar_breakout,
+    "minatar-asterix": minatar_asterix,
+}
+"""By name; besides these, "gym:ID" is a recipe for any registered Gymnasium environment."""
+
+
+def make_recipe(name: str) -> RunConfig:
+    """The settings of the recipe `name`.
+
+    Raises:
+      UnknownRecipe: there is none; the message lists those that there are and names the nearest.
+    """
+    if name in RECIPES:
+        return RECIPES[name]()
+    if name.startswith(GYM_PREFIX) and len(name) > len(GYM_PREFIX):
+        return _gym(name)
+    close = difflib.get_close_matches(name, RECIPES, n=1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    known = ", ".join([*RECIPES, "gym:ID", "a config.toml of a run"])
+    raise UnknownRecipe(f"no recipe {name!r}; {guess}known: {known}")
+
+
+def describe(name: str) -> str:
+    """The recipe's first docstring line."""
+    return (RECIPES[name].__doc__ or "").partition("\n")[0]
+
+
+def is_config_file(recipe: str) -> bool:
+    """Whether what the user gave as a recipe is meant as the path of a config file."""
+    return recipe.endswith(".toml") or (recipe not in RECIPES and Path(recipe).is_file())

@@ -1,0 +1,102 @@
+"""What lies where in a run directory. What the files contain is the business of those who write them.
+
+Exceptions: launch.errors.RunDirectoryError.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.errors import RunDirectoryError
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where things are in a run directory."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """Every setting, TOML."""
+        return self.root / "config.toml"
+
+    @property
+    def run_id(self) -> Path:
+        """The id that leases and verdicts of this run are bound to."""
+        return self.root / "run_id"
+
+    @property
+    def lock(self) -> Path:
+        """Locked while a process of the run lives; holds the supervisor's process id."""
+        return self.root / "lock"
+
+    @property
+    def summary(self) -> Path:
+        """Written at the end, JSON."""
+        return self.root / "summary.json"
+
+    @property
+    def processes(self) -> Path:
+        """Process ids and addresses while the run runs, JSON."""
+        return self.root / "processes.json"
+
+    @property
+    def logs(self) -> Path:
+        """One file a process."""
+        return self.root / "logs"
+
+    @property
+    def replay(self) -> Path:
+        """The trajectory store."""
+        return self.root / "replay"
+
+    @property
+    def policies(self) -> Path:
+        """The registry of artifacts and releases."""
+        return self.root / "policies"
+
+    @property
+    def safety(self) -> Path:
+        """Ledger and keys of the gate."""
+        return self.root / "safety"
+
+    @property
+    def verify_key(self) -> Path:
+        """The public key that verdicts and leases are verified with."""
+        return self.safety / "verify_key.pem"
+
+    @property
+    def metrics(self) -> Path:
+        """The learner's figures, one JSON object a line, about one a second."""
+        return self.root / "learner" / "metrics.jsonl"
+
+    @property
+    def final(self) -> Path:
+        """The learner's last word, JSON."""
+        return self.root / "learner" / "final.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard event files."""
+        return self.root / "tensorboard"
+
+
+def default_run_directory(recipe: str) -> Path:
+    """runs/RECIPE-YYYYmmdd-HHMMSS under the working directory, in local time."""
+    safe = "".join(character if character.isalnum() or character in "-._" else "-" for character in recipe)
+    return Path("runs") / f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def require_run_directory(root: Path) -> RunPaths:
+    """The paths of an existing run directory, for a command that only reads it.
+
+    Raises:
+      RunDirectoryError: there is none.
+    """
+    paths = RunPaths(root)
+    if not paths.config.is_file():
+        raise RunDirectoryError(f"{root} is not a run directory: it has no config.toml")
+    return paths

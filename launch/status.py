@@ -1,0 +1,83 @@
+"""How a run is doing, from its directory: running (asked live), ended (its summary), or interrupted (what is left).
+
+Reads only; takes no lock for longer than a look.
+
+Exceptions: launch.errors.RunDirectoryError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.config_file import read_config
+from launch.metrics_tail import MetricsTail
+from launch.monitor import RunMonitor
+from launch.process_list import read_process_list
+from launch.run_directory import holder_of
+from launch.run_paths import RunPaths, require_run_directory
+from launch.services import GateQuestions, ReplayQuestions
+from launch.summary import last_word, render
+from launch.topology import Addresses
+from launch.view import figures
+
+
+def gather(root: Path) -> dict[str, Any]:
+    """The state of the run in `root` as JSON types.
+
+    Returns:
+      state ("running", "ended" or "interrupted") and recipe; running: processes and the newest figures; ended: the
+      summary; interrupted: the learner's last word.
+
+    Raises:
+      RunDirectoryError: `root` is no run directory.
+    """
+    paths = require_run_directory(root)
+    status: dict[str, Any] = {"run_dir": str(root), "recipe": read_config(paths.config).recipe}
+    holder = holder_of(paths)
+    if holder is not None:
+        return status | {"state": "running", "supervisor": holder} | _live(paths)
+    summary = _read_json(paths.summary)
+    if summary is not None:
+        return status | {"state": "ended", "summary": summary}
+    return status | {"state": "interrupted", "learner": last_word(paths)}
+
+
+def describe(status: Mapping[str, Any], root: Path) -> str:
+    """The same for a person."""
+    if status["state"] == "ended":
+        return f"{status['recipe']}: ended\n{render(status['summary'], RunPaths(root))}"
+    if status["state"] == "interrupted":
+        steps = status["learner"].get("env_steps")
+        reached = "before the first update" if steps is None else f"after about {steps:,} environment steps"
+        return f"{status['recipe']}: interrupted {reached}; continue with --resume"
+    lines = [f"{status['recipe']}: running, supervised by process {status['supervisor']}"]
+    lines += [f"  {name:<12} {text}" for name, text in status["figures"].items()]
+    lines += [_describe_process(process) for process in status["processes"]]
+    return "\n".join(lines)
+
+
+def _live(paths: RunPaths) -> dict[str, Any]:
+    listed = read_process_list(paths) or {}
+    processes: Sequence[Mapping[str, Any]] = listed.get("processes", [])
+    if "addresses" not in listed:
+        return {"processes": processes, "figures": {}, "metrics": {}}
+    addresses = Addresses(**listed["addresses"])
+    with ReplayQuestions(addresses.replay) as replay, GateQuestions(addresses.safety) as gate:
+        monitor = RunMonitor(MetricsTail(paths.metrics), replay, gate, since_ns=listed.get("started_ns", 0))
+        snapshot = monitor.look()
+    return {"processes": processes, "figures": dict(figures(snapshot)), "metrics": dict(snapshot.metrics)}
+
+
+def _describe_process(process: Mapping[str, Any]) -> str:
+    return f"  process      {process['name']} {process['state']}, pid {process['pid']}, restarts {process['restarts']}"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

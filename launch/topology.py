@@ -1,0 +1,113 @@
+"""Which processes a run on one machine consists of: their command lines, sockets and limits.
+
+Every one is a public subcommand of `temper`; a script that spreads a run over machines starts the same ones with
+other addresses.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.child import ChildSpec
+from launch.config import RunConfig
+from launch.run_paths import RunPaths
+
+STOP_ORDER = ("learner", "actors", "inference", "safety", "replay")
+"""Data flows from the last to the first: who consumes stops before who produces, and the store closes last."""
+
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of this start in addition to the run's own settings; 0: none."""
+
+    seconds_max: float = 0.0
+    env_steps_max: int = 0
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where each service of a run listens."""
+
+    replay: str
+    safety: str
+    policy: str
+    inference: str
+
+    @classmethod
+    def in_directory(cls, directory: Path) -> Addresses:
+        """Unix sockets in a directory with a short path (a socket path is at most 107 bytes)."""
+        return cls(*(f"unix:{directory / name}.sock" for name in ("replay", "safety", "policy", "inference")))
+
+
+def processes_of(
+    config: RunConfig, paths: RunPaths, addresses: Addresses, run_id: str, limits: Limits, *, resume: bool
+) -> list[ChildSpec]:
+    """The processes of a run in the order in which to start them: the slowest to start first."""
+    common = ("--config", str(paths.config))
+    trust = ("--trust", str(paths.verify_key), "--run-id", run_id)
+    specs = [
+        _learner(paths, addresses, limits, common + trust, resume=resume),
+        ChildSpec(
+            name="safety",
+            command=[
+                *_temper("safety", "serve", *common, "--directory", str(paths.safety), "--listen", addresses.safety),
+                *("--run-id", run_id, "--replay", addresses.replay),
+            ],
+            environment=_ONE_THREAD,
+            address=addresses.safety,
+            ready_s_max=60.0,
+        ),
+        ChildSpec(
+            name="replay",
+            command=_temper("replay", "serve", *common, "--directory", str(paths.replay), "--listen", addresses.replay),
+            address=addresses.replay,
+            ready_s_max=60.0,
+            stop_s_max=30.0,
+        ),
+    ]
+    served = config.actor.inference == "served"
+    if served:
+        specs.append(
+            ChildSpec(
+                name="inference",
+                command=_temper(
+                    "policy", "serve", *trust, "--policy", addresses.policy, "--listen", addresses.inference
+                ),
+                address=addresses.inference,
+                ready_s_max=120.0,
+            )
+        )
+    actor = _temper("actor", *common, *trust, "--replay", addresses.replay, "--policy", addresses.policy)
+    if served:
+        actor += ["--inference-address", addresses.inference]
+    # Once the learner has gone nobody consumes, and replay holds back what the actors would still send.
+    specs.append(ChildSpec(name="actors", command=actor, environment=_ONE_THREAD, stop_s_max=2.0))
+    return specs
+
+
+def _learner(
+    paths: RunPaths, addresses: Addresses, limits: Limits, common: tuple[str, ...], *, resume: bool
+) -> ChildSpec:
+    command = _temper("learner", *common, "--run-dir", str(paths.root))
+    command += ["--replay", addresses.replay, "--safety", addresses.safety, "--listen", addresses.policy]
+    if limits.env_steps_max:
+        command += ["--max-env-steps", str(limits.env_steps_max)]
+    if limits.seconds_max:
+        command += ["--max-seconds", str(limits.seconds_max)]
+    return ChildSpec(
+        name="learner",
+        command=[*command, "--resume"] if resume else command,
+        restart_arguments=() if resume else ("--resume",),
+        ends_run=True,
+        address=addresses.policy,
+        ready_s_max=180.0,
+        stop_s_max=60.0,
+    )
+
+
+def _temper(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "launch.cli", *arguments]

@@ -1,0 +1,67 @@
+"""What a person wants to know of a verdict, taken out of its signed statement.
+
+For showing only: nothing here verifies a signature, and nothing may be promoted on the strength of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from protos.common.v1 import common_pb2
+from protos.safety.v1 import safety_pb2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One judged candidate. Returns are undiscounted; digest is hexadecimal; release_number is 0 when rejected."""
+
+    verdict_id: str
+    version: int
+    digest: str
+    approved: bool
+    reason: str
+    release_number: int
+    episodes: int
+    violating_episodes: int
+    return_mean: float
+    return_ci95: tuple[float, float]
+    issue_time_ns: int
+
+
+def read_verdict(signed: common_pb2.SignedStatement) -> Verdict | None:
+    """The verdict in a signed statement, or None when it is not one."""
+    try:
+        statement = safety_pb2.VerdictStatement.FromString(signed.payload)
+    except DecodeError:
+        return None
+    return from_statement(statement)
+
+
+def from_statement(statement: safety_pb2.VerdictStatement) -> Verdict:
+    """The same, of a statement already taken out."""
+    return Verdict(
+        verdict_id=statement.verdict_id,
+        version=statement.version,
+        digest=statement.artifact_digest.hex(),
+        approved=statement.approved,
+        reason=statement.reason,
+        release_number=statement.release_number,
+        episodes=statement.episodes,
+        violating_episodes=statement.violating_episodes,
+        return_mean=statement.return_mean,
+        return_ci95=(statement.return_ci95_low, statement.return_ci95_high),
+        issue_time_ns=statement.issue_time_ns,
+    )
+
+
+def describe_verdict(verdict: Verdict) -> str:
+    """One line for a person."""
+    if not verdict.approved:
+        return f"candidate {verdict.version} rejected: {verdict.reason}"
+    low, high = verdict.return_ci95
+    return (
+        f"candidate {verdict.version} approved as release {verdict.release_number}: return {verdict.return_mean:.2f} "
+        f"[{low:.2f}, {high:.2f}], {verdict.violating_episodes} of {verdict.episodes} episodes with a violation"
+    )

@@ -1,0 +1,187 @@
+"""Shows a run while it runs: a live table on a terminal, plain lines anywhere else.
+
+Draws what launch.monitor has gathered and never asks a service itself. All methods belong to one thread and return at
+once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Protocol
+
+from launch.monitor import RunSnapshot
+from launch.verdicts import Verdict, describe_verdict
+from protos.replay.v1 import replay_pb2
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+LIVE_REFRESH_S = 0.5
+PLAIN_LINE_S = 5.0
+VERDICT_ROWS = 6
+
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class ProcessLine:
+    """How one process is doing."""
+
+    name: str
+    state: str
+    pid: int | None
+    restarts: int
+
+
+class View(Protocol):
+    """Where a run is shown. A context manager: what it takes from the terminal, it gives back."""
+
+    def show(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> None:
+        """Shows the state, if it is time to; cheap when it is not."""
+
+    def __enter__(self) -> View:
+        """Takes the terminal."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Gives it back."""
+
+
+def make_view(stream: IO[str], recipe: str) -> View:
+    """The view that fits where the output goes."""
+    return LiveView(stream, recipe) if stream.isatty() else PlainView(stream)
+
+
+def figures(snapshot: RunSnapshot) -> list[tuple[str, str]]:
+    """What both views show, as (label, text), in order; "-" for what is not known yet."""
+    metrics, replay = snapshot.metrics, snapshot.replay
+    rows = [
+        ("env steps", _number(metrics.get("env_steps"), ",.0f")),
+        ("steps/s", _number(metrics.get("env_steps_per_s"), ",.0f")),
+        ("return", _number(metrics.get("return_mean"), ".2f")),
+        ("policy lag", _lag(metrics.get("policy_lag_mean"), metrics.get("policy_lag_p95"))),
+        ("updates", _number(metrics.get("updates"), ",.0f")),
+        ("replay", _fill(replay)),
+        ("insert wait", _seconds(sum(table.insert_wait_s for table in replay.tables) if replay else None)),
+        ("sample wait", _seconds(sum(table.sample_wait_s for table in replay.tables) if replay else None)),
+        ("learner wait", _seconds(metrics.get("wait_data_s"))),
+    ]
+    approved = sum(verdict.approved for verdict in snapshot.verdicts)
+    return [*rows, ("candidates", f"{approved} approved, {len(snapshot.verdicts) - approved} rejected")]
+
+
+class PlainView:
+    """Lines for a pipe or a log: the figures every few seconds, and each verdict and restart as it comes."""
+
+    def __init__(self, stream: IO[str], *, interval_s: float = PLAIN_LINE_S) -> None:
+        self._stream = stream
+        self._interval_s = interval_s
+        self._next_at = 0.0
+        self._verdicts_shown = 0
+        self._restarts: dict[str, int] = {}
+
+    def show(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> None:
+        """Writes the lines that are due."""
+        for process in processes:
+            if process.restarts > self._restarts.get(process.name, 0):
+                self._restarts[process.name] = process.restarts
+                self._write(snapshot, f"{process.name} started again (restart {process.restarts})")
+        for verdict in snapshot.verdicts[self._verdicts_shown :]:
+            self._write(snapshot, describe_verdict(verdict))
+        self._verdicts_shown = len(snapshot.verdicts)
+        if time.monotonic() < self._next_at:
+            return
+        self._next_at = time.monotonic() + self._interval_s
+        if snapshot.metrics:
+            self._write(snapshot, "  ".join(f"{label} {text}" for label, text in figures(snapshot)))
+        else:
+            self._write(snapshot, "starting: " + ", ".join(f"{process.name} {process.state}" for process in processes))
+
+    def _write(self, snapshot: RunSnapshot, text: str) -> None:
+        print(f"[{snapshot.elapsed_s:7.1f} s] {text}", file=self._stream, flush=True)
+
+    def __enter__(self) -> PlainView:
+        """Takes nothing."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Gives nothing back."""
+
+
+class LiveView:
+    """A table that is redrawn in place, with the newest verdicts under it."""
+
+    def __init__(self, stream: IO[str], recipe: str) -> None:
+        # Only a terminal needs rich, and it takes a while to load.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.live import Live  # noqa: PLC0415
+
+        self._recipe = recipe
+        self._live = Live(console=Console(file=stream), auto_refresh=False, transient=False)
+        self._next_at = 0.0
+        self._stack = ExitStack()
+
+    def show(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> None:
+        """Redraws when it is time to, or at once on a new verdict."""
+        if time.monotonic() < self._next_at:
+            return
+        self._next_at = time.monotonic() + LIVE_REFRESH_S
+        self._live.update(self._draw(snapshot, processes), refresh=True)
+
+    def _draw(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> Group:
+        from rich.console import Group  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        table = Table(title=f"temper train {self._recipe}   {snapshot.elapsed_s:.0f} s", show_header=False)
+        for label, text in figures(snapshot):
+            table.add_row(label, text)
+        states = (f"{process.name} {process.state}" + _times(process.restarts) for process in processes)
+        table.add_row("processes", ", ".join(states))
+        newest = snapshot.verdicts[-VERDICT_ROWS:]
+        return Group(table, *(Text(describe_verdict(verdict), style=_style(verdict)) for verdict in newest))
+
+    def __enter__(self) -> LiveView:
+        """Starts drawing."""
+        self._stack.enter_context(self._live)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the last picture and gives the cursor back."""
+        self._stack.close()
+
+
+def _number(value: object, pattern: str) -> str:
+    # A mean over nothing is written as null.
+    return format(float(value), pattern) if isinstance(value, (int, float)) else UNKNOWN
+
+
+def _seconds(value: object) -> str:
+    return f"{float(value):.1f} s" if isinstance(value, (int, float)) else UNKNOWN
+
+
+def _lag(mean: object, p95: object) -> str:
+    return f"{_number(mean, '.1f')} (p95 {_number(p95, '.0f')})"
+
+
+def _fill(replay: replay_pb2.StatsResponse | None) -> str:
+    if replay is None:
+        return UNKNOWN
+    return f"{replay.records:,} records, {replay.payload_bytes / 1e6:,.0f} MB"
+
+
+def _times(restarts: int) -> str:
+    return f" (restarted {restarts}x)" if restarts else ""
+
+
+def _style(verdict: Verdict) -> str:
+    return "green" if verdict.approved else "yellow"

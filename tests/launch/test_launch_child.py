@@ -1,0 +1,148 @@
+"""One supervised process, real: readiness, restart, backoff, cap, stop, and nothing left of its group."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from launch.child import Backoff
+from launch.errors import BadInput, RunFailed
+from tests.launch.supervision import Eventually, MakeChild
+
+
+def test_it_is_ready_when_it_says_so(make_child: MakeChild, eventually: Eventually) -> None:
+    child = make_child("serve", ready_s_max=10.0)
+    assert child.state == "stopped"
+    child.start()
+    assert child.state == "starting"
+    eventually(lambda: child.poll() or child.ready)
+    assert child.state == "running"
+    assert child.pid is not None
+
+
+def test_one_that_never_gets_ready_is_started_again(make_child: MakeChild, eventually: Eventually) -> None:
+    child = make_child("mute", ready_s_max=0.2)
+    child.start()
+    eventually(lambda: child.poll() or child.restarts == 1)
+    assert "was not ready after 0.2 s: killed" in child.log.read_text()
+
+
+def test_a_dead_one_is_started_again_with_its_restart_arguments(
+    make_child: MakeChild, eventually: Eventually, tmp_path: Path
+) -> None:
+    lives = tmp_path / "lives"
+    child = make_child("die-until", str(lives), "3", restart_arguments=("--resume",), ready_s_max=10.0)
+    child.start()
+    eventually(lambda: child.poll() or child.ready)
+    assert child.restarts == 3
+    assert lives.read_text().splitlines() == ["", "--resume", "--resume"]
+    assert child.log.read_text().count("ended (exit status 1); starting it again") == 3
+
+
+def test_killed_from_outside_it_comes_back(make_child: MakeChild, eventually: Eventually) -> None:
+    child = make_child("serve", ready_s_max=10.0)
+    child.start()
+    eventually(lambda: child.poll() or child.ready)
+    first = child.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: child.poll() or (child.ready and child.pid not in (None, first)))
+    assert "ended (killed by SIGKILL)" in child.log.read_text()
+
+
+def test_after_too_many_deaths_the_run_has_failed(make_child: MakeChild, eventually: Eventually) -> None:
+    child = make_child("exit", "1", restarts_max=2)
+    child.start()
+    with pytest.raises(RunFailed) as raised:
+        eventually(child.poll)
+    assert "fake died 3 times within 60 s (exit status 1)" in str(raised.value)
+    assert "told to end with 1" in str(raised.value)
+    assert child.restarts == 2
+
+
+def test_bad_input_is_passed_on_and_never_retried(make_child: MakeChild, eventually: Eventually) -> None:
+    child = make_child("exit", "2")
+    child.start()
+    with pytest.raises(BadInput, match=r"^told to end with 2$"):
+        eventually(child.poll)
+    assert child.restarts == 0
+
+
+def test_an_orderly_end_is_an_end_only_for_the_one_that_ends_the_run(
+    make_child: MakeChild, eventually: Eventually
+) -> None:
+    leader = make_child("exit", "0", name="leader", ends_run=True)
+    leader.start()
+    assert eventually(leader.poll) is True
+    other = make_child("exit", "0", name="other")
+    other.start()
+    eventually(lambda: other.poll() or other.restarts == 1)
+
+
+def test_it_stops_in_order(make_child: MakeChild, eventually: Eventually) -> None:
+    child = make_child("serve", ready_s_max=10.0)
+    child.start()
+    eventually(lambda: child.poll() or child.ready)
+    child.request_stop()
+    eventually(child.has_stopped)
+    assert (child.pid, child.state) == (None, "stopped")
+
+
+def test_stopping_cancels_a_planned_restart(make_child: MakeChild, eventually: Eventually) -> None:
+    child = make_child("exit", "1")
+    child.start()
+    eventually(lambda: child.poll() or child.state == "restarting")
+    child.request_stop()
+    assert child.has_stopped()
+    child.poll()
+    assert child.pid is None
+
+
+def test_never_started_it_has_stopped(make_child: MakeChild) -> None:
+    child = make_child("serve")
+    child.request_stop()
+    child.kill()
+    assert child.has_stopped()
+    assert child.poll() is False
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_nothing_is_left_of_its_group(make_child: MakeChild, eventually: Eventually, tmp_path: Path, end: str) -> None:
+    note = tmp_path / "grandchild"
+    child = make_child("parent", str(note), ready_s_max=10.0)
+    child.start()
+    eventually(lambda: child.poll() or child.ready)
+    grandchild = psutil.Process(int(note.read_text()))
+    if end == "kill":
+        child.kill()
+    else:
+        child.request_stop()
+        eventually(child.has_stopped)
+    eventually(lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_it_has_its_own_process_group(make_child: MakeChild, eventually: Eventually) -> None:
+    child = make_child("serve", ready_s_max=10.0)
+    child.start()
+    eventually(lambda: child.poll() or child.ready)
+    assert child.pid is not None
+    assert os.getpgid(child.pid) == child.pid
+
+
+def test_the_log_is_of_all_starts_the_tail_of_the_last(make_child: MakeChild, eventually: Eventually) -> None:
+    child = make_child("exit", "1")
+    child.log.write_text("from an earlier run\n")
+    child.start()
+    eventually(lambda: child.poll() or child.restarts == 1)
+    assert child.log.read_text().startswith("from an earlier run\ntemper: told to end with 1\n")
+    assert "from an earlier run" not in child.log_tail(100)
+    assert child.log_tail(0) == []
+
+
+def test_backoff_doubles_up_to_its_bound() -> None:
+    backoff = Backoff(initial_s=0.25, max_s=8.0)
+    assert [backoff.pause_s(restart) for restart in (1, 2, 3, 6, 7, 50)] == [0.25, 0.5, 1.0, 8.0, 8.0, 8.0]

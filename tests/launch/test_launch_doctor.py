@@ -1,0 +1,80 @@
+"""What the doctor finds on this machine, and on worse ones."""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from launch import doctor
+from launch.arguments import Doctor
+from launch.commands import doctor as command
+from launch.doctor import examine
+
+
+@pytest.fixture(autouse=True)
+def devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting jax's backend takes a second and is not what is tested here."""
+    real = importlib.import_module
+    stub = SimpleNamespace(devices=lambda: ["cpu:0"])
+    monkeypatch.setattr(importlib, "import_module", lambda name: stub if name == "jax" else real(name))
+
+
+def test_this_machine_has_what_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(Doctor(tmp_path / "not" / "yet" / "made")) == 0
+    out = capsys.readouterr().out
+    for name in (
+        "python",
+        "own packages",
+        "devices",
+        "store engine",
+        "processors",
+        "open files",
+        "disk",
+        "unix sockets",
+    ):
+        assert f" {name} " in out
+    assert "broken" not in out
+    assert out.endswith("everything that is needed is there\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_low_limit_of_open_files_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
+    (finding,) = (found for found in examine(tmp_path) if found.name == "open files")
+    assert finding.level == "broken"
+    assert "limit 256, at least 1024 needed" in finding.text
+    assert command.run(Doctor(tmp_path)) == 1
+
+
+def test_a_full_disk_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    levels = {found.name: found.level for found in examine(tmp_path)}
+    assert (levels["disk"], levels["shared memory"]) == ("broken", "note")
+
+
+def test_a_slow_disk_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_fsync_seconds", lambda _: 0.2)
+    (finding,) = (found for found in examine(tmp_path) if found.name == "disk")
+    assert (finding.level, "fsync takes 200.0 ms" in finding.text) == ("note", True)
+
+
+def test_a_broken_driver_is_a_finding_not_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Any:
+        raise RuntimeError("driver\nversion is insufficient")
+
+    monkeypatch.setattr(importlib, "import_module", lambda _: SimpleNamespace(devices=fail))
+    (finding,) = (found for found in examine(tmp_path) if found.name == "devices")
+    assert (finding.level, finding.text) == ("broken", "RuntimeError: driver version is insufficient")
+
+
+def test_a_missing_package_is_noted_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lmdb" else real(name))
+    (finding,) = (found for found in examine(tmp_path) if found.name == "lmdb")
+    assert (finding.level, "pip install 'temper[replay]'" in finding.text) == ("note", True)

@@ -1,0 +1,67 @@
+"""The command line as tyro reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launch.arguments import Actor, Doctor, PolicyServe, PolicyShow, Status, Train
+from launch.errors import BadInput
+from launch.parser import parse
+
+
+def test_train_takes_settings_in_any_grouping() -> None:
+    command = parse(["train", "catch", "--set", "a=1", "b=2", "--set", "c=3", "--run-dir", "x", "--resume"])
+    assert command == Train("catch", (("a=1", "b=2"), ("c=3",)), "x", True)
+
+
+def test_limits() -> None:
+    assert parse(["train", "catch", "--max-seconds", "2.5", "--max-env-steps", "7"]) == Train(
+        "catch", max_seconds=2.5, max_env_steps=7
+    )
+
+
+def test_nested_commands() -> None:
+    assert parse(["policy", "show", "runs/x", "--release", "2"]) == PolicyShow(Path("runs/x"), 2)
+    serve = parse(["policy", "serve", "--policy", "h:1", "--trust", "k", "--run-id", "r", "--listen", "h:2"])
+    assert serve == PolicyServe("h:1", Path("k"), "r", "h:2", "jax")
+
+
+def test_options_with_values_that_look_like_settings() -> None:
+    command = parse(
+        ["actor", "--config", "c", "--replay", "unix:/r", "--policy", "unix:/p", "--trust", "k", "--run-id", "r"]
+    )
+    assert command == Actor(Path("c"), "unix:/r", "unix:/p", Path("k"), "r")
+
+
+def test_defaults() -> None:
+    assert parse(["doctor"]) == Doctor(Path("runs"))
+    assert parse(["status", "x", "--json"]) == Status(Path("x"), True)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["nothing"],
+        ["train"],
+        ["train", "a", "b"],
+        ["train", "a", "--max-env-steps", "1.5"],
+        ["policy"],
+        ["replay", "x"],
+    ],
+)
+def test_a_complaint_is_one_clean_line(args: list[str]) -> None:
+    with pytest.raises(BadInput) as raised:
+        parse(args)
+    message = str(raised.value)
+    assert message.endswith("--help shows what there is)")
+    assert not set("\n│╭╰─") & set(message)
+
+
+def test_help_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        parse(["train", "--help"])
+    assert raised.value.code in (0, None)
+    assert "--max-env-steps" in capsys.readouterr().out

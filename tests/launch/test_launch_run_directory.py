@@ -1,0 +1,166 @@
+"""Whose a run directory is: locks between real processes, new runs, resumed runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launch.config_file import read_config
+from launch.errors import RunDirectoryError
+from launch.recipes import make_recipe
+from launch.run_directory import RunDirectory, holder_of
+from launch.run_paths import RunPaths, default_run_directory, require_run_directory
+from tests.launch.supervision import Eventually, MakeChild
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from launch.run_directory import RunDirectory
+with RunDirectory(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock of tmp_path/run."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_directory_in_use_names_its_process(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    with pytest.raises(RunDirectoryError, match=f"in use by process {holder.pid}"):
+        RunDirectory(tmp_path / "run")
+    assert holder_of(RunPaths(tmp_path / "run")) == str(holder.pid)
+
+
+def test_a_killed_holder_holds_nothing(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert holder_of(RunPaths(tmp_path / "run")) is None
+    with RunDirectory(tmp_path / "run") as directory:
+        assert directory.paths.lock.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_child_that_inherited_the_lock_keeps_it(
+    tmp_path: Path, make_child: MakeChild, eventually: Eventually
+) -> None:
+    with RunDirectory(tmp_path / "run") as directory:
+        directory.begin(make_recipe("catch"))
+        child = make_child("serve", descriptors=(directory.lock_descriptor,), ready_s_max=10.0)
+        child.start()
+        eventually(lambda: child.poll() or child.ready)
+    with pytest.raises(RunDirectoryError, match="or by one that it started"):
+        RunDirectory(tmp_path / "run")
+    child.kill()
+    RunDirectory(tmp_path / "run").close()
+
+
+def test_a_new_run_has_its_settings_an_id_and_a_place_for_logs(tmp_path: Path) -> None:
+    config = make_recipe("catch")
+    with RunDirectory(tmp_path / "a" / "run") as directory:
+        run_id = directory.begin(config)
+    paths = RunPaths(tmp_path / "a" / "run")
+    assert read_config(paths.config) == config
+    assert paths.run_id.read_text().strip() == run_id
+    assert len(run_id) == 32
+    assert paths.logs.is_dir()
+    assert require_run_directory(paths.root) == paths
+
+
+def test_run_ids_differ(tmp_path: Path) -> None:
+    ids = set()
+    for name in ("a", "b"):
+        with RunDirectory(tmp_path / name) as directory:
+            ids.add(directory.begin(make_recipe("catch")))
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize(("finished", "said"), [(True, "a finished run"), (False, "an unfinished run")])
+def test_an_existing_run_is_not_overwritten(tmp_path: Path, finished: bool, said: str) -> None:
+    with RunDirectory(tmp_path / "run") as directory:
+        directory.begin(make_recipe("catch"))
+        if finished:
+            directory.paths.summary.write_text("{}")
+        with pytest.raises(RunDirectoryError, match=f"holds {said}: continue it with --resume"):
+            directory.begin(make_recipe("catch"))
+        with pytest.raises(RunDirectoryError, match="'catch', not 'cartpole'"):
+            directory.begin(make_recipe("cartpole"))
+
+
+def test_resume_keeps_the_run_id_and_clears_what_only_an_end_writes(tmp_path: Path) -> None:
+    config = make_recipe("catch")
+    with RunDirectory(tmp_path / "run") as directory:
+        run_id = directory.begin(config)
+        directory.paths.final.parent.mkdir()
+        for stale in (directory.paths.summary, directory.paths.final):
+            stale.write_text("{}")
+    changed = replace(config, learner=replace(config.learner, learning_rate=0.5))
+    with RunDirectory(tmp_path / "run") as directory:
+        assert directory.resumable_config("catch") == config
+        assert directory.resume(changed) == run_id
+        assert read_config(directory.paths.config) == changed
+        assert not directory.paths.summary.exists()
+        assert not directory.paths.final.exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "value"), [("network", "hidden_sizes", (8,)), ("environment", "episode_steps_max", 5)]
+)
+def test_resume_refuses_what_a_checkpoint_depends_on(tmp_path: Path, section: str, setting: str, value: object) -> None:
+    config = make_recipe("catch")
+    with RunDirectory(tmp_path / "run") as directory:
+        directory.begin(config)
+        changed = replace(config, **{section: replace(getattr(config, section), **{setting: value})})
+        with pytest.raises(RunDirectoryError, match=rf"the {section}\.\* settings differ"):
+            directory.resume(changed)
+        assert read_config(directory.paths.config) == config
+
+
+def test_resume_of_nothing_or_of_another_recipe(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path / "run") as directory:
+        with pytest.raises(RunDirectoryError, match="holds no run to resume"):
+            directory.resumable_config("catch")
+        directory.begin(make_recipe("catch"))
+        with pytest.raises(RunDirectoryError, match="of recipe 'catch', not 'cartpole'"):
+            directory.resumable_config("cartpole")
+
+
+def test_a_directory_that_never_became_a_run_is_removed(tmp_path: Path) -> None:
+    RunDirectory(tmp_path / "run").close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_somebody_elses_files_stay(tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    with RunDirectory(tmp_path) as directory, pytest.raises(RunDirectoryError, match="not empty and holds no run"):
+        directory.begin(make_recipe("catch"))
+    assert (tmp_path / "diary.txt").read_text() == "mine"
+
+
+def test_nobody_holds_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    assert holder_of(RunPaths(tmp_path / "none")) is None
+    with pytest.raises(RunDirectoryError, match="is not a run directory"):
+        require_run_directory(tmp_path / "none")
+
+
+def test_the_default_directory_is_named_after_recipe_and_time() -> None:
+    path = default_run_directory("gym:my/Env-v0")
+    assert path.parent == Path("runs")
+    assert path.name.startswith("gym-my-Env-v0-2")
+    assert len(path.name) == len("gym-my-Env-v0-YYYYmmdd-HHMMSS")

@@ -1,0 +1,113 @@
+"""Both ways of showing a run, drawn for real: lines into a pipe, a table onto a pseudo-terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+from collections.abc import Iterator
+from typing import IO
+
+import pytest
+
+from launch.monitor import RunSnapshot
+from launch.verdicts import Verdict
+from launch.view import LiveView, PlainView, ProcessLine, figures, make_view
+from tests.launch.made_up_run import METRICS, replay_stats
+
+PROCESSES = [ProcessLine("learner", "running", 1, 0), ProcessLine("replay", "starting", 2, 0)]
+APPROVED = Verdict("a", 7, "00", True, "", 1, 100, 0, 480.0, (470.0, 490.0), 1)
+REJECTED = Verdict("b", 9, "00", False, "its returns fell", 0, 100, 0, 1.0, (0.0, 2.0), 2)
+
+
+def test_figures_before_anything_is_known() -> None:
+    shown = dict(figures(RunSnapshot()))
+    assert shown["return"] == shown["replay"] == shown["insert wait"] == "-"
+    assert shown["policy lag"] == "- (p95 -)"
+    assert shown["candidates"] == "0 approved, 0 rejected"
+
+
+def test_figures_of_a_running_run() -> None:
+    snapshot = RunSnapshot(metrics=METRICS, replay=replay_stats(), verdicts=(APPROVED, REJECTED))
+    assert dict(figures(snapshot)) == {
+        "env steps": "9,000",
+        "steps/s": "2,500",
+        "return": "12.50",
+        "policy lag": "2.0 (p95 4)",
+        "updates": "40",
+        "replay": "1,234 records, 6 MB",
+        "insert wait": "2.0 s",
+        "sample wait": "0.8 s",
+        "learner wait": "0.2 s",
+        "candidates": "1 approved, 1 rejected",
+    }
+
+
+def test_a_mean_over_nothing_is_unknown() -> None:
+    assert dict(figures(RunSnapshot(metrics={"return_mean": None})))["return"] == "-"
+
+
+def test_plain_lines_come_at_their_interval() -> None:
+    stream = io.StringIO()
+    with PlainView(stream, interval_s=3600.0) as view:
+        for _ in range(3):
+            view.show(RunSnapshot(elapsed_s=1.5, metrics=METRICS), PROCESSES)
+    (line,) = stream.getvalue().splitlines()
+    assert line.startswith("[    1.5 s] env steps 9,000  steps/s 2,500  return 12.50")
+
+
+def test_plain_start_up_names_the_processes() -> None:
+    stream = io.StringIO()
+    PlainView(stream).show(RunSnapshot(), PROCESSES)
+    assert stream.getvalue() == "[    0.0 s] starting: learner running, replay starting\n"
+
+
+def test_plain_verdicts_and_restarts_come_at_once_and_once() -> None:
+    stream = io.StringIO()
+    view = PlainView(stream, interval_s=3600.0)
+    view.show(RunSnapshot(metrics=METRICS), PROCESSES)
+    restarted = [ProcessLine("learner", "starting", 3, 1)]
+    for verdicts in ((APPROVED,), (APPROVED, REJECTED), (APPROVED, REJECTED)):
+        view.show(RunSnapshot(metrics=METRICS, verdicts=verdicts), restarted)
+    lines = [line.partition("] ")[2] for line in stream.getvalue().splitlines()[1:]]
+    assert lines == [
+        "learner started again (restart 1)",
+        "candidate 7 approved as release 1: return 480.00 [470.00, 490.00], 0 of 100 episodes with a violation",
+        "candidate 9 rejected: its returns fell",
+    ]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[IO[str], int]]:
+    """A stream onto a pseudo-terminal, and the descriptor to read what was drawn."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as stream:
+        yield stream, ours
+    os.close(ours)
+
+
+def test_the_live_view_draws_figures_processes_and_verdicts(terminal: tuple[IO[str], int]) -> None:
+    stream, descriptor = terminal
+    view = make_view(stream, "cartpole")
+    assert isinstance(view, LiveView)
+    with view:
+        snapshot = RunSnapshot(metrics=METRICS, replay=replay_stats(), verdicts=(APPROVED, REJECTED))
+        view.show(snapshot, [ProcessLine("learner", "running", 1, 2)])
+        view.show(RunSnapshot(), PROCESSES)
+    stream.flush()
+    drawn = os.read(descriptor, 1 << 16).decode()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
+    assert "temper train cartpole" in text
+    assert "9,000" in text
+    assert "learner running (restarted 2x)" in text
+    assert "candidate 9 rejected: its returns fell" in text
+    # The second call came too soon to be drawn, and the cursor is given back.
+    assert "replay starting" not in text
+    assert drawn.rstrip().endswith("\x1b[?25h")
+
+
+def test_anything_but_a_terminal_gets_plain_lines() -> None:
+    assert isinstance(make_view(io.StringIO(), "cartpole"), PlainView)
