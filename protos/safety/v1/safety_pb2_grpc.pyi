@@ -41,8 +41,9 @@ class SafetyStub:
     RenewLease: _grpc.UnaryUnaryMultiCallable[_safety_pb2.RenewLeaseRequest, _safety_pb2.RenewLeaseResponse]
     """A fresh lease, or FAILED_PRECONDITION with the reason why snapshots must stop."""
     GetTrust: _grpc.UnaryUnaryMultiCallable[_safety_pb2.GetTrustRequest, _safety_pb2.GetTrustResponse]
-    """The public key that signs, and the newest verdicts."""
+    """The public key that signs, and how many verdicts there are."""
     ListVerdicts: _grpc.UnaryUnaryMultiCallable[_safety_pb2.ListVerdictsRequest, _safety_pb2.ListVerdictsResponse]
+    """The newest verdicts."""
 
 @_typing.type_check_only
 class SafetyAsyncStub(SafetyStub):
@@ -55,8 +56,9 @@ class SafetyAsyncStub(SafetyStub):
     RenewLease: _aio.UnaryUnaryMultiCallable[_safety_pb2.RenewLeaseRequest, _safety_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """A fresh lease, or FAILED_PRECONDITION with the reason why snapshots must stop."""
     GetTrust: _aio.UnaryUnaryMultiCallable[_safety_pb2.GetTrustRequest, _safety_pb2.GetTrustResponse]  # type: ignore[assignment]
-    """The public key that signs, and the newest verdicts."""
+    """The public key that signs, and how many verdicts there are."""
     ListVerdicts: _aio.UnaryUnaryMultiCallable[_safety_pb2.ListVerdictsRequest, _safety_pb2.ListVerdictsResponse]  # type: ignore[assignment]
+    """The newest verdicts."""
 
 class SafetyServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -84,13 +86,14 @@ class SafetyServicer(metaclass=_abc_1.ABCMeta):
         request: _safety_pb2.GetTrustRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_safety_pb2.GetTrustResponse, _abc.Awaitable[_safety_pb2.GetTrustResponse]]:
-        """The public key that signs, and the newest verdicts."""
+        """The public key that signs, and how many verdicts there are."""
 
     @_abc_1.abstractmethod
     def ListVerdicts(
         self,
         request: _safety_pb2.ListVerdictsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_safety_pb2.ListVerdictsResponse, _abc.Awaitable[_safety_pb2.ListVerdictsResponse]]: ...
+    ) -> _typing.Union[_safety_pb2.ListVerdictsResponse, _abc.Awaitable[_safety_pb2.ListVerdictsResponse]]:
+        """The newest verdicts."""
 
 def add_SafetyServicer_to_server(servicer: SafetyServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
