@@ -1,0 +1,198 @@
+"""The payload codec: columns of arrays <-> the bytes of one record, as `common.proto` lays down in Schema.
+
+A payload is its columns' C-contiguous little-endian bytes one after another in schema order, without padding, so the
+schema and the step count T fix its size to the byte and a column is found by arithmetic alone. Nothing is compressed,
+cast or copied that need not be. Not part of the ingest path: the service checks a payload's size and digest only.
+
+Exceptions: SchemaError (a ValueError) for every schema, array or payload that does not fit.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.common.v1 import common_pb2
+
+DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<f2", "<i4", "<u4", "<f4", "<i8", "<u8", "<f8")
+"""Column types allowed: fixed-size numbers with one little-endian representation; no objects, strings or records."""
+
+COLUMNS_MAX = 256
+RANK_MAX = 6
+ROW_BYTES_MAX = 16 * 1024 * 1024
+PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
+"""Largest payload of one record: half of the largest message (protos.transport)."""
+
+_NAME = re.compile(r"[A-Za-z0-9._/-]{1,128}")
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class SchemaError(ValueError):
+    """A schema, array or payload does not fit; the message names the column, the value and the bound."""
+
+
+class _Column(NamedTuple):
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    rows_beyond_steps: int
+    row_bytes: int
+
+
+def schema_of(columns: Mapping[str, NDArray[Any]], steps: int) -> common_pb2.Schema:
+    """The schema of example arrays, in the mapping's order.
+
+    Args:
+      columns: arrays [T, ...] or [T + 1, ...] of any byte order.
+      steps: T.
+
+    Raises:
+      SchemaError: an array has neither T nor T + 1 rows, or a type or shape that no column may have.
+    """
+    schema = common_pb2.Schema()
+    for name, array in columns.items():
+        rows = array.shape[0] if array.ndim else -1
+        if rows not in (steps, steps + 1):
+            raise SchemaError(f"column {name!r} has {rows} rows, must have T = {steps} or T + 1: it has no schema")
+        dtype = array.dtype.newbyteorder("<").str
+        schema.columns.add(name=name, dtype=dtype, shape=array.shape[1:], rows_beyond_steps=rows - steps)
+    PayloadLayout(schema)
+    return schema
+
+
+class PayloadLayout:
+    """The codec of one schema. Immutable and thread-safe."""
+
+    def __init__(self, schema: common_pb2.Schema) -> None:
+        if not 1 <= len(schema.columns) <= COLUMNS_MAX:
+            raise SchemaError(f"schema has {len(schema.columns)} columns, must have 1 to {COLUMNS_MAX}")
+        self._columns = tuple(_checked_column(column) for column in schema.columns)
+        names = [column.name for column in self._columns]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise SchemaError(f"schema names column {twice!r} more than once: a column could not be told by its name")
+        self._step_bytes = sum(column.row_bytes for column in self._columns)
+        self._beyond_bytes = sum(column.row_bytes * column.rows_beyond_steps for column in self._columns)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in payload order."""
+        return tuple(column.name for column in self._columns)
+
+    def payload_bytes(self, steps: int) -> int:
+        """Size of the payload of a record of `steps` steps (bytes). Raises SchemaError for steps < 1."""
+        if steps < 1:
+            raise SchemaError(f"steps = {steps} must be at least 1: a record holds at least one step")
+        return steps * self._step_bytes + self._beyond_bytes
+
+    def encode(self, columns: Mapping[str, NDArray[Any]]) -> bytes:
+        """One record's payload from its arrays [T (+ rows_beyond_steps), *shape].
+
+        T is taken from the first column. Raises SchemaError when names, types, shapes or row counts do not fit.
+        """
+        if set(columns) != set(self.names):
+            odd = sorted(set(columns) ^ set(self.names))
+            raise SchemaError(f"columns {odd} are missing or not in the schema, which has {list(self.names)}")
+        first = self._columns[0]
+        steps = len(np.atleast_1d(columns[first.name])) - first.rows_beyond_steps
+        self.payload_bytes(steps)
+        parts = []
+        for column in self._columns:
+            array = columns[column.name]
+            expected = (steps + column.rows_beyond_steps, *column.shape)
+            if array.shape != expected or array.dtype.newbyteorder("<") != column.dtype:
+                raise SchemaError(
+                    f"column {column.name!r} is {array.dtype.str} {list(array.shape)}, "
+                    f"the schema wants {column.dtype.str} {list(expected)} at T = {steps}"
+                )
+            parts.append(np.asarray(array, dtype=column.dtype).tobytes())
+        return b"".join(parts)
+
+    def decode(self, payload: bytes | memoryview, steps: int) -> Arrays:
+        """Read-only views [T (+ rows_beyond_steps), *shape] into `payload`, which they keep alive.
+
+        A bool column with a byte other than 0 and 1 is the one thing copied: any non-zero byte reads as True.
+        Raises SchemaError when the payload has another size than schema and steps require.
+        """
+        self._check_size(len(payload), steps)
+        arrays: Arrays = {}
+        offset = 0
+        for column in self._columns:
+            shape = (steps + column.rows_beyond_steps, *column.shape)
+            array: NDArray[Any] = np.ndarray(shape, column.dtype, buffer=payload, offset=offset)
+            if column.dtype.kind == "b" and array.view(np.uint8).max() > 1:
+                array = array.view(np.uint8) != 0
+            array.setflags(write=False)
+            arrays[column.name] = array
+            offset += array.nbytes
+        return arrays
+
+    def decode_batch(self, payloads: Sequence[bytes | memoryview], steps: int) -> Arrays:
+        """New time-major arrays [T (+ rows_beyond_steps), B, *shape] of B records of equal T.
+
+        Raises SchemaError when there is no payload or one has another size than schema and steps require.
+        """
+        if not payloads:
+            raise SchemaError("a batch of 0 payloads has no arrays: pass at least one")
+        for payload in payloads:
+            self._check_size(len(payload), steps)
+        joined = np.frombuffer(b"".join(payloads), np.uint8).reshape(len(payloads), -1)
+        arrays: Arrays = {}
+        for name, lanes in self.views(joined, steps).items():
+            time_major = np.array(lanes.swapaxes(0, 1), order="C", copy=True)
+            arrays[name] = time_major.view(np.uint8) != 0 if lanes.dtype.kind == "b" else time_major
+        return arrays
+
+    def views(self, buffer: NDArray[np.uint8], steps: int) -> Arrays:
+        """Views [N, T (+ rows_beyond_steps), *shape] into N payloads at once, writable if `buffer` is.
+
+        Args:
+          buffer: uint8 [N, payload_bytes(steps)], C-contiguous; row n becomes the payload of lane n.
+          steps: T.
+
+        Raises SchemaError for a buffer of another shape, type or memory order.
+        """
+        size = self.payload_bytes(steps)
+        if buffer.dtype != np.uint8 or buffer.ndim != 2 or buffer.shape[1] != size or not buffer.flags.c_contiguous:
+            raise SchemaError(
+                f"buffer is {buffer.dtype.str} {list(buffer.shape)}, "
+                f"must be C-contiguous uint8 [N, {size}] at T = {steps}"
+            )
+        arrays: Arrays = {}
+        offset = 0
+        for column in self._columns:
+            shape = (steps + column.rows_beyond_steps, *column.shape)
+            flat = buffer[:, offset : offset + shape[0] * column.row_bytes]
+            arrays[column.name] = flat.view(column.dtype).reshape(len(buffer), *shape)
+            offset += shape[0] * column.row_bytes
+        return arrays
+
+    def _check_size(self, size: int, steps: int) -> None:
+        expected = self.payload_bytes(steps)
+        if size != expected:
+            raise SchemaError(f"payload has {size} bytes, the schema requires {expected} at T = {steps}")
+
+
+def _checked_column(column: common_pb2.Column) -> _Column:
+    if not _NAME.fullmatch(column.name):
+        raise SchemaError(f"column name {column.name!r} must match {_NAME.pattern}")
+    if column.dtype not in DTYPES:
+        raise SchemaError(f"column {column.name!r} has type {column.dtype!r}, must be one of {', '.join(DTYPES)}")
+    if len(column.shape) > RANK_MAX or 0 in column.shape:
+        raise SchemaError(
+            f"column {column.name!r} has row shape {list(column.shape)}, "
+            f"must have at most {RANK_MAX} dimensions of at least 1"
+        )
+    if column.rows_beyond_steps > 1:
+        raise SchemaError(f"column {column.name!r} has rows_beyond_steps = {column.rows_beyond_steps}, must be 0 or 1")
+    dtype: np.dtype[Any] = np.dtype(column.dtype)
+    row_bytes = math.prod(column.shape) * dtype.itemsize
+    if row_bytes > ROW_BYTES_MAX:
+        raise SchemaError(f"a row of column {column.name!r} takes {row_bytes} bytes, the limit is {ROW_BYTES_MAX}")
+    return _Column(column.name, dtype, tuple(column.shape), column.rows_beyond_steps, row_bytes)

@@ -1,0 +1,143 @@
+"""Group commit: one thread takes everything that waits, writes it in one synced transaction, then tells those waiting.
+
+The thread is the store's only writer (an LMDB write transaction is bound to its thread). A commit is due when
+commit_records_max records wait, when the oldest of them has waited for commit_ms_max, or at once when a table's state
+waits, because then a sampler does. Memory is bounded by whoever submits (see window.py).
+
+Exceptions: CommitterClosed for what comes after `close`; whatever the store raises, to each future of that commit.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from replay.store import Append, AppendOutcome, Store, StoreError, TableState
+
+
+class CommitterClosed(StoreError):
+    """The committer was closed before this could be committed; nothing of it is stored."""
+
+
+class CommitStatistics(NamedTuple):
+    """Commits since the start, and the mean time of one (ms)."""
+
+    commits: int
+    commit_ms_mean: float
+
+
+class GroupCommitter:
+    """The writer thread of a store. Thread-safe.
+
+    Args:
+      store: committed to by this thread alone from now on; not closed by it.
+      commit_records_max: records that make a commit due at once.
+      commit_ms_max: longest wait of an append for others (ms).
+    """
+
+    def __init__(self, store: Store, *, commit_records_max: int, commit_ms_max: float) -> None:
+        self._store = store
+        self._commit_records_max = commit_records_max
+        self._commit_s_max = commit_ms_max / 1e3
+        self._condition = threading.Condition()
+        self._closing = False
+        self._appends: list[tuple[Append, Future[AppendOutcome]]] = []
+        self._tables: dict[str, TableState] = {}
+        self._table_futures: list[Future[None]] = []
+        self._records = 0
+        self._due_s = 0.0
+        self._commits = 0
+        self._commit_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="replay-commit", daemon=True)
+        self._thread.start()
+
+    def append(self, append: Append) -> Future[AppendOutcome]:
+        """Submits records; the future ends once they are synced, or with what the store raised."""
+        future: Future[AppendOutcome] = Future()
+        with self._condition:
+            if self._closing:
+                future.set_exception(_closed())
+                return future
+            first = not self._appends
+            if first:
+                self._due_s = time.monotonic() + self._commit_s_max
+            self._appends.append((append, future))
+            self._records += len(append.records)
+            # The thread sleeps until the first one is due: wake it for that one and when the group is full.
+            if first or self._records >= self._commit_records_max:
+                self._condition.notify()
+        return future
+
+    def put_table(self, name: str, state: TableState) -> Future[None]:
+        """Submits a table's state, which replaces any not yet committed; commits at once."""
+        future: Future[None] = Future()
+        with self._condition:
+            if self._closing:
+                future.set_exception(_closed())
+                return future
+            self._tables[name] = state
+            self._table_futures.append(future)
+            self._condition.notify()
+        return future
+
+    def statistics(self) -> CommitStatistics:
+        """Commits so far and their mean time."""
+        commits = self._commits
+        return CommitStatistics(commits, 1e3 * self._commit_s / commits if commits else 0.0)
+
+    def close(self, timeout_s: float) -> bool:
+        """Commits what waits, refuses the rest, ends the thread. Returns whether it ended within `timeout_s`."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not (self._closing or self._is_due()):
+                    self._condition.wait(self._due_s - time.monotonic() if self._appends else None)
+                appends, self._appends, self._records = self._appends, [], 0
+                tables, self._tables = self._tables, {}
+                table_futures, self._table_futures = self._table_futures, []
+            if appends or tables:
+                # From here on a future can no longer be cancelled, and what was cancelled before is not stored.
+                appends = [item for item in appends if item[1].set_running_or_notify_cancel()]
+                table_futures = [future for future in table_futures if future.set_running_or_notify_cancel()]
+                self._commit(appends, tables, table_futures)
+            elif self._closing:
+                return
+
+    def _is_due(self) -> bool:
+        if self._table_futures or self._records >= self._commit_records_max:
+            return True
+        return bool(self._appends) and time.monotonic() >= self._due_s
+
+    def _commit(
+        self,
+        appends: list[tuple[Append, Future[AppendOutcome]]],
+        tables: dict[str, TableState],
+        table_futures: list[Future[None]],
+    ) -> None:
+        start_s = time.monotonic()
+        try:
+            outcomes = self._store.commit([append for append, _ in appends], tables)
+        except Exception as error:  # noqa: BLE001  every waiter must hear of it, or it would wait forever
+            for _, future in appends:
+                future.set_exception(error)
+            for table_future in table_futures:
+                table_future.set_exception(error)
+            return
+        self._commit_s += time.monotonic() - start_s
+        self._commits += 1
+        for (_, future), outcome in zip(appends, outcomes, strict=True):
+            future.set_result(outcome)
+        for table_future in table_futures:
+            table_future.set_result(None)
+
+
+def _closed() -> CommitterClosed:
+    return CommitterClosed("the replay service is shutting down: nothing of this was stored; send it again")

@@ -1,0 +1,417 @@
+"""The clients against a real service: exactly-once across breaks and restarts, bounded waits, no thread left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from protos import transport
+from protos.replay.v1 import replay_pb2, replay_pb2_grpc
+from replay.client import (
+    ReplayClient,
+    ReplayRefused,
+    ReplaySampler,
+    ReplayUnavailable,
+    ReplayWriter,
+    SampleTimeout,
+)
+from replay.client_append import MESSAGE_BYTES_TARGET
+from replay.client_errors import Backoff
+from replay.config import ReplayConfig
+from replay.schema import PayloadLayout, SchemaError
+from replay.testing import make_columns, make_header, make_origin, serving
+
+CONFIG = ReplayConfig(store="memory", fresh_unconsumed_max=100_000)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left_behind() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    deadline_s = time.monotonic() + 5.0
+    # grpc.aio keeps one thread of its own for as long as anything asynchronous lives in the process.
+    while left := [each for each in set(threading.enumerate()) - before if "_poll_wrapper" not in each.name]:
+        assert time.monotonic() < deadline_s, left
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with serving(CONFIG) as address:
+        yield address
+
+
+@pytest.fixture
+def socket() -> Iterator[str]:
+    """An address that nobody serves yet."""
+    directory = Path(tempfile.mkdtemp(prefix="temper-"))
+    yield f"unix:{directory / 's'}"
+    shutil.rmtree(directory)
+
+
+def writer_to(address: str, run_id: str = "run-0", window_records: int = 1000) -> ReplayWriter:
+    origin = make_origin(run_id=run_id)
+    return ReplayWriter(address, origin, window_records=window_records, window_bytes=2**20, reconnect_ms_max=100)
+
+
+def append(writer: ReplayWriter, count: int, timeout_s: float = 10.0, steps: int = 2) -> None:
+    payload = PayloadLayout(make_origin().schema).encode(make_columns(steps))
+    writer.append([make_header(steps) for _ in range(count)], [payload] * count, timeout_s)
+
+
+def test_what_is_appended_is_listed_and_sampled(address: str) -> None:
+    layout = PayloadLayout(make_origin().schema)
+    columns = [make_columns(seed=seed) for seed in range(8)]
+    headers = [make_header(policy_version=seed) for seed in range(8)]
+    with writer_to(address) as writer:
+        writer.append(headers, [layout.encode(each) for each in columns], 10.0)
+        assert writer.flush(10.0)
+        statistics = writer.statistics
+    assert statistics.acknowledged == 8
+    assert statistics.unacknowledged == statistics.duplicates == statistics.resent == statistics.reconnects == 0
+    assert [header.sequence for header in headers] == list(range(8))
+    with ReplayClient(address) as client:
+        listed = list(client.list(2, 3, with_payload=True))
+        assert client.stats(5.0).appended_records == 8
+    assert [record.position for record in listed] == [2, 3, 4]
+    assert [record.header for record in listed] == headers[2:5]
+    assert listed[0].origin == make_origin()
+    assert listed[0].payload == layout.encode(columns[2])
+    with ReplaySampler(address, "fresh", 4) as sampler:
+        for start in (0, 4):
+            batch = sampler.next(10.0)
+            assert batch.positions.tolist() == list(range(start, start + 4))
+            assert batch.headers == headers[start : start + 4]
+            assert batch.origins == [make_origin()] * 4
+            assert batch.probabilities.tolist() == [1.0] * 4
+            for name, array in batch.columns.items():
+                expected = np.stack([each[name] for each in columns[start : start + 4]], axis=1)
+                np.testing.assert_array_equal(array, expected)
+        with pytest.raises(SampleTimeout, match="no batch of 'fresh'"):
+            sampler.next(0.05)
+        assert sampler.waiting_s >= 0.05
+
+
+def test_a_timeout_loses_no_batch(address: str) -> None:
+    with ReplaySampler(address, "fresh", 4) as sampler, writer_to(address) as writer:
+        with pytest.raises(SampleTimeout):
+            sampler.next(0.2)
+        append(writer, 12)
+        drawn = [sampler.next(10.0).positions.tolist() for _ in range(3)]
+    assert drawn == [list(range(start, start + 4)) for start in (0, 4, 8)]
+
+
+def test_a_full_window_holds_the_writer_and_queues_nothing() -> None:
+    with serving(dataclasses.replace(CONFIG, fresh_unconsumed_max=10)) as address:
+        writer = writer_to(address, window_records=20)
+        append(writer, 20)
+        with pytest.raises(ReplayUnavailable, match=r"left 1?\d+ records unacknowledged .* nothing was queued"):
+            append(writer, 15, timeout_s=0.3)
+        assert writer.statistics.unacknowledged <= 20
+        assert writer.statistics.waiting_s >= 0.3
+        with ReplaySampler(address, "fresh", 10) as sampler:
+            append(writer, 15, timeout_s=10.0)
+            seen = [sampler.next(10.0).headers for _ in range(3)]
+        assert [header.sequence for headers in seen for header in headers] == list(range(30))
+        writer.close(0.1)
+
+
+def test_a_granted_window_smaller_than_one_append_still_passes() -> None:
+    with serving(dataclasses.replace(CONFIG, window_records=3)) as address, writer_to(address) as writer:
+        for _ in range(3):
+            append(writer, 10)
+        assert writer.flush(10.0)
+        assert writer.statistics.acknowledged == 30
+
+
+def test_impossible_appends_are_programming_errors(address: str) -> None:
+    with writer_to(address, window_records=5) as writer:
+        for headers, payloads in (
+            ([make_header()] * 6, [b""] * 6),
+            ([make_header()], []),
+            ([make_header()], [b"x" * 2**21]),
+        ):
+            with pytest.raises(ValueError, match="nothing was queued"):
+                writer.append(headers, payloads, 1.0)
+
+
+def test_large_appends_go_in_several_messages(address: str) -> None:
+    steps = 1000
+    origin = make_origin(columns=make_columns(steps), steps=steps)
+    payload = PayloadLayout(origin.schema).encode(make_columns(steps))
+    count = 5 * MESSAGE_BYTES_TARGET // len(payload)
+    with ReplayWriter(address, origin, window_records=1000, window_bytes=2**24) as writer:
+        writer.append([make_header(steps) for _ in range(count)], [payload] * count, 10.0)
+        assert writer.flush(10.0)
+        assert writer.statistics.acknowledged == count
+
+
+def test_a_permanent_refusal_reaches_the_next_append(address: str) -> None:
+    with writer_to(address) as writer:
+        writer.append([make_header(steps=7)], [b"short"], 1.0)
+        with pytest.raises(ReplayRefused, match=r"payload has 5 bytes.*INVALID_ARGUMENT"):
+            writer.flush(10.0)
+        with pytest.raises(ReplayRefused):
+            append(writer, 1)
+        assert not writer.close(1.0)
+
+
+def test_a_run_id_used_before_is_refused(address: str) -> None:
+    with writer_to(address) as writer:
+        append(writer, 3)
+    with writer_to(address) as second, pytest.raises(ReplayRefused, match="the run id was used before"):
+        append(second, 1)
+        second.flush(10.0)
+
+
+def test_a_store_that_lost_its_records_is_refused(socket: str) -> None:
+    writer = writer_to(socket)
+    with serving(CONFIG, address=socket):
+        append(writer, 3)
+        assert writer.flush(10.0)
+    emptied = serving(CONFIG, address=socket)  # a store in memory begins anew
+    with emptied, pytest.raises(ReplayRefused, match="had acknowledged 3: the store was emptied or replaced"):
+        append(writer, 1)
+        writer.flush(10.0)
+    writer.close(1.0)
+
+
+def test_restarts_lose_and_double_nothing(socket: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, store="lmdb", map_bytes=2**26)
+    writer, sampler = writer_to(socket), ReplaySampler(socket, "fresh", 5)
+    drawn: list[int] = []
+    for _ in range(3):
+        with serving(config, tmp_path, socket):
+            for _ in range(10):
+                append(writer, 5)
+            drawn += sampler.next(10.0).positions.tolist()
+        append(writer, 5)  # while nobody listens
+    with serving(config, tmp_path, socket):
+        assert writer.close(10.0)
+        with ReplayClient(socket) as client:
+            assert [record.header.sequence for record in client.list()] == list(range(165))
+        while len(drawn) < 100:
+            drawn += sampler.next(10.0).positions.tolist()
+        assert drawn == sorted(set(drawn))
+        sampler.close()
+    assert writer.statistics.reconnects >= 3
+    assert writer.statistics.acknowledged == 165
+
+
+@contextlib.contextmanager
+def _fake_service(servicer: replay_pb2_grpc.ReplayServicer, address: str) -> Iterator[None]:
+    with futures.ThreadPoolExecutor(4) as pool:
+        server = grpc.server(pool, options=transport.server_options())
+        replay_pb2_grpc.add_ReplayServicer_to_server(servicer, server)
+        transport.bind(server, address)
+        server.start()
+        try:
+            yield
+        finally:
+            server.stop(0).wait()
+
+
+class LossyReplay(replay_pb2_grpc.ReplayServicer):
+    """Stores every record, and breaks the stream before acknowledging every third message."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.messages = 0
+
+    def Append(
+        self, request_iterator: Iterator[replay_pb2.AppendRequest], context: grpc.ServicerContext
+    ) -> Iterator[replay_pb2.AppendResponse]:
+        assert next(request_iterator).WhichOneof("kind") == "open"
+        grant = replay_pb2.AppendOpened(window_records=100, window_bytes=10**6)
+        stored = set(self.received)
+        grant.next_sequence = len(stored)
+        yield replay_pb2.AppendResponse(opened=grant)
+        for request in request_iterator:
+            sequences = [record.header.sequence for record in request.batch.records]
+            duplicates = len(set(sequences) & set(self.received))
+            self.received += sequences
+            self.messages += 1
+            if self.messages % 3 == 0:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "broken")
+            acknowledged = replay_pb2.AppendAcknowledged(sequences=sequences, duplicates=duplicates)
+            yield replay_pb2.AppendResponse(acknowledged=acknowledged)
+
+    def Sample(self, request_iterator: object, context: object) -> Iterator[replay_pb2.SampleResponse]:
+        raise NotImplementedError
+
+    def List(self, request: object, context: object) -> Iterator[replay_pb2.ListResponse]:
+        raise NotImplementedError
+
+    def Stats(self, request: object, context: object) -> replay_pb2.StatsResponse:
+        raise NotImplementedError
+
+
+def test_lost_acknowledgements_are_made_good_by_what_the_service_holds(socket: str) -> None:
+    servicer = LossyReplay()
+    with _fake_service(servicer, socket), writer_to(socket, window_records=10) as writer:
+        for _ in range(40):
+            append(writer, 3)
+        assert writer.flush(10.0)
+        statistics = writer.statistics
+    assert sorted(set(servicer.received)) == list(range(120))
+    assert statistics.acknowledged == 120
+    assert statistics.reconnects >= 3
+
+
+class ForgetfulReplay(LossyReplay):
+    """Breaks before it stored anything of every second message."""
+
+    def Append(
+        self, request_iterator: Iterator[replay_pb2.AppendRequest], context: grpc.ServicerContext
+    ) -> Iterator[replay_pb2.AppendResponse]:
+        next(request_iterator)
+        grant = replay_pb2.AppendOpened(window_records=100, window_bytes=10**6, next_sequence=len(self.received))
+        yield replay_pb2.AppendResponse(opened=grant)
+        for request in request_iterator:
+            self.messages += 1
+            if self.messages % 2 == 0:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "broken")
+            self.received += [record.header.sequence for record in request.batch.records]
+            acknowledged = replay_pb2.AppendAcknowledged(sequences=self.received[-1:])
+            yield replay_pb2.AppendResponse(acknowledged=acknowledged)
+
+
+def test_unacknowledged_records_are_resent_in_order(socket: str) -> None:
+    servicer = ForgetfulReplay()
+    with _fake_service(servicer, socket), writer_to(socket, window_records=10) as writer:
+        for _ in range(20):
+            append(writer, 3)
+        assert writer.flush(10.0)
+        statistics = writer.statistics
+    assert servicer.received == list(range(60))
+    assert statistics.acknowledged == 60
+    assert statistics.resent > 0
+
+
+def test_without_a_service_everything_ends_in_bounded_time(socket: str) -> None:
+    start_s = time.monotonic()
+    writer, sampler = writer_to(socket, window_records=5), ReplaySampler(socket, "fresh", 1)
+    append(writer, 5)
+    with pytest.raises(ReplayUnavailable):
+        append(writer, 1, timeout_s=0.2)
+    assert not writer.flush(0.1)
+    with pytest.raises(SampleTimeout):
+        sampler.next(0.1)
+    assert not writer.close(0.1)
+    sampler.close()
+    with ReplayClient(socket) as client:
+        with pytest.raises(ReplayUnavailable):
+            client.stats(0.5)
+        with pytest.raises(ReplayUnavailable):
+            list(client.list())
+    with pytest.raises(ReplayUnavailable, match="is closed"):
+        append(writer, 1)
+    with pytest.raises(ReplayUnavailable, match="is closed"):
+        sampler.next(0.1)
+    assert time.monotonic() - start_s < 5.0
+
+
+def test_closing_does_not_wait_for_a_held_stream() -> None:
+    with serving(dataclasses.replace(CONFIG, fresh_unconsumed_max=1)) as address:
+        writer, sampler = writer_to(address), ReplaySampler(address, "uniform", 1)
+        append(writer, 50)
+        sampler.next(10.0)
+        start_s = time.monotonic()
+        assert not writer.close(0.2)
+        sampler.close()
+        assert time.monotonic() - start_s < 2.0
+
+
+def test_unknown_tables_are_refused(address: str) -> None:
+    with (
+        ReplaySampler(address, "recent", 1) as sampler,
+        pytest.raises(ReplayRefused, match="there are: fresh, uniform"),
+    ):
+        sampler.next(10.0)
+
+
+def test_a_batch_of_unlike_records_is_refused_and_the_next_is_not(address: str) -> None:
+    other = {"observation": np.zeros((3, 2), np.float32)}
+    origins = [make_origin("a"), make_origin("b", columns=other)]
+    payloads = [PayloadLayout(make_origin().schema).encode(make_columns()), b"\0" * 24]
+    with ReplaySampler(address, "fresh", 2, prefetch=1) as sampler:
+        for origin, payload in zip(origins, payloads, strict=True):
+            with ReplayWriter(address, origin, window_records=10, window_bytes=2**20) as writer:
+                writer.append([make_header()], [payload], 5.0)
+        with pytest.raises(
+            SchemaError, match=r"actor 'a' writes observation <f4\[4\].*actor 'b' writes observation <f4\[2\]"
+        ):
+            sampler.next(10.0)
+        with writer_to(address, "mixed") as writer:
+            for steps in (2, 3, 2, 2):
+                append(writer, 1, steps=steps)
+        with pytest.raises(SchemaError, match="T = 2 and T = 3"):
+            sampler.next(10.0)
+        assert sampler.next(10.0).columns["action"].shape == (2, 2)
+
+
+def test_prefetch_must_be_positive(address: str) -> None:
+    with pytest.raises(ValueError, match="prefetch = 0"):
+        ReplaySampler(address, "fresh", 1, prefetch=0)
+
+
+def test_backoff_doubles_to_its_maximum_with_jitter() -> None:
+    backoff = Backoff(0.4)
+    waits = [backoff.next_s() for _ in range(6)]
+    for wait_s, most_s in zip(waits, (0.05, 0.1, 0.2, 0.4, 0.4, 0.4), strict=True):
+        assert 0.5 * most_s <= wait_s <= most_s
+    backoff.reset()
+    assert backoff.next_s() <= 0.05
+
+
+def test_importing_the_clients_imports_no_store() -> None:
+    code = "import replay.client, sys; print([m for m in ('lmdb', 'jax', 'pytest', 'tyro') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert result.stdout == "[]\n"
+
+
+def test_leaving_clients_open_at_exit_is_silent(address: str) -> None:
+    code = (
+        "import sys; from replay.client import *; from replay.testing import *;"
+        "w = ReplayWriter(sys.argv[1], make_origin(), window_records=9, window_bytes=999);"
+        "s = ReplaySampler(sys.argv[1], 'fresh', 1); c = ReplayClient(sys.argv[1]);"
+        "c.stats(5.0); w.flush(1.0); print('end')"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, address]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "end\n", "")
+
+
+class NonsenseReplay(LossyReplay):
+    """Acknowledges nothing in particular, and delivers a record of an origin that it never sent."""
+
+    def Append(
+        self, request_iterator: Iterator[replay_pb2.AppendRequest], context: grpc.ServicerContext
+    ) -> Iterator[replay_pb2.AppendResponse]:
+        yield replay_pb2.AppendResponse(opened=replay_pb2.AppendOpened(window_records=100, window_bytes=10**6))
+        yield replay_pb2.AppendResponse(acknowledged=replay_pb2.AppendAcknowledged())
+
+    def Sample(self, request_iterator: object, context: object) -> Iterator[replay_pb2.SampleResponse]:
+        yield replay_pb2.SampleResponse(records=[replay_pb2.SampledRecord(origin_id=7)], end_of_batch=True)
+
+
+def test_nonsense_from_a_service_reaches_the_caller(socket: str) -> None:
+    with _fake_service(NonsenseReplay(), socket), writer_to(socket) as writer, ReplaySampler(socket, "x", 1) as sampler:
+        with pytest.raises(ReplayRefused, match="answered what it must not"):
+            append(writer, 1)
+            writer.flush(10.0)
+        with pytest.raises(ReplayRefused, match="answered what it must not"):
+            sampler.next(10.0)

@@ -1,0 +1,330 @@
+"""The service on a real socket, spoken to with the bare stub: messages, status codes, and what is stored after each."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from protos import transport
+from protos.common.v1 import common_pb2
+from protos.replay.v1 import replay_pb2, replay_pb2_grpc
+from replay.config import ReplayConfig
+from replay.service import SERVICE_NAME, serve
+from replay.settings import SettingError
+from replay.store import StoreBusy, StoreError
+from replay.testing import make_columns, make_origin, make_record, serving
+
+CONFIG = ReplayConfig(store="memory", fresh_unconsumed_max=100, window_records=50, window_bytes=12345)
+TIMEOUT_S = 10.0
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with serving(CONFIG) as address:
+        yield address
+
+
+@pytest.fixture
+def channel(address: str) -> Iterator[grpc.Channel]:
+    with transport.channel(address) as channel:
+        yield channel
+
+
+@pytest.fixture
+def stub(channel: grpc.Channel) -> replay_pb2_grpc.ReplayStub:
+    return replay_pb2_grpc.ReplayStub(channel)
+
+
+def _open(origin: common_pb2.Origin | None = None) -> replay_pb2.AppendRequest:
+    return replay_pb2.AppendRequest(open=origin or make_origin())
+
+
+def _batch(sequences: range, origin: common_pb2.Origin | None = None) -> replay_pb2.AppendRequest:
+    origin = origin or make_origin()
+    records = [make_record(origin, sequence) for sequence in sequences]
+    return replay_pb2.AppendRequest(batch=replay_pb2.RecordBatch(records=records))
+
+
+def _append(stub: replay_pb2_grpc.ReplayStub, *requests: replay_pb2.AppendRequest) -> list[replay_pb2.AppendResponse]:
+    return list(stub.Append(iter(requests), timeout=TIMEOUT_S))
+
+
+def _refusal(stub: replay_pb2_grpc.ReplayStub, *requests: replay_pb2.AppendRequest) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as error:
+        _append(stub, *requests)
+    return error.value.code(), str(error.value.details())
+
+
+def test_append_grants_then_acknowledges(stub: replay_pb2_grpc.ReplayStub) -> None:
+    opened, first, second = _append(stub, _open(), _batch(range(3)), _batch(range(2, 5)))
+    assert opened.opened == replay_pb2.AppendOpened(window_records=50, window_bytes=12345, next_sequence=0)
+    assert first.acknowledged == replay_pb2.AppendAcknowledged(sequences=[0, 1, 2], duplicates=0)
+    assert second.acknowledged == replay_pb2.AppendAcknowledged(sequences=[2, 3, 4], duplicates=1)
+    (opened,) = _append(stub, _open())
+    assert opened.opened.next_sequence == 5
+
+
+def test_two_streams_of_one_run_store_each_record_once(stub: replay_pb2_grpc.ReplayStub) -> None:
+    calls = [
+        stub.Append(iter([_open(), _batch(range(20)), _batch(range(20, 40))]), timeout=TIMEOUT_S) for _ in range(2)
+    ]
+    duplicates = sum(response.acknowledged.duplicates for call in calls for response in call)
+    stats = stub.Stats(replay_pb2.StatsRequest(), timeout=TIMEOUT_S)
+    assert (stats.records, stats.duplicate_records, duplicates) == (40, 40, 40)
+
+
+def test_the_header_and_payload_come_back_as_sent(stub: replay_pb2_grpc.ReplayStub) -> None:
+    origin = make_origin()
+    sent = [make_record(origin, sequence, signals={"return": sequence / 3}) for sequence in range(6)]
+    _append(stub, _open(), replay_pb2.AppendRequest(batch=replay_pb2.RecordBatch(records=sent)))
+    (response,) = stub.Sample(iter([replay_pb2.SampleRequest(table="fresh", batch_size=6)]), timeout=TIMEOUT_S)
+    assert response.end_of_batch
+    assert [(record.header, record.payload) for record in response.records] == [
+        (one.header, one.payload) for one in sent
+    ]
+    assert [record.probability for record in response.records] == [1.0] * 6
+    assert {response.origins[record.origin_id].actor_id for record in response.records} == {origin.actor_id}
+
+
+def test_origins_are_sent_once_a_stream_and_large_batches_in_pieces(stub: replay_pb2_grpc.ReplayStub) -> None:
+    origin = make_origin(columns=make_columns(steps=10_000), steps=10_000)  # 250 kB a record
+    records = [make_record(origin, sequence, steps=10_000) for sequence in range(6)]
+    for record in records:
+        batch = replay_pb2.AppendRequest(batch=replay_pb2.RecordBatch(records=[record]))
+        _append(stub, _open(origin), batch)
+    requests = [replay_pb2.SampleRequest(table="uniform", batch_size=6)] * 2
+    responses = list(stub.Sample(iter(requests), timeout=TIMEOUT_S))
+    assert [response.end_of_batch for response in responses] == [False, True] * 2
+    assert [len(response.records) for response in responses] == [3, 3] * 2
+    assert [len(response.origins) for response in responses] == [1, 0, 0, 0]
+    assert {record.probability for response in responses for record in response.records} == {1 / 6}
+
+
+def test_requests_sent_ahead_are_answered_in_order(stub: replay_pb2_grpc.ReplayStub) -> None:
+    _append(stub, _open(), _batch(range(40)))
+    requests = [replay_pb2.SampleRequest(table="fresh", batch_size=size) for size in (1, 7, 2, 30)]
+    responses = stub.Sample(iter(requests), timeout=TIMEOUT_S)
+    positions = [[record.position for record in response.records] for response in responses]
+    assert positions == [[0], list(range(1, 8)), [8, 9], list(range(10, 40))]
+
+
+def _truncated() -> replay_pb2.AppendRequest:
+    request = _batch(range(3))
+    request.batch.records[1].payload = request.batch.records[1].payload[:-1]
+    return request
+
+
+def _flipped() -> replay_pb2.AppendRequest:
+    request = _batch(range(3))
+    request.batch.records[2].payload = b"\xff" * len(request.batch.records[2].payload)
+    return request
+
+
+def _oversize() -> replay_pb2.AppendRequest:
+    request = _batch(range(1))
+    request.batch.records[0].header.steps = 4_000_000
+    return request
+
+
+def _forged() -> common_pb2.Origin:
+    origin = make_origin()
+    origin.actor_id = "../etc"
+    return origin
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        ([_open(), _truncated()], "payload has"),
+        ([_open(), _flipped()], "altered on the way"),
+        ([_open(), _oversize()], "at most 16777216"),
+        ([_open(), replay_pb2.AppendRequest(batch=replay_pb2.RecordBatch())], "at least one"),
+        ([_open(), _open()], "carries batches only"),
+        ([_open(_forged())], "actor_id = '../etc' must match"),
+        ([_batch(range(1))], "must begin with `open`"),
+        ([], "must begin with `open`"),
+        ([_open(), _batch(range(100_000, 100_001))], "ahead of the next expected"),
+    ],
+)
+def test_what_breaks_the_contract_is_refused_whole(
+    stub: replay_pb2_grpc.ReplayStub, requests: list[replay_pb2.AppendRequest], message: str
+) -> None:
+    code, details = _refusal(stub, *requests)
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert message in details
+    assert "\n" not in details
+    assert stub.Stats(replay_pb2.StatsRequest(), timeout=TIMEOUT_S).appended_records == 0
+
+
+def test_batches_before_a_refused_one_stay_acknowledged(stub: replay_pb2_grpc.ReplayStub) -> None:
+    acknowledged: list[int] = []
+    with pytest.raises(grpc.RpcError) as error:
+        for response in stub.Append(iter([_open(), _batch(range(3, 6)), _truncated()]), timeout=TIMEOUT_S):
+            acknowledged += response.acknowledged.sequences
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert acknowledged == [3, 4, 5]
+    stats = stub.Stats(replay_pb2.StatsRequest(), timeout=TIMEOUT_S)
+    assert (stats.appended_records, stats.refused_records) == (3, 3)
+
+
+def test_garbage_on_the_wire_stores_nothing_and_harms_nobody(channel: grpc.Channel) -> None:
+    append: Any = channel.stream_stream(f"/{SERVICE_NAME}/Append", None, replay_pb2.AppendResponse.FromString)
+    for garbage in (b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x0f", bytes(range(256))):
+        with pytest.raises(grpc.RpcError):
+            list(append(iter([garbage]), timeout=TIMEOUT_S))
+    stub = replay_pb2_grpc.ReplayStub(channel)
+    assert len(_append(stub, _open(), _batch(range(2)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "count", "code", "message"),
+    [
+        ("recent", 1, grpc.StatusCode.NOT_FOUND, "no table 'recent'; there are: fresh, uniform"),
+        ("fresh", 0, grpc.StatusCode.INVALID_ARGUMENT, "batch_size = 0"),
+        ("fresh", 101, grpc.StatusCode.INVALID_ARGUMENT, "must be 1 to 100"),
+    ],
+)
+def test_draws_that_can_never_be_are_refused(
+    stub: replay_pb2_grpc.ReplayStub, table: str, count: int, code: grpc.StatusCode, message: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        list(stub.Sample(iter([replay_pb2.SampleRequest(table=table, batch_size=count)]), timeout=TIMEOUT_S))
+    assert error.value.code() == code
+    assert message in str(error.value.details())
+
+
+def test_too_many_streams_are_refused() -> None:
+    with (
+        serving(dataclasses.replace(CONFIG, append_streams_max=1)) as address,
+        transport.channel(address) as channel,
+    ):
+        stub = replay_pb2_grpc.ReplayStub(channel)
+        held = stub.Append(iter([_open(), _batch(range(50)), _batch(range(50, 100)), _batch(range(100, 120))]))
+        assert next(held).opened.window_records == 50
+        assert _refusal(stub, _open())[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+        held.cancel()
+
+
+def test_an_append_is_acknowledged_only_once_the_limiter_lets_it_in(stub: replay_pb2_grpc.ReplayStub) -> None:
+    batches = [_batch(range(start, start + 40)) for start in (0, 40, 80)]
+    responses = stub.Append(iter([_open(), *batches]), timeout=TIMEOUT_S)
+    acknowledged = [len(next(responses).acknowledged.sequences) for _ in range(3)]
+    assert acknowledged == [0, 40, 40]
+    assert stub.Stats(replay_pb2.StatsRequest(), timeout=TIMEOUT_S).append_streams == 1
+    list(stub.Sample(iter([replay_pb2.SampleRequest(table="fresh", batch_size=30)]), timeout=TIMEOUT_S))
+    assert list(next(responses).acknowledged.sequences) == list(range(80, 120))
+    assert list(responses) == []
+
+
+def test_list_streams_headers_or_whole_records(stub: replay_pb2_grpc.ReplayStub) -> None:
+    _append(stub, _open(), _batch(range(40)))
+    bare = list(stub.List(replay_pb2.ListRequest(from_position=35), timeout=TIMEOUT_S))
+    assert [(one.position, one.payload) for part in bare for one in part.records] == [(at, b"") for at in range(35, 40)]
+    whole = list(stub.List(replay_pb2.ListRequest(limit=3, with_payload=True), timeout=TIMEOUT_S))
+    assert [one.payload for part in whole for one in part.records] == [
+        make_record(make_origin(), at).payload for at in range(3)
+    ]
+
+
+def test_stats_tell_all(stub: replay_pb2_grpc.ReplayStub) -> None:
+    _append(stub, _open(), _batch(range(40)))
+    list(stub.Sample(iter([replay_pb2.SampleRequest(table="fresh", batch_size=10)]), timeout=TIMEOUT_S))
+    stats = stub.Stats(replay_pb2.StatsRequest(), timeout=TIMEOUT_S)
+    assert (stats.records, stats.appended_steps, stats.commits) == (40, 80, 2)
+    assert stats.signal_totals["steps"] == 80.0
+    assert stats.signal_totals["return"] == 0.0
+    assert len(stats.chain_head) == 32
+    fresh, uniform = stats.tables
+    assert (fresh.name, fresh.kind, fresh.available, fresh.inserts, fresh.samples) == ("fresh", "fresh", 30, 40, 10)
+    assert (fresh.samples_per_insert, fresh.min_diff, fresh.max_diff) == (1.0, 0.0, 100.0)
+    assert (uniform.name, uniform.available, uniform.samples) == ("uniform", 40, 0)
+
+
+def test_health_and_reflection(channel: grpc.Channel) -> None:
+    health = health_pb2_grpc.HealthStub(channel)
+    for name in ("", SERVICE_NAME):
+        status = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S).status
+        assert status == health_pb2.HealthCheckResponse.SERVING
+    reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    (answer,) = reflection.ServerReflectionInfo(iter([request]), timeout=TIMEOUT_S)
+    assert SERVICE_NAME in [service.name for service in answer.list_services_response.service]
+
+
+def test_tcp_with_any_port() -> None:
+    async def scenario(bound: list[str]) -> int:
+        stop = asyncio.Event()
+
+        def ready(address: str) -> None:
+            bound.append(address)
+
+        service = asyncio.create_task(serve(CONFIG, Path("unused"), "127.0.0.1:0", on_ready=ready, stop=stop))
+        while not bound:
+            await asyncio.sleep(0.01)
+        async with transport.aio_channel(bound[0]) as channel:
+            stats = await replay_pb2_grpc.ReplayStub(channel).Stats(replay_pb2.StatsRequest())
+        stop.set()
+        await service
+        records: int = stats.records
+        return records
+
+    bound: list[str] = []
+    assert asyncio.run(scenario(bound)) == 0
+    assert bound[0].startswith("127.0.0.1:")
+    assert not bound[0].endswith(":0")
+
+
+def test_what_keeps_a_service_from_starting_is_raised(tmp_path: Path, address: str) -> None:
+    async def start(config: ReplayConfig, at: str) -> None:
+        await serve(config, tmp_path, at, on_ready=lambda _: None, stop=asyncio.Event())
+
+    with pytest.raises(transport.AddressError, match="already bound"):
+        asyncio.run(start(CONFIG, address))
+    with pytest.raises(SettingError):
+        asyncio.run(start(dataclasses.replace(CONFIG, commit_records_max=0), "127.0.0.1:0"))
+    durable = dataclasses.replace(CONFIG, store="lmdb", map_bytes=1024**2)
+    with serving(durable, tmp_path), pytest.raises(StoreBusy):
+        asyncio.run(start(durable, "127.0.0.1:0"))
+    with serving(durable, tmp_path) as again:  # the directory was let go each time
+        assert again.startswith("unix:")
+
+
+def test_a_missing_lmdb_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    monkeypatch.delitem(sys.modules, "replay.lmdb_store", raising=False)
+    with (
+        pytest.raises(StoreError, match=r"needs the module lmdb: install it with pip install 'temper\[replay\]'"),
+        serving(dataclasses.replace(CONFIG, store="lmdb"), tmp_path),
+    ):
+        pass
+
+
+def test_a_full_store_refuses_appends_and_goes_on_sampling(tmp_path: Path) -> None:
+    durable = dataclasses.replace(CONFIG, store="lmdb", map_bytes=1024**2, fresh_unconsumed_max=100_000)
+    with serving(durable, tmp_path) as address, transport.channel(address) as channel:
+        stub = replay_pb2_grpc.ReplayStub(channel)
+        steps, acknowledged = 400, 0
+        origin = make_origin(columns=make_columns(steps), steps=steps)
+
+        def requests() -> Iterator[replay_pb2.AppendRequest]:
+            yield _open(origin)
+            for sequence in range(1000):  # 9 kB each
+                record = make_record(origin, sequence, steps=steps)
+                yield replay_pb2.AppendRequest(batch=replay_pb2.RecordBatch(records=[record]))
+
+        with pytest.raises(grpc.RpcError) as error:
+            for response in stub.Append(requests(), timeout=TIMEOUT_S):
+                acknowledged += len(response.acknowledged.sequences)
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "map_bytes" in str(error.value.details())
+        listed = stub.List(replay_pb2.ListRequest(with_payload=True), timeout=TIMEOUT_S)
+        assert sum(len(response.records) for response in listed) >= acknowledged > 0
