@@ -143,7 +143,7 @@ def run_actor(job: ActorJob, actor_id: str, run_id: str, stop: Callable[[], bool
         rollout.run()
         # Replay may be holding inserts back for a learner that ended before us: what it has not taken by then, and so
         # has never acknowledged, is given up.
-        writer.flush(job.actor.stop_s_max / 4)
+        writer.flush(job.actor.stop_s_max / 8)
     done, written = rollout.statistics, writer.statistics
     return (
         f"{done.env_steps} steps, {done.episodes} episodes, {written.acknowledged} records acknowledged, "
