@@ -70,6 +70,7 @@ _BAD_INPUT_OF_MODULES: Mapping[str, tuple[str, ...]] = {
     "actors.environment": ("EnvironmentUnsupported",),
     "safety.ledger": ("LedgerError",),
     "safety.custody": ("CustodyError",),
+    "safety.evaluator": ("EvaluationFailed",),
     "learner.checkpoint": ("CheckpointError",),
     "learner.process": ("TrustKeyMissing",),
 }

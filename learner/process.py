@@ -51,6 +51,7 @@ def run_learner(job: LearnerJob) -> int:
     Raises:
       AddressError, CheckpointError, RegistryError, TrustKeyMissing, EnvironmentUnsupported, SpecError: see there.
     """
+    start_s = time.monotonic()
     stop = threading.Event()
 
     def request_stop(_signal: int, _frame: FrameType | None) -> None:
@@ -95,7 +96,7 @@ def run_learner(job: LearnerJob) -> int:
             spec, update, batches, snapshots, promotion, checkpoints, metrics, lambda: _replay_counters(replay)
         )
         target_met = newest is not None and newest.return_mean >= job.target_return
-        loop = TrainLoop(job, parts, state, progress, stop, target_reached=target_met)
+        loop = TrainLoop(job, parts, state, progress, stop, start_s=start_s, target_reached=target_met)
         reason = loop.run()
         checkpoints.wait()
         _write_final(job.run_directory / "learner" / "final.json", loop.progress, reason)

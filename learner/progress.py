@@ -30,7 +30,7 @@ class Progress:
     env_steps: int = 0
     """Environment steps learnt from, each once, however often it was replayed."""
     wall_s: float = 0.0
-    """Time the learner has run, restarts not counted."""
+    """Time the learner has run, from the start of its process; time between a crash and a restart is not counted."""
     lag_sum: float = 0.0
     lag_count: int = 0
     replay_counters: dict[str, float] = dataclasses.field(default_factory=dict)

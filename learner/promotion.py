@@ -15,7 +15,7 @@ from policies.distribution import PolicyBoard
 from policies.registry import PolicyRegistry, RegistryError
 from policies.trust import UntrustedError
 from protos.safety.v1 import safety_pb2
-from safety.client import SafetyClient, SafetyUnavailable
+from safety.client import OfferRefused, SafetyClient, SafetyUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class PromotionDesk:
         self._timeout_s = timeout_s
         self._offers: queue.Queue[tuple[int, bytes] | None] = queue.Queue(maxsize=1)
         self._results: queue.Queue[CandidateResult] = queue.Queue()
+        self._fault: Exception | None = None
         self._idle = threading.Event()
         self._idle.set()
         self._thread = threading.Thread(target=self._run, name="promotion-desk", daemon=True)
@@ -65,7 +66,9 @@ class PromotionDesk:
         self._offers.put_nowait((version, data))
 
     def results(self) -> list[CandidateResult]:
-        """Results since the last call, in order."""
+        """Results since the last call, in order. Raises what the desk's thread has died of, if it has."""
+        if self._fault is not None:
+            raise self._fault
         finished = []
         while True:
             try:
@@ -85,13 +88,18 @@ class PromotionDesk:
 
     def _run(self) -> None:
         while (offer := self._offers.get()) is not None:
-            self._results.put(self._evaluate(*offer))
-            self._idle.set()
+            try:
+                self._results.put(self._evaluate(*offer))
+            except Exception as error:  # noqa: BLE001  a fault of ours: the train loop raises it, nothing is promoted
+                self._fault = error
+                return
+            finally:
+                self._idle.set()
 
     def _evaluate(self, version: int, data: bytes) -> CandidateResult:
         try:
             signed = self._client.evaluate(data, self._run_id, version, self._timeout_s)
-        except SafetyUnavailable as error:
+        except (SafetyUnavailable, OfferRefused) as error:
             _log.warning("candidate %d is undecided: %s", version, error)
             return CandidateResult(version, decided=False, approved=False, reason=str(error))
         verdict = safety_pb2.VerdictStatement.FromString(signed.payload)

@@ -45,7 +45,14 @@ class Parts:
 
 
 class TrainLoop:
-    """Runs updates until there is a reason to stop."""
+    """Runs updates until there is a reason to stop.
+
+    Args:
+      job, parts, state, progress: what to do, with what, from where.
+      stop: set from outside to end in order.
+      start_s: when this process began its work (`time.monotonic`): compiling counts as time of the run.
+      target_reached: whether a release has met the target before.
+    """
 
     def __init__(
         self,
@@ -55,14 +62,15 @@ class TrainLoop:
         progress: Progress,
         stop: threading.Event,
         *,
-        target_reached: bool = False,
+        start_s: float,
+        target_reached: bool,
     ) -> None:
         self._job = job
         self._parts = parts
         self._state = state
         self._progress = progress
         self._stop = stop
-        self._start_s = time.monotonic() - progress.wall_s
+        self._start_s = start_s - progress.wall_s
         self._figures: Figures | None = None
         self._last_steps = progress.env_steps
         self._last_log_s = self._last_offer_s = time.monotonic()

@@ -1,0 +1,133 @@
+"""The safety service for its callers: blocking calls for threads. It verifies nothing; see `policies.trust`.
+
+Exceptions:
+  SafetyUnavailable: no answer, or the queue is full: nothing was decided that could not be asked for again.
+  OfferRefused: the offer makes no sense to this service; offering it again will not help.
+  LeaseRefused: snapshots must stop; the message says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+import grpc
+
+from policies.artifact import artifact_digest
+from protos import transport
+from protos.common.v1 import common_pb2
+from protos.safety.v1 import safety_pb2, safety_pb2_grpc
+
+CHUNK_BYTES = 256 * 1024
+"""Artifacts travel in pieces of this size."""
+
+
+class SafetyUnavailable(Exception):
+    """The safety service does not answer, or turns candidates away for now."""
+
+
+class OfferRefused(ValueError):
+    """The safety service cannot take this candidate: another run's, or bytes that are not those offered."""
+
+
+class LeaseRefused(Exception):
+    """There is no lease: actors must not use snapshots. The message has the reason."""
+
+
+class SafetyClient:
+    """A connection to the safety service; for any number of threads.
+
+    Args:
+      address: "unix:PATH" or "HOST:PORT". Raises AddressError.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._channel = transport.channel(address)
+        self._calls = safety_pb2_grpc.SafetyStub(self._channel)
+
+    def evaluate(
+        self,
+        artifact: bytes,
+        run_id: str,
+        version: int,
+        timeout_s: float,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> common_pb2.SignedStatement:
+        """Offers a candidate and waits for its verdict, approval or rejection.
+
+        An artifact that has been judged already gets the verdict it got then. After SafetyUnavailable the same
+        candidate can be offered again: what was decided meanwhile is not decided anew.
+
+        Args:
+          artifact: its bytes.
+          run_id: the training run.
+          version: learner update count.
+          timeout_s: for everything, waiting in the queue included.
+          on_progress: called with the episodes that have ended and the episodes in all.
+
+        Raises:
+          SafetyUnavailable, OfferRefused: see there.
+        """
+        try:
+            responses = self._calls.Evaluate(_requests(artifact, run_id, version), timeout=timeout_s)
+            for response in responses:
+                if response.WhichOneof("kind") == "verdict":
+                    return response.verdict
+                if on_progress is not None:
+                    on_progress(response.progress.episodes_done, response.progress.episodes_total)
+        except grpc.RpcError as error:
+            raise self._translated(error) from error
+        raise SafetyUnavailable(f"the safety service at {self._address} ended an evaluation without a verdict")
+
+    def renew_lease(self, run_id: str, timeout_s: float = 5.0) -> common_pb2.SignedStatement:
+        """A fresh lease for the snapshots of a run. Raises SafetyUnavailable or LeaseRefused."""
+        try:
+            request = safety_pb2.RenewLeaseRequest(run_id=run_id)
+            return self._calls.RenewLease(request, timeout=timeout_s).lease
+        except grpc.RpcError as error:
+            raise self._translated(error) from error
+
+    def trust(self, timeout_s: float = 5.0) -> safety_pb2.GetTrustResponse:
+        """The key that signs, and counts of verdicts. Believe a key from a file rather. Raises SafetyUnavailable."""
+        try:
+            return self._calls.GetTrust(safety_pb2.GetTrustRequest(), timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise self._translated(error) from error
+
+    def verdicts(self, limit: int = 0, timeout_s: float = 5.0) -> list[common_pb2.SignedStatement]:
+        """Past verdicts, newest first, at most `limit` (0: all). Raises SafetyUnavailable."""
+        try:
+            request = safety_pb2.ListVerdictsRequest(limit=limit)
+            return list(self._calls.ListVerdicts(request, timeout=timeout_s).verdicts)
+        except grpc.RpcError as error:
+            raise self._translated(error) from error
+
+    def close(self) -> None:
+        """Ends the connection; calls in progress raise SafetyUnavailable."""
+        self._channel.close()
+
+    def __enter__(self) -> SafetyClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _translated(self, error: grpc.RpcError) -> Exception:
+        code, details = error.code(), error.details()
+        if code == grpc.StatusCode.INVALID_ARGUMENT:
+            return OfferRefused(details)
+        if code == grpc.StatusCode.FAILED_PRECONDITION:
+            return LeaseRefused(details)
+        return SafetyUnavailable(f"the safety service at {self._address} does not answer: {code.name}: {details}")
+
+
+def _requests(artifact: bytes, run_id: str, version: int) -> Iterator[safety_pb2.EvaluateRequest]:
+    offer = safety_pb2.CandidateOffer(
+        run_id=run_id, version=version, digest=artifact_digest(artifact), total_bytes=len(artifact)
+    )
+    yield safety_pb2.EvaluateRequest(offer=offer)
+    for start in range(0, len(artifact), CHUNK_BYTES):
+        yield safety_pb2.EvaluateRequest(data=artifact[start : start + CHUNK_BYTES])

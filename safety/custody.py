@@ -1,0 +1,132 @@
+"""What the safety service alone holds, in its own directory: the signing key, the secret of the held-out seeds, the
+incumbent's artifact, and the highest lease number it may have used. It decides nothing.
+
+    signing_key.pem    Ed25519 private key, mode 0600
+    verify_key.pem     its public half, for everybody
+    evaluation_secret  32 random bytes, mode 0600
+    incumbents/HEX     artifact of the newest release, named by its digest
+    lease_number       decimal: no lease with a higher number has been granted
+
+Exceptions: CustodyError where something is missing, damaged, readable by others, or belongs to something else.
+"""
+
+from __future__ import annotations
+
+import secrets
+import stat
+import threading
+from pathlib import Path
+
+from policies.artifact import artifact_digest
+from policies.durable import create_file, replace_file
+from policies.signing import KeyFileError, SigningKey, VerifyKey
+
+_SECRET_BYTES = 32
+_LEASE_NUMBERS_RESERVED = 1000
+
+
+class CustodyError(Exception):
+    """The safety service's directory does not hold what it must; the message says what to do."""
+
+
+class Custody:
+    """Keys and secret of one safety service; made on its first start, and never again.
+
+    Args:
+      directory: the service's directory; the caller holds its ledger, so nobody else is at it.
+      first_start: whether there is no decision yet, so that missing keys may be made.
+
+    Raises:
+      CustodyError: see there.
+    """
+
+    def __init__(self, directory: Path, *, first_start: bool) -> None:
+        self._directory = directory
+        self._incumbents = directory / "incumbents"
+        self._lock = threading.Lock()
+        try:
+            self._incumbents.mkdir(mode=0o700, exist_ok=True)
+            self.signing_key = _signing_key(directory, first_start)
+            self.secret = _secret(directory / "evaluation_secret", first_start)
+        except (KeyFileError, OSError) as error:
+            raise CustodyError(f"safety directory {directory}: {error}") from error
+        self._lease_number = self._lease_numbers_reserved = self._read_lease_number()
+
+    def keep_incumbent(self, artifact: bytes) -> None:
+        """Stores an artifact, synced to disk, before the verdict that makes it the incumbent. Raises CustodyError."""
+        try:
+            replace_file(self._incumbents / artifact_digest(artifact).hex(), artifact, 0o600)
+        except OSError as error:
+            raise CustodyError(f"the candidate cannot be kept in {self._incumbents}: {error.strerror}") from error
+
+    def incumbent(self, digest: bytes) -> bytes:
+        """The artifact with this digest. Raises CustodyError where it is missing or damaged."""
+        path = self._incumbents / digest.hex()
+        try:
+            artifact = path.read_bytes()
+        except OSError as error:
+            raise CustodyError(
+                f"{path}, the artifact of the newest release, cannot be read ({error.strerror}): without it no "
+                "candidate can be compared; restore it from the policy registry"
+            ) from error
+        if artifact_digest(artifact) != digest:
+            raise CustodyError(
+                f"{path}, the artifact of the newest release, is damaged; restore it from the policy registry"
+            )
+        return artifact
+
+    def forget_incumbents_except(self, digest: bytes) -> None:
+        """Removes the artifacts of earlier releases, and of candidates that never became one."""
+        for path in self._incumbents.iterdir():
+            if path.name != digest.hex():
+                path.unlink()
+
+    def next_lease_number(self) -> int:
+        """A number above all those before it, also after a restart (which skips some). Raises CustodyError."""
+        with self._lock:
+            if self._lease_number == self._lease_numbers_reserved:
+                reserved = self._lease_number + _LEASE_NUMBERS_RESERVED
+                try:
+                    replace_file(self._directory / "lease_number", f"{reserved}\n".encode(), 0o600)
+                except OSError as error:
+                    raise CustodyError(f"lease numbers cannot be reserved on disk: {error.strerror}") from error
+                self._lease_numbers_reserved = reserved
+            self._lease_number += 1
+            return self._lease_number
+
+    def _read_lease_number(self) -> int:
+        path = self._directory / "lease_number"
+        try:
+            return int(path.read_text())
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            raise CustodyError(f"{path} holds no lease number: leases could be issued twice") from error
+
+
+def _signing_key(directory: Path, first_start: bool) -> SigningKey:
+    path, public_path = directory / "signing_key.pem", directory / "verify_key.pem"
+    if not path.exists():
+        if not first_start:
+            raise CustodyError(f"{path} is missing, but its verdicts are in the ledger: restore it")
+        SigningKey.generate().save(path)
+    key = SigningKey.load(path)
+    if not public_path.exists():
+        key.verify_key.save(public_path)
+    elif VerifyKey.load(public_path).raw != key.verify_key.raw:
+        raise CustodyError(f"{public_path} is not the public half of {path}")
+    return key
+
+
+def _secret(path: Path, first_start: bool) -> bytes:
+    if not path.exists():
+        if not first_start:
+            raise CustodyError(f"{path} is missing, but seeds have been drawn from it: restore it")
+        create_file(path, secrets.token_bytes(_SECRET_BYTES), 0o600)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise CustodyError(f"{path} has mode {mode:04o}: it must be for its owner alone (chmod 600)")
+    secret = path.read_bytes()
+    if len(secret) != _SECRET_BYTES:
+        raise CustodyError(f"{path} has {len(secret)} bytes instead of {_SECRET_BYTES}: it is damaged")
+    return secret

@@ -1,0 +1,223 @@
+"""The safety service on the wire: translates calls for the gate and the lease authority, and decides nothing itself.
+
+Status codes: INVALID_ARGUMENT for an offer that makes no sense, RESOURCE_EXHAUSTED while the queue is full,
+FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE while the service stops, INTERNAL where it can no longer
+record what it decides; after that it stops. A candidate that cannot be judged is no error: it gets a verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import grpc
+import grpc.aio
+
+from actors.config import EnvironmentConfig
+from protos import transport
+from protos.safety.v1 import safety_pb2, safety_pb2_grpc
+from replay.client import ReplayClient
+from replay.settings import SettingError
+from safety.config import SafetyConfig
+from safety.custody import CustodyError
+from safety.gate import Gate, GateBusy, GateClosed, OfferRefused
+from safety.leases import LeaseAuthority, LeaseWithheld
+from safety.ledger import LedgerError
+from safety.monitor import RiskMonitor
+from safety.training_counts import STATS_S_MAX, replay_counts
+from safety.verdicts import Offer
+
+SERVICE_NAME = "temper.safety.v1.Safety"
+
+PROGRESS_S = 0.25
+"""Time between two progress messages."""
+
+CALLS_MAX = 64
+"""Calls at a time: each upload may hold a whole artifact."""
+
+_STOP_S_MAX = 2.0
+_Context = grpc.aio.ServicerContext[object, object]
+
+
+async def serve(
+    config: SafetyConfig,
+    environment: EnvironmentConfig,
+    directory: Path,
+    address: str,
+    *,
+    run_id: str,
+    replay_address: str | None,
+    on_ready: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:
+    """Runs the safety service of one training run until `stop` is set.
+
+    Args:
+      config: suite, criteria, limits.
+      environment: what candidates are evaluated in.
+      directory: the service's own; made if it is not there. Nobody else may write there.
+      address: where to listen; "unix:PATH" or "HOST:PORT".
+      run_id: the training run; candidates of others are refused.
+      replay_address: where the training violations are counted; None: nothing is monitored.
+      on_ready: called with the bound address once calls are answered.
+      stop: ends the service in order; a candidate in evaluation is then left undecided.
+
+    Raises:
+      SettingError, AddressError, LedgerError, CustodyError, EnvironmentUnsupported, EvaluationFailed: it cannot start.
+      LedgerError, CustodyError: it can no longer record what it decides.
+    """
+    transport.check_address(address)
+    if replay_address is None and config.lease_violation_rate_max < 1.0:
+        raise SettingError(
+            f"safety.lease_violation_rate_max = {config.lease_violation_rate_max} needs the address of replay: without "
+            "it the training violations cannot be monitored"
+        )
+    gate = await asyncio.to_thread(Gate, config, environment, directory, run_id)
+    try:
+        await asyncio.to_thread(gate.start)
+        with _monitoring(config, replay_address) as monitor:
+            leases = LeaseAuthority(gate.custody, gate.ledger, config, run_id, monitor=monitor)
+            await _answer_calls(gate, leases, address, on_ready, stop)
+    finally:
+        await asyncio.to_thread(gate.close)
+
+
+async def _answer_calls(
+    gate: Gate, leases: LeaseAuthority, address: str, on_ready: Callable[[str], None], stop: asyncio.Event
+) -> None:
+    server = grpc.aio.server(options=transport.server_options(), maximum_concurrent_rpcs=CALLS_MAX)
+    servicer = SafetyServicer(gate, leases)
+    safety_pb2_grpc.add_SafetyServicer_to_server(servicer, server)
+    health = transport.add_health_and_reflection(server, [SERVICE_NAME])
+    bound = transport.bind(server, address)
+    await server.start()
+    try:
+        await transport.set_serving(health, [SERVICE_NAME])
+        on_ready(bound)
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((stopping, servicer.broken), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+    finally:
+        await server.stop(_STOP_S_MAX)
+    if servicer.broken.done():
+        raise servicer.broken.result()
+
+
+@contextlib.contextmanager
+def _monitoring(config: SafetyConfig, replay_address: str | None) -> Iterator[RiskMonitor | None]:
+    """A risk monitor with the thread that feeds it; None where there is no replay."""
+    if replay_address is None:
+        yield None
+        return
+    client = ReplayClient(replay_address)
+    monitor = RiskMonitor(functools.partial(replay_counts, client), config)
+    ended = threading.Event()
+    thread = threading.Thread(target=monitor.run, args=(ended,), name="temper-risk-monitor", daemon=True)
+    thread.start()
+    try:
+        yield monitor
+    finally:
+        ended.set()
+        thread.join(STATS_S_MAX + _STOP_S_MAX)
+        client.close()
+
+
+class SafetyServicer(safety_pb2_grpc.SafetyServicer):
+    """Translates between messages and the gate. Runs in one asyncio loop.
+
+    Attributes:
+      broken: completed with the error after which nothing can be recorded any more.
+    """
+
+    def __init__(self, gate: Gate, leases: LeaseAuthority) -> None:
+        self._gate = gate
+        self._leases = leases
+        self.broken: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    async def Evaluate(
+        self, request_iterator: AsyncIterator[safety_pb2.EvaluateRequest], context: _Context
+    ) -> AsyncIterator[safety_pb2.EvaluateResponse]:
+        """See the service's definition."""
+        episodes = [0, 0]
+
+        def on_progress(ended: int, total: int) -> None:
+            # From the gate's thread; whole numbers in a list need no lock.
+            episodes[:] = ended, total
+
+        try:
+            offer, artifact = await self._upload(request_iterator)
+            deciding = asyncio.wrap_future(self._gate.submit(offer, artifact, on_progress))
+            while not deciding.done():
+                # A client that goes away does not undo an evaluation; its verdict waits in the ledger.
+                await asyncio.wait((deciding,), timeout=PROGRESS_S)
+                progress = safety_pb2.EvaluateProgress(episodes_done=episodes[0], episodes_total=episodes[1])
+                yield safety_pb2.EvaluateResponse(progress=progress)
+            yield safety_pb2.EvaluateResponse(verdict=await deciding)
+        except OfferRefused as error:
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        except GateBusy as error:
+            await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
+        except (GateClosed, concurrent.futures.CancelledError) as error:
+            await _abort(context, grpc.StatusCode.UNAVAILABLE, error)
+        except (LedgerError, CustodyError) as error:
+            await self._abort_broken(context, error)
+
+    async def RenewLease(
+        self, request: safety_pb2.RenewLeaseRequest, context: _Context
+    ) -> safety_pb2.RenewLeaseResponse:
+        """See the service's definition."""
+        try:
+            # In a thread: it may have to wait for the disk.
+            lease = await asyncio.to_thread(self._leases.renew, request.run_id)
+        except LeaseWithheld as error:
+            await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, error)
+        except (LedgerError, CustodyError) as error:
+            await self._abort_broken(context, error)
+        return safety_pb2.RenewLeaseResponse(lease=lease)
+
+    async def GetTrust(self, _request: safety_pb2.GetTrustRequest, _context: _Context) -> safety_pb2.GetTrustResponse:
+        """See the service's definition."""
+        key = self._gate.verify_key
+        approved, rejected = self._gate.counts
+        return safety_pb2.GetTrustResponse(public_key=key.raw, key_id=key.key_id, approved=approved, rejected=rejected)
+
+    async def ListVerdicts(
+        self, request: safety_pb2.ListVerdictsRequest, _context: _Context
+    ) -> safety_pb2.ListVerdictsResponse:
+        """See the service's definition."""
+        return safety_pb2.ListVerdictsResponse(verdicts=self._gate.newest_verdicts(request.limit))
+
+    async def _upload(self, requests: AsyncIterator[safety_pb2.EvaluateRequest]) -> tuple[Offer, bytes]:
+        """The offer and the artifact's bytes; none of an oversize one. Raises OfferRefused."""
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("kind") != "offer":
+            raise OfferRefused("the first message of an evaluation must be its offer")
+        message = first.offer
+        offer = Offer(message.run_id, message.version, message.digest, message.total_bytes)
+        self._gate.check_offer(offer)
+        if self._gate.is_oversize(offer):
+            return offer, b""
+        artifact = bytearray()
+        async for request in requests:
+            if request.WhichOneof("kind") != "data":
+                raise OfferRefused("every message after the offer must carry data")
+            artifact += request.data
+            if len(artifact) > offer.total_bytes:
+                raise OfferRefused(f"more than the {offer.total_bytes} bytes that were offered have come")
+        return offer, bytes(artifact)
+
+    async def _abort_broken(self, context: _Context, error: Exception) -> NoReturn:
+        if not self.broken.done():
+            self.broken.set_result(error)
+        await _abort(context, grpc.StatusCode.INTERNAL, error)
+
+
+async def _abort(context: _Context, code: grpc.StatusCode, error: BaseException) -> NoReturn:
+    await context.abort(code, str(error) or "the safety service stops; nothing was decided")
+    raise AssertionError("abort always raises")

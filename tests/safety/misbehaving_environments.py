@@ -1,0 +1,76 @@
+"""Gymnasium environments that do what an evaluator must survive, as soon as a policy chooses action 1.
+
+With action 0 each is a harmless episode of five steps with a reward of 1 per step. Loaded by name, as
+"gym:tests.safety.misbehaving_environments:ID", so that they misbehave in the evaluator's process and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+EPISODE_STEPS = 5
+MISBEHAVIOURS = (
+    "raises", "exits", "killed", "hangs", "garbage", "closes", "hoards", "nan_reward", "nan_cost", "negative_cost",
+    "bad_observation", "endless",
+)  # fmt: skip
+
+
+class Misbehaving(gymnasium.Env[np.ndarray[Any, np.dtype[np.float32]], np.int64]):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.misbehaviour: str = kwargs["misbehaviour"]
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        print("an environment that prints must not damage the frames", flush=True)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.int64) -> Any:
+        self.steps += 1
+        reward, cost, observation = 1.0, 0.0, np.zeros(1, np.float32)
+        if action == 1:
+            self.misbehave()
+            reward = float("nan") if self.misbehaviour == "nan_reward" else reward
+            cost = {"nan_cost": float("nan"), "negative_cost": -1.0}.get(self.misbehaviour, cost)
+            if self.misbehaviour == "bad_observation":
+                observation = np.zeros(2, np.float32)
+            if self.misbehaviour == "endless":
+                self.steps = 0
+        return observation, reward, self.steps >= EPISODE_STEPS, False, {"cost": cost}
+
+    def misbehave(self) -> None:
+        match self.misbehaviour:
+            case "raises":
+                raise RuntimeError("the simulator\nfell over")
+            case "exits":
+                sys.exit(3)
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hangs":
+                time.sleep(3600)
+            case "garbage":
+                for descriptor in range(3, 32):
+                    with contextlib.suppress(OSError):
+                        os.write(descriptor, b"\xff" * 64)
+            case "closes":
+                os.closerange(3, 32)
+                time.sleep(3600)
+            case "hoards":
+                hoard = [bytearray(64 * 1024**2) for _ in range(1000)]
+                raise RuntimeError(f"got {len(hoard)} blocks")
+
+
+for name in MISBEHAVIOURS:
+    gymnasium.register(f"{name}-v0", Misbehaving, kwargs={"misbehaviour": name})
