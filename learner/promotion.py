@@ -83,8 +83,9 @@ class PromotionDesk:
     def close(self) -> None:
         """Ends the thread once the evaluation under way has come back; waits no longer than its timeout."""
         self._idle.wait(self._timeout_s)
-        self._offers.put(None)
-        self._thread.join(self._timeout_s)
+        if self._thread.is_alive():
+            self._offers.put(None)
+            self._thread.join(self._timeout_s)
 
     def _run(self) -> None:
         while (offer := self._offers.get()) is not None:
