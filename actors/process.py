@@ -126,8 +126,10 @@ def run_actor(job: ActorJob, actor_id: str, run_id: str, stop: Callable[[], bool
     )
     with contextlib.ExitStack() as stack:
         stack.callback(environment.close)
-        # Less than the time that the host grants in all, so that this process still ends by itself.
-        stack.callback(writer.close, job.actor.stop_s_max / 4)
+        # Less than the time that the host grants in all, so that this process still ends by itself. Replay may be
+        # holding inserts back for a learner that ended before us: what it has not taken by then, and so has never
+        # acknowledged, is given up.
+        stack.callback(writer.close, job.actor.stop_s_max / 8)
         policies = _policy_source(job, spec, actor_id, run_id)
         stack.callback(policies.close)
         rollout = Rollout(
@@ -141,9 +143,6 @@ def run_actor(job: ActorJob, actor_id: str, run_id: str, stop: Callable[[], bool
             stop=stop,
         )
         rollout.run()
-        # Replay may be holding inserts back for a learner that ended before us: what it has not taken by then, and so
-        # has never acknowledged, is given up.
-        writer.flush(job.actor.stop_s_max / 8)
     done, written = rollout.statistics, writer.statistics
     return (
         f"{done.env_steps} steps, {done.episodes} episodes, {written.acknowledged} records acknowledged, "

@@ -34,7 +34,7 @@ def cartpole() -> RunConfig:
             reward_scale=0.1,
             cost_coefficient=0.5,
             candidate_return_min=300.0,
-            candidate_interval_s=1.0,
+            candidate_interval_s=0.5,
         ),
         stop=StopConfig(target_return=475.0),
     )

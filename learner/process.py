@@ -11,12 +11,13 @@ import logging
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from actors.environments.catalog import make_vector
 from learner.batches import BatchSource
-from learner.checkpoint import Checkpointer
 from learner.job import LearnerJob
 from learner.metrics import MetricsWriter
 from learner.progress import Progress
@@ -31,6 +32,9 @@ from policies.spec import PolicySpec
 from policies.trust import TrustPolicy
 from replay.client import ReplayClient, ReplayUnavailable
 from safety.client import SafetyClient
+
+if TYPE_CHECKING:
+    from learner.checkpoint import Checkpointer
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +65,15 @@ def run_learner(job: LearnerJob) -> int:
         signal.signal(number, request_stop)
 
     spec = _policy_spec(job)
+    initial = initial_state(spec, job.learner, job.seed)
+    # In a thread from the start: compiling is the longest part of starting up, and does not hold the interpreter.
+    compiler = ThreadPoolExecutor(1, "compile")
+    compiling = compiler.submit(
+        lambda: compile_update(make_update(spec, job.learner), initial, spec, job.unroll_length, job.learner.batch_size)
+    )
+    compiler.shutdown(wait=False)
+    from learner.checkpoint import Checkpointer  # noqa: PLC0415 - takes its time to import, which can pass meanwhile
+
     trust = TrustPolicy(_wait_for_key(job.trust_key_path, stop), job.run_id)
     registry = PolicyRegistry(job.run_directory / "policies", trust)
     board = PolicyBoard()
@@ -79,21 +92,26 @@ def run_learner(job: LearnerJob) -> int:
 
         checkpoints = Checkpointer(job.run_directory / "learner" / "checkpoints", job.learner.checkpoints_kept)
         cleanup.callback(checkpoints.close)
-        state, progress = _starting_point(job, spec, checkpoints)
+        state, progress = _starting_point(job, initial, checkpoints)
         snapshots = SnapshotPublisher(spec, board)
         snapshots.publish(state)
         # Replay is asked for the first batches, and the actors act, while the update compiles.
         batches = BatchSource(job.replay_address, job.learner, job.unroll_length)
         cleanup.callback(batches.close)
-        update = make_update(spec, job.learner)
-        update = compile_update(update, state, spec, job.unroll_length, job.learner.batch_size)
         promotion = PromotionDesk(safety, registry, board, job.run_id, job.learner.evaluation_timeout_s)
         cleanup.callback(promotion.close)
         metrics = cleanup.enter_context(MetricsWriter(job.run_directory, progress.env_steps))
         replay = ReplayClient(job.replay_address)
         cleanup.callback(replay.close)
         parts = Parts(
-            spec, update, batches, snapshots, promotion, checkpoints, metrics, lambda: _replay_counters(replay)
+            spec,
+            compiling.result(),
+            batches,
+            snapshots,
+            promotion,
+            checkpoints,
+            metrics,
+            lambda: _replay_counters(replay),
         )
         target_met = newest is not None and newest.return_mean >= job.target_return
         loop = TrainLoop(job, parts, state, progress, stop, start_s=start_s, target_reached=target_met)
@@ -120,11 +138,10 @@ def _wait_for_key(path: Path, stop: threading.Event) -> VerifyKey:
     return VerifyKey.load(path)
 
 
-def _starting_point(job: LearnerJob, spec: PolicySpec, checkpoints: Checkpointer) -> tuple[TrainState, Progress]:
-    state = initial_state(spec, job.learner, job.seed)
-    restored = checkpoints.restore(state) if job.resume else None
+def _starting_point(job: LearnerJob, initial: TrainState, checkpoints: Checkpointer) -> tuple[TrainState, Progress]:
+    restored = checkpoints.restore(initial) if job.resume else None
     if restored is None:
-        return state, Progress(seed=job.seed)
+        return initial, Progress(seed=job.seed)
     _log.info("resumed at update %d, %d environment steps", restored[1].updates, restored[1].env_steps)
     return restored
 

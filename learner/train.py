@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 
 from learner.batches import BatchSource, policy_lags
-from learner.checkpoint import Checkpointer
 from learner.job import LearnerJob
 from learner.metrics import MetricsWriter
 from learner.progress import Progress
@@ -23,6 +23,9 @@ from learner.promotion import CandidateResult, PromotionDesk
 from learner.publisher import SnapshotPublisher, artifact_bytes
 from learner.update import Figures, TrainState, Update
 from policies.spec import PolicySpec
+
+if TYPE_CHECKING:
+    from learner.checkpoint import Checkpointer
 
 ReplayCounters = Callable[[], dict[str, float]]
 """Asks replay for its counters and limiter state; an empty dict when it does not answer."""

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from learner.config import LearnerConfig
 from learner.loss import LossFigures, impala_loss
-from policies.networks import ActorCritic, make_model
+from policies.initialisation import initial_parameters
+from policies.networks import ActorCritic, blank_model
 from policies.spec import PolicySpec
 
 TRAINED_COLUMNS = ("observation", "action", "reward", "cost", "discount", "mask", "log_prob")
@@ -51,14 +52,8 @@ Update = Callable[[TrainState, Mapping[str, NDArray[Any]]], tuple[TrainState, Fi
 
 def initial_state(spec: PolicySpec, config: LearnerConfig, seed: int) -> TrainState:
     """A freshly initialised network and optimizer; equal seeds give equal states."""
-
-    def parameters_by_name() -> dict[str, Array]:
-        variables = nnx.to_flat_state(nnx.state(make_model(spec, seed), nnx.Param))
-        return {"/".join(map(str, path)): variable.get_value() for path, variable in variables}
-
-    # Compiled as a whole: one compilation instead of one per operation of every layer.
-    parameters = jax.jit(parameters_by_name)()
-    return TrainState(parameters, _optimizer(config).init(parameters), jnp.zeros((), jnp.int32))
+    parameters = {name: jnp.asarray(value) for name, value in initial_parameters(spec, seed).items()}
+    return TrainState(parameters, jax.jit(_optimizer(config).init)(parameters), jnp.zeros((), jnp.int32))
 
 
 def make_update(spec: PolicySpec, config: LearnerConfig) -> Update:
@@ -99,7 +94,7 @@ def trained_columns(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[An
 
 def _functional(spec: PolicySpec) -> Callable[[dict[str, Array], Array], tuple[Array, Array]]:
     """The network as a function of its parameters by name."""
-    graph, variables = nnx.split(nnx.eval_shape(lambda: make_model(spec, 0)), nnx.Param)
+    graph, variables = nnx.split(blank_model(spec), nnx.Param)
     paths = {"/".join(map(str, path)): path for path, _ in nnx.to_flat_state(variables)}
 
     def apply(parameters: dict[str, Array], observation: Array) -> tuple[Array, Array]:

@@ -1,10 +1,8 @@
 """The actor-critic network in Flax NNX, built from a specification; the learner trains it, `JaxPolicy` acts with it.
 
-Weights start orthogonal with zero biases: gain sqrt(2) in the torso, 0.01 in the policy head (a nearly uniform first
-policy), 1 in the value head; after Andrychowicz et al., "What Matters in On-Policy Reinforcement Learning?",
-arXiv 2006.05990. Products are computed in full float32 precision on every device: with an accelerator's default
-(TF32, bfloat16) the learner's probabilities would differ from those of an actor that has no such device, and V-trace
-would take the difference for off-policyness.
+The first weights are those of `policies.initialisation`. Products are computed in full float32 precision on every
+device: with an accelerator's default (TF32, bfloat16) the learner's probabilities would differ from those of an actor
+that has no such device, and V-trace would take the difference for off-policyness.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
+from policies.initialisation import initial_parameters
 from policies.spec import PolicySpec, convolution_output
 
 _PRECISION = jax.lax.Precision.HIGHEST
@@ -29,7 +28,7 @@ class ActorCritic(nnx.Module):
 
     Args:
       spec: network, observation and actions.
-      rngs: source of the initial weights.
+      rngs: source of weights, which every user of this class replaces: see `blank_model` and `make_model`.
     """
 
     def __init__(self, spec: PolicySpec, rngs: nnx.Rngs) -> None:
@@ -46,17 +45,16 @@ class ActorCritic(nnx.Module):
                 strides=network.conv_stride,
                 padding="VALID",
                 precision=_PRECISION,
-                kernel_init=nnx.initializers.orthogonal(math.sqrt(2)),
                 rngs=rngs,
             )
             for layer in range(len(sizes))
         )
         widths = [math.prod(sizes[-1] if sizes else spec.observation_shape), *network.hidden_sizes]
         self.torso = nnx.List(
-            _dense(widths[layer], widths[layer + 1], math.sqrt(2), rngs) for layer in range(len(network.hidden_sizes))
+            _dense(widths[layer], widths[layer + 1], rngs) for layer in range(len(network.hidden_sizes))
         )
-        self.policy = _dense(widths[-1], spec.num_actions, 0.01, rngs)
-        self.value = _dense(widths[-1], 1, 1.0, rngs)
+        self.policy = _dense(widths[-1], spec.num_actions, rngs)
+        self.value = _dense(widths[-1], 1, rngs)
 
     def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Evaluates the network.
@@ -103,18 +101,19 @@ def load_parameters(model: ActorCritic, parameters: Mapping[str, NDArray[np.floa
 
 def blank_model(spec: PolicySpec) -> ActorCritic:
     """A model whose parameters have shapes but no values, for `load_parameters`; nothing is computed."""
-    model: ActorCritic = nnx.eval_shape(lambda: make_model(spec, 0))
+    model: ActorCritic = nnx.eval_shape(lambda: ActorCritic(spec, nnx.Rngs(0)))
     return model
 
 
 def make_model(spec: PolicySpec, seed: int) -> ActorCritic:
     """A freshly initialised model; equal seeds give equal parameters."""
-    return ActorCritic(spec, nnx.Rngs(seed))
+    model = blank_model(spec)
+    load_parameters(model, initial_parameters(spec, seed))
+    return model
 
 
-def _dense(inputs: int, outputs: int, gain: float, rngs: nnx.Rngs) -> nnx.Linear:
-    kernel_init = nnx.initializers.orthogonal(gain)
-    return nnx.Linear(inputs, outputs, precision=_PRECISION, kernel_init=kernel_init, rngs=rngs)
+def _dense(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(inputs, outputs, precision=_PRECISION, rngs=rngs)
 
 
 def _named(state: Any) -> dict[str, nnx.Param[jax.Array]]:
