@@ -30,7 +30,8 @@ def cartpole() -> RunConfig:
         learner=LearnerConfig(
             batch_size=16,
             learning_rate=2e-3,
-            learning_rate_end=2e-3,
+            learning_rate_end=2e-4,
+            anneal_updates=4_000,
             reward_scale=0.1,
             cost_coefficient=0.5,
             candidate_return_min=300.0,
@@ -65,8 +66,14 @@ def _minatar(game: str) -> RunConfig:
         recipe=f"minatar-{game}",
         environment=EnvironmentConfig(name=f"minatar:{game}"),
         network=NetworkConfig(kind="conv", hidden_sizes=(128,), activation="relu"),
-        safety=SafetyConfig(action_selection="sample"),
-        learner=LearnerConfig(candidate_interval_s=30.0, cost_coefficient=0.0),
+        # Returns vary widely between episodes: one as good as the incumbent needs this margin to be let through.
+        safety=SafetyConfig(return_margin=0.2),
+        learner=LearnerConfig(
+            learning_rate=1e-3,
+            learning_rate_end=1e-4,
+            anneal_updates=8_000,
+            candidate_interval_s=30.0,
+        ),
         stop=StopConfig(env_steps_max=5_000_000),
     )
 

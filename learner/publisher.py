@@ -18,7 +18,7 @@ from policies.artifact import Artifact
 from policies.distribution import PolicyBoard
 from policies.spec import PolicySpec
 from protos.safety.v1 import safety_pb2
-from safety.client import LeaseRefused, SafetyClient, SafetyUnavailable
+from safety.client import SafetyClient
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class LeaseKeeper:
             try:
                 lease = self._client.renew_lease(self._run_id)
                 self._board.publish_lease(lease)
-            except (LeaseRefused, SafetyUnavailable) as error:
+            except Exception as error:  # noqa: BLE001  whatever it was: if renewing ended, every actor would stop
                 if str(error) != self._refusal:
                     _log.warning("no lease: %s", error)
                 self._refusal, wait_s = str(error), RETRY_S

@@ -1,0 +1,119 @@
+"""Batches from a real replay service: the ratio of fresh to replayed, the columns, and what the headers say of lag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from learner.batches import BatchShapeError, BatchSource, policy_lags
+from learner.config import LearnerConfig
+from learner.update import TRAINED_COLUMNS
+from protos.common.v1 import common_pb2
+from replay.client import ReplayWriter
+from replay.schema import PayloadLayout
+from replay.testing import DIGEST, make_header, make_origin, serving
+
+T = 3
+CONFIG = LearnerConfig(batch_size=4, sample_timeout_s=0.3, prefetch_batches=1)
+
+
+def columns(value: int) -> dict[str, NDArray[np.generic]]:
+    """A record that can be told by its rewards; its last row is a boundary row."""
+    floats = np.full(T, value, np.float32)
+    return {
+        "observation": np.full((T + 1, 2), value, np.float32),
+        "action": np.full(T, value, np.int32),
+        "reward": floats,
+        "cost": floats,
+        "discount": floats,
+        "mask": np.array([True, True, False]),
+        "log_prob": floats,
+        "logits": np.zeros((T, 2), np.float32),
+    }
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with serving() as address:
+        yield address
+
+
+def write(address: str, values: range) -> None:
+    origin = make_origin(columns=columns(0), steps=T)
+    layout = PayloadLayout(origin.schema)
+    writer = ReplayWriter(address, origin, window_records=64, window_bytes=1 << 20)
+    try:
+        headers = [make_header(steps=T, policy_version=value) for value in values]
+        writer.append(headers, [layout.encode(columns(value)) for value in values], timeout_s=10)
+        assert writer.flush(10)
+    finally:
+        writer.close(5)
+
+
+def test_fresh_records_come_in_order_once_with_the_trained_columns(address: str) -> None:
+    write(address, range(8))
+    source = BatchSource(address, CONFIG, T)
+    try:
+        seen = []
+        for _ in range(2):
+            batch = source.next()
+            assert batch is not None
+            assert tuple(batch.columns) == TRAINED_COLUMNS
+            assert batch.columns["observation"].shape == (T + 1, 4, 2)
+            assert batch.fresh_steps == 4 * 2
+            seen += batch.columns["reward"][0].tolist()
+            assert batch.positions.tolist() == batch.columns["action"][0].tolist()
+        assert seen == list(range(8))
+        assert source.next() is None
+        assert source.waiting_s > 0.2
+    finally:
+        source.close()
+
+
+def test_replayed_records_fill_their_share_of_the_batch(address: str) -> None:
+    write(address, range(8))
+    source = BatchSource(address, replace(CONFIG, uniform_fraction=0.5), T)
+    try:
+        batch = source.next()
+        assert batch is not None
+        assert batch.columns["reward"].shape == (T, 4)
+        assert batch.columns["reward"][0, :2].tolist() == [0.0, 1.0]
+        assert len(batch.fresh_headers) == 2
+        assert batch.fresh_steps == 2 * 2
+        np.testing.assert_array_equal(batch.columns["action"][0], batch.positions)
+    finally:
+        source.close()
+
+
+def test_a_batch_is_never_all_replay(address: str) -> None:
+    write(address, range(4))
+    source = BatchSource(address, replace(CONFIG, batch_size=2, uniform_fraction=0.99), T)
+    try:
+        batch = source.next()
+        assert batch is not None
+        assert len(batch.fresh_headers) == 1
+    finally:
+        source.close()
+
+
+def test_records_of_another_length_are_refused(address: str) -> None:
+    write(address, range(4))
+    source = BatchSource(address, CONFIG, T + 1)
+    try:
+        with pytest.raises(BatchShapeError, match=r"3 rows.*unroll_length is 4"):
+            source.next()
+    finally:
+        source.close()
+
+
+def test_lag_is_weighted_by_steps_and_never_negative() -> None:
+    def header(*spans: tuple[int, int]) -> common_pb2.RecordHeader:
+        policies = [common_pb2.PolicySpan(first_step=first, version=version, digest=DIGEST) for first, version in spans]
+        return common_pb2.RecordHeader(steps=10, policies=policies)
+
+    lags = policy_lags([header((0, 7)), header((0, 5), (8, 10)), header((0, 12))], version=10)
+    np.testing.assert_allclose(lags, [3.0, 5 * 0.8, 0.0])

@@ -1,0 +1,157 @@
+"""From candidate to release: a real registry and real signatures; only who signs is scripted."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from learner.promotion import CandidateResult, PromotionDesk
+from policies.artifact import artifact_digest
+from policies.distribution import PolicyBoard, Seen
+from policies.registry import PolicyRegistry
+from policies.signing import SigningKey
+from policies.testing import RUN_ID, make_artifact, signed_verdict
+from policies.trust import TrustPolicy
+from protos.common.v1 import common_pb2
+from protos.policy.v1 import policy_pb2
+from protos.safety.v1 import safety_pb2
+from safety.client import OfferRefused, SafetyClient, SafetyUnavailable
+
+Judge = Callable[[bytes, int], common_pb2.SignedStatement]
+
+
+class ScriptedGate(SafetyClient):
+    """Answers `evaluate` with whatever `judge` returns or raises. No connection."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    def evaluate(
+        self,
+        artifact: bytes,
+        run_id: str,
+        version: int,
+        timeout_s: float,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> common_pb2.SignedStatement:
+        return self._judge(artifact, version)
+
+
+class Desk:
+    """A desk with its registry and board."""
+
+    def __init__(self, directory: Path, judge: Judge, key: SigningKey) -> None:
+        self.registry = PolicyRegistry(directory, TrustPolicy(key.verify_key, RUN_ID))
+        self.board = PolicyBoard()
+        self.desk = PromotionDesk(ScriptedGate(judge), self.registry, self.board, RUN_ID, timeout_s=20)
+
+    def judge_one(self, data: bytes, version: int = 7) -> CandidateResult:
+        self.desk.offer(version, data)
+        assert self.desk.wait(20)
+        (result,) = self.desk.results()
+        return result
+
+    def released(self) -> list[policy_pb2.PolicyOffer]:
+        return [o for o in self.board.offers_since(Seen())[0] if o.kind == policy_pb2.PolicyOffer.KIND_RELEASE]
+
+
+KEY = SigningKey.generate()
+DATA = make_artifact().to_bytes()
+
+
+@pytest.fixture
+def make_desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
+    made: list[Desk] = []
+
+    def make(judge: Judge, key: SigningKey = KEY) -> Desk:
+        made.append(Desk(tmp_path, judge, key))
+        return made[-1]
+
+    yield make
+    for desk in made:
+        desk.desk.close()
+
+
+def test_an_approved_candidate_is_registered_and_offered(make_desk: Callable[..., Desk]) -> None:
+    criteria = [safety_pb2.CriterionResult(name="violation_rate", statistic=0.03)]
+    desk = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v, criteria=criteria))
+    result = desk.judge_one(DATA)
+    assert (result.decided, result.approved, result.release_number, result.version) == (True, True, 1, 7)
+    assert result.return_mean == 480.0
+    assert result.violation_bound == 0.03
+    newest = desk.registry.newest()
+    assert newest is not None
+    assert newest.digest == artifact_digest(DATA)
+    (offer,) = desk.released()
+    assert offer.digest == newest.digest
+
+
+@pytest.mark.parametrize(
+    "judge,reason",
+    [
+        (lambda data, v: signed_verdict(KEY, artifact_digest(data), approved=False, reason="unsafe"), "unsafe"),
+        (lambda data, v: signed_verdict(SigningKey.generate(), artifact_digest(data)), ""),
+        (lambda data, v: signed_verdict(KEY, b"\1" * 32), ""),
+        (lambda data, v: signed_verdict(KEY, artifact_digest(data), run_id="another"), ""),
+        (lambda data, v: signed_verdict(KEY, artifact_digest(data), expiry_time_ns=1), ""),
+    ],
+    ids=["rejected", "another key", "another artifact", "another run", "expired"],
+)
+def test_nothing_else_becomes_a_release(make_desk: Callable[..., Desk], judge: Judge, reason: str) -> None:
+    desk = make_desk(judge)
+    result = desk.judge_one(DATA)
+    assert result.decided
+    assert not result.approved
+    assert result.release_number == 0
+    assert reason in result.reason
+    assert result.reason
+    assert desk.registry.newest() is None
+    assert desk.released() == []
+
+
+@pytest.mark.parametrize("error", [SafetyUnavailable("gone"), OfferRefused("another run's")])
+def test_no_verdict_decides_nothing_and_the_desk_goes_on(make_desk: Callable[..., Desk], error: Exception) -> None:
+    answers: list[Exception | None] = [None, error]
+
+    def judge(data: bytes, version: int) -> common_pb2.SignedStatement:
+        if (answer := answers.pop()) is not None:
+            raise answer
+        return signed_verdict(KEY, artifact_digest(data))
+
+    desk = make_desk(judge)
+    first = desk.judge_one(DATA)
+    assert (first.decided, first.approved, first.reason) == (False, False, str(error))
+    assert desk.judge_one(DATA).approved
+
+
+def test_one_candidate_at_a_time(make_desk: Callable[..., Desk]) -> None:
+    release = threading.Event()
+
+    def judge(data: bytes, version: int) -> common_pb2.SignedStatement:
+        release.wait(20)
+        return signed_verdict(KEY, artifact_digest(data))
+
+    desk = make_desk(judge)
+    desk.desk.offer(1, DATA)
+    assert not desk.desk.idle
+    with pytest.raises(queue.Full):
+        desk.desk.offer(2, DATA)
+    assert not desk.desk.wait(0.05)
+    release.set()
+    assert desk.desk.wait(20)
+    assert len(desk.desk.results()) == 1
+
+
+def test_a_fault_of_the_desk_reaches_the_train_loop(make_desk: Callable[..., Desk]) -> None:
+    def judge(data: bytes, version: int) -> common_pb2.SignedStatement:
+        raise RuntimeError("a bug")
+
+    desk = make_desk(judge)
+    desk.desk.offer(1, DATA)
+    assert desk.desk.wait(20)
+    with pytest.raises(RuntimeError, match="a bug"):
+        desk.desk.results()

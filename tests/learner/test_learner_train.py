@@ -1,0 +1,242 @@
+"""The train loop with real updates, checkpoints and files; only batches and verdicts are scripted."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.config import EnvironmentConfig
+from learner.batches import BatchSource, LearnerBatch
+from learner.checkpoint import Checkpointer
+from learner.config import LearnerConfig
+from learner.job import LearnerJob
+from learner.metrics import MetricsWriter
+from learner.progress import Progress
+from learner.promotion import CandidateResult, PromotionDesk
+from learner.publisher import SnapshotPublisher
+from learner.train import Parts, TrainLoop
+from learner.update import initial_state, make_update
+from policies.distribution import PolicyBoard, Seen
+from policies.signing import SigningKey
+from policies.testing import signed_lease
+from protos.policy.v1 import policy_pb2
+from replay.testing import make_header
+from tests.learner.test_learner_update import CONFIG, SPEC, B, T, rewarding_action_one
+
+SIGNALS = {"return": 40.0, "episodes": 5.0, "steps": float(T)}
+
+
+class ScriptedBatches(BatchSource):
+    """The same kind of batch again and again; every third wait is in vain."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
+        self.handed_out = 0
+        self.asked = 0
+
+    def next(self) -> LearnerBatch | None:
+        self.asked += 1
+        if self.asked % 3 == 0:
+            return None
+        positions = np.arange(self.handed_out * B, (self.handed_out + 1) * B, dtype=np.uint64)
+        self.handed_out += 1
+        headers = [make_header(steps=T, policy_version=max(0, self.handed_out - 3), signals=SIGNALS) for _ in range(B)]
+        columns = rewarding_action_one(self._rng)
+        return LearnerBatch(columns, positions, headers, fresh_steps=T * B)
+
+    @property
+    def waiting_s(self) -> float:
+        return 0.5
+
+
+class ScriptedDesk(PromotionDesk):
+    """Judges at once, by `judge(version)`."""
+
+    def __init__(self, judge: Callable[[int], CandidateResult]) -> None:
+        self._judge = judge
+        self.offered: list[int] = []
+        self._done: list[CandidateResult] = []
+
+    @property
+    def idle(self) -> bool:
+        return True
+
+    def offer(self, version: int, data: bytes) -> None:
+        self.offered.append(version)
+        self._done.append(self._judge(version))
+
+    def results(self) -> list[CandidateResult]:
+        done, self._done = self._done, []
+        return done
+
+    def wait(self, timeout_s: float) -> bool:
+        return True
+
+
+def rejected(version: int) -> CandidateResult:
+    return CandidateResult(version, decided=True, approved=False, reason="unsafe", return_mean=1.0)
+
+
+def approved(version: int, return_mean: float = 50.0) -> CandidateResult:
+    return CandidateResult(version, True, True, "", return_mean, 0.01, release_number=1)
+
+
+class Bench:
+    """A loop and all that it works on."""
+
+    def __init__(
+        self,
+        directory: Path,
+        judge: Callable[[int], CandidateResult] = rejected,
+        *,
+        reached: bool = False,
+        **limits: Any,
+    ) -> None:
+        learner = replace(
+            CONFIG, snapshot_updates=2, candidate_interval_s=0.0, checkpoint_interval_s=1000.0, log_interval_s=0.01
+        )
+        self.directory = directory
+        self.stop = threading.Event()
+        self.board = PolicyBoard()
+        self.board.publish_lease(signed_lease(SigningKey.generate()))
+        self.batches = ScriptedBatches()
+        self.desk = ScriptedDesk(judge)
+        self.checkpoints = Checkpointer(directory / "checkpoints", kept=2)
+        self.job = self._job(learner, limits)
+        self.reached = reached
+
+    def _job(self, learner: LearnerConfig, limits: dict[str, Any]) -> LearnerJob:
+        fields: dict[str, Any] = {"target_return": math.inf} | limits
+        return LearnerJob(
+            learner=learner,
+            network=SPEC.network,
+            environment=EnvironmentConfig(),
+            unroll_length=T,
+            seed=0,
+            run_id="run",
+            run_directory=self.directory,
+            replay_address="",
+            safety_address="",
+            listen_address="",
+            trust_key_path=self.directory,
+            **fields,
+        )
+
+    def run(self) -> tuple[str, Progress]:
+        state = initial_state(SPEC, self.job.learner, seed=0)
+        with MetricsWriter(self.directory, 0) as metrics:
+            parts = Parts(
+                SPEC,
+                make_update(SPEC, self.job.learner),
+                self.batches,
+                SnapshotPublisher(SPEC, self.board),
+                self.desk,
+                self.checkpoints,
+                metrics,
+                lambda: {"appended_records": 1.0},
+            )
+            loop = TrainLoop(
+                self.job,
+                parts,
+                state,
+                Progress(seed=0),
+                self.stop,
+                start_s=time.monotonic(),
+                target_reached=self.reached,
+            )
+            reason = loop.run()
+        return reason, loop.progress
+
+    def restored(self) -> Progress:
+        self.checkpoints.wait()
+        restored = self.checkpoints.restore(initial_state(SPEC, self.job.learner, seed=1))
+        self.checkpoints.close()
+        assert restored is not None
+        assert int(restored[0].updates) == restored[1].updates
+        return restored[1]
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.directory / "learner" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_ends_at_the_step_limit_with_a_checkpoint_and_one_last_candidate(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, env_steps_max=10 * T * B)
+    reason, progress = bench.run()
+    assert reason == "env_steps"
+    assert progress.updates == 10
+    assert progress.env_steps == 10 * T * B
+    assert progress.consumed.ranges() == [(0, 10 * B - 1)]
+    assert progress.recent_return == pytest.approx(8.0)
+    assert bench.desk.offered[-1] == 10
+    kept = bench.restored()
+    assert (kept.updates, kept.env_steps) == (10, progress.env_steps)
+    assert kept.replay_counters == {"appended_records": 1.0}
+    offers, _ = bench.board.offers_since(Seen())
+    snapshots = [offer for offer in offers if offer.kind == policy_pb2.PolicyOffer.KIND_SNAPSHOT]
+    assert [snapshot.version for snapshot in snapshots] == [10]
+
+
+def test_ends_at_the_first_release_that_reaches_the_target(tmp_path: Path) -> None:
+    def judge(version: int) -> CandidateResult:
+        return approved(version, return_mean=60.0 if version >= 6 else 40.0)
+
+    bench = Bench(tmp_path, judge, target_return=50.0)
+    reason, progress = bench.run()
+    assert reason == "target"
+    assert 6 <= progress.updates <= 8
+    candidates = [line["candidate"] for line in bench.lines() if "candidate" in line]
+    assert candidates[-1]["return_mean"] == 60.0
+    bench.checkpoints.close()
+
+
+def test_a_rejected_candidate_never_ends_the_run_however_good(tmp_path: Path) -> None:
+    def judge(version: int) -> CandidateResult:
+        return CandidateResult(version, decided=True, approved=False, reason="unsafe", return_mean=1000.0)
+
+    bench = Bench(tmp_path, judge, target_return=50.0, env_steps_max=8 * T * B)
+    assert bench.run()[0] == "env_steps"
+    bench.checkpoints.close()
+
+
+def test_a_limit_on_seconds_and_a_request_to_stop(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "seconds", seconds_max=0.5)
+    reason, progress = bench.run()
+    assert reason == "seconds"
+    assert progress.wall_s >= 0.5
+    bench.checkpoints.close()
+    stopped = Bench(tmp_path / "signal")
+    threading.Timer(0.3, stopped.stop.set).start()
+    assert stopped.run()[0] == "signal"
+    # Nothing is put to the gate on the way out: whoever stops a run wants it to stop.
+    assert stopped.restored().updates > 0
+
+
+def test_a_run_whose_target_was_reached_before_is_over_at_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, reached=True)
+    reason, progress = bench.run()
+    assert (reason, progress.updates) == ("target", 0)
+    bench.checkpoints.close()
+
+
+def test_metrics_lines_have_the_figures_of_the_live_view(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, env_steps_max=20 * T * B)
+    bench.run()
+    last = bench.lines()[-1]
+    assert {
+        *("time_s", "updates", "env_steps", "env_steps_per_s", "return_mean", "entropy", "policy_loss", "value_loss"),
+        *("policy_lag_mean", "policy_lag_p95", "wait_data_s"),
+    } <= set(last)
+    assert last["updates"] == 20
+    assert last["policy_lag_mean"] == pytest.approx(2.0, abs=0.4)
+    steps = [line["env_steps"] for line in bench.lines()]
+    assert steps == sorted(steps)
+    bench.checkpoints.close()
