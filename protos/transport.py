@@ -84,6 +84,8 @@ def bind(server: grpc.Server | grpc.aio.Server, address: str) -> str:
     check_address(address)
     if address.startswith("unix:") and _is_listening(address.removeprefix("unix:")):
         raise AddressError(f"address {address} is already bound by a running server; stop it or choose another")
+    if not address.startswith("unix:"):
+        _check_can_bind(address)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
@@ -105,6 +107,21 @@ async def set_serving(servicer: health.aio.HealthServicer, service_names: Sequen
     """Marks the server as a whole ("") and each named service as SERVING."""
     for name in ("", *service_names):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+
+def _check_can_bind(address: str) -> None:
+    """Asks the system before gRPC does, which would write its own account of a refusal to stderr."""
+    host, _, port = address.rpartition(":")
+    try:
+        resolved = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = resolved[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise AddressError(
+            f"address {address} cannot be bound: {error.strerror}; stop who has it or choose another"
+        ) from error
 
 
 def _is_listening(path: str) -> bool:
