@@ -11,7 +11,7 @@ import logging
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from learner.progress import Progress
 from learner.promotion import PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher
 from learner.train import Parts, TrainLoop
-from learner.update import TrainState, compile_update, initial_state, make_update
+from learner.update import TrainState, Update, compile_update, initial_state, make_update
 from policies.distribution import DistributionServer, PolicyBoard
 from policies.registry import PolicyRegistry
 from policies.signing import VerifyKey
@@ -56,22 +56,10 @@ def run_learner(job: LearnerJob) -> int:
       AddressError, CheckpointError, RegistryError, TrustKeyMissing, EnvironmentUnsupported, SpecError: see there.
     """
     start_s = time.monotonic()
-    stop = threading.Event()
-
-    def request_stop(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, request_stop)
-
+    stop = _stop_on_signals()
     spec = _policy_spec(job)
     initial = initial_state(spec, job.learner, job.seed)
-    # In a thread from the start: compiling is the longest part of starting up, and does not hold the interpreter.
-    compiler = ThreadPoolExecutor(1, "compile")
-    compiling = compiler.submit(
-        lambda: compile_update(make_update(spec, job.learner), initial, spec, job.unroll_length, job.learner.batch_size)
-    )
-    compiler.shutdown(wait=False)
+    compiling = _compile_in_background(job, spec, initial)
     from learner.checkpoint import Checkpointer  # noqa: PLC0415 - takes its time to import, which can pass meanwhile
 
     trust = TrustPolicy(_wait_for_key(job.trust_key_path, stop), job.run_id)
@@ -119,6 +107,30 @@ def run_learner(job: LearnerJob) -> int:
         checkpoints.wait()
         _write_final(job.run_directory / "learner" / "final.json", loop.progress, reason)
     return 0
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def request_stop(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, request_stop)
+    return stop
+
+
+def _compile_in_background(job: LearnerJob, spec: PolicySpec, initial: TrainState) -> Future[Update]:
+    """Compiling is the longest part of starting up, and does not hold the interpreter."""
+
+    def compile_for_this_run() -> Update:
+        update = make_update(spec, job.learner)
+        return compile_update(update, initial, spec, job.unroll_length, job.learner.batch_size)
+
+    compiler = ThreadPoolExecutor(1, "compile")
+    compiling = compiler.submit(compile_for_this_run)
+    compiler.shutdown(wait=False)
+    return compiling
 
 
 def _policy_spec(job: LearnerJob) -> PolicySpec:
