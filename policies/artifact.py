@@ -28,6 +28,9 @@ ARTIFACT_BYTES_MAX = 4 * PARAMETERS_MAX + HEADER_BYTES_MAX
 
 DIGEST_BYTES = 32
 
+_RANK_MAX = 4
+"""No parameter has more dimensions: see `policies.spec.parameter_shapes`."""
+
 
 class ArtifactError(ValueError):
     """Bytes that are no artifact, or parameters that do not fit their specification."""
@@ -139,7 +142,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _array(name: str, tensor: dict[str, Any]) -> NDArray[np.float32]:
     if tensor["dtype"] != "F32":
-        raise ArtifactError(f"parameter {name} has type {tensor['dtype']}, only F32 is accepted")
+        raise ArtifactError(f"parameter {name!r} has type {tensor['dtype']}, only F32 is accepted")
+    if len(tensor["shape"]) > _RANK_MAX:
+        # NumPy has a limit of its own, and an error that is not ours.
+        raise ArtifactError(f"parameter {name!r} has {len(tensor['shape'])} dimensions, the limit is {_RANK_MAX}")
     array = np.frombuffer(tensor["data"], np.dtype("<f4")).reshape(tensor["shape"])
     array.flags.writeable = False
     return array

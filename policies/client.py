@@ -1,7 +1,8 @@
 """What an actor acts with now: watches the learner's offers and believes none that it has not verified itself.
 
 Rules, applied at the moment of each `current()`:
-  1. the newest verified snapshot, while a verified lease is unexpired;
+  1. the newest verified snapshot, while a verified lease is unexpired by the wall clock, and has not been held for
+     longer than it had left when it came: setting that clock back prolongs nothing;
   2. otherwise the newest release whose verdict was valid when it was taken;
   3. otherwise nothing: the actor must not act.
 An offer that fails any check is refused, counted by its reason and logged once per reason; what was held stays. The
@@ -19,6 +20,7 @@ import dataclasses
 import logging
 import random
 import threading
+import time
 from typing import Literal
 
 import grpc
@@ -100,6 +102,7 @@ class PolicyClient:
         self._verdict: common_pb2.SignedStatement | None = None
         self._lease_number = 0
         self._lease_expiry_ns = 0
+        self._lease_end_s = 0.0
         self._closed = threading.Event()
         self._channel = transport.channel(address)
         self._stub = policy_pb2_grpc.PolicyDistributionStub(self._channel)
@@ -109,7 +112,7 @@ class PolicyClient:
     def current(self) -> ActingPolicy | None:
         """What may act at this moment, by the rules above; None: nothing may."""
         with self._changed:
-            if self._snapshot is not None and self._trust.clock() < self._lease_expiry_ns:
+            if self._snapshot is not None and self._lease_lives():
                 return self._snapshot
             return self._release
 
@@ -166,9 +169,16 @@ class PolicyClient:
 
     def _take_lease(self, offer: policy_pb2.PolicyOffer) -> None:
         lease = self._trust.check_lease(offer.authority, self._lease_number)
+        end_s = time.monotonic() + (lease.expiry_time_ns - self._trust.clock()) / 1e9
         with self._changed:
+            if lease.lease_number == self._lease_number:
+                end_s = min(end_s, self._lease_end_s)
             self._lease_number, self._lease_expiry_ns = lease.lease_number, lease.expiry_time_ns
+            self._lease_end_s = end_s
             self._changed.notify_all()
+
+    def _lease_lives(self) -> bool:
+        return self._trust.clock() < self._lease_expiry_ns and time.monotonic() < self._lease_end_s
 
     def _take_snapshot(self, offer: policy_pb2.PolicyOffer) -> None:
         held = self._snapshot
@@ -195,13 +205,15 @@ class PolicyClient:
 
     def _build(self, offer: policy_pb2.PolicyOffer) -> Policy:
         data = offer.artifact or self._fetch(offer.digest)
-        artifact = Artifact.from_bytes(data, offer.digest).check_finite()
-        misfit = mismatch(artifact.spec, self._expected) if self._expected is not None else ""
-        if misfit:
-            raise _Refused("wrong_spec", f"artifact {offer.digest.hex()} does not fit: {misfit}")
         try:
+            artifact = Artifact.from_bytes(data, offer.digest).check_finite()
+            misfit = mismatch(artifact.spec, self._expected) if self._expected is not None else ""
+            if misfit:
+                raise _Refused("wrong_spec", f"artifact {offer.digest.hex()} does not fit: {misfit}")
             return self._make_policy(artifact)
-        except Exception as error:  # whatever a backend raises over it, the held policy must stay
+        except (ArtifactError, _Refused):
+            raise
+        except Exception as error:  # whatever is raised over it, the next offer must still be heard
             raise _Refused("unusable", f"artifact {offer.digest.hex()} cannot be computed: {error}") from error
 
     def _fetch(self, digest: bytes) -> bytes:

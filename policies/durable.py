@@ -1,9 +1,12 @@
-"""Files that a crash leaves whole or absent, and that are on the disk once the call returns. Knows no contents."""
+"""Files that a crash leaves whole or absent, and that are on the disk once the call returns; and files that are for
+their owner alone. Knows no contents."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +26,20 @@ def create_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     with _temporary(path, data, mode) as temporary:
         path.hardlink_to(temporary)
         _sync_directory(path.parent)
+
+
+def read_private_file(path: Path, bytes_max: int) -> bytes:
+    """At most `bytes_max` bytes of a file that nobody but its owner can access.
+
+    Raises OSError; PermissionError where its mode lets others at it.
+    """
+    with path.open("rb") as file:
+        # Of the open file, not of the path: what is judged is what is read.
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        if mode & 0o077:
+            reason = f"it has mode {mode:04o} and must be for its owner alone (chmod 600)"
+            raise PermissionError(errno.EACCES, reason, str(path))
+        return file.read(bytes_max)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from policies.initialisation import initial_parameters
 from policies.spec import PolicySpec, convolution_output
 
 _PRECISION = jax.lax.Precision.HIGHEST
@@ -28,7 +27,7 @@ class ActorCritic(nnx.Module):
 
     Args:
       spec: network, observation and actions.
-      rngs: source of weights, which every user of this class replaces: see `blank_model` and `make_model`.
+      rngs: source of weights, which every user of this class replaces: see `blank_model`.
     """
 
     def __init__(self, spec: PolicySpec, rngs: nnx.Rngs) -> None:
@@ -80,12 +79,6 @@ class ActorCritic(nnx.Module):
         return logits.reshape(*batch, -1), value.reshape(batch)
 
 
-def to_parameters(model: ActorCritic) -> dict[str, NDArray[np.float32]]:
-    """The model's parameters by name, on the host, as an `Artifact` takes them; one transfer for all."""
-    leaves = {name: variable.get_value() for name, variable in _named(nnx.state(model, nnx.Param)).items()}
-    return {name: np.asarray(array, np.float32) for name, array in jax.device_get(leaves).items()}
-
-
 def load_parameters(model: ActorCritic, parameters: Mapping[str, NDArray[np.float32]]) -> None:
     """Sets all of the model's parameters in place. Raises KeyError or ValueError when they are not the model's."""
     state = nnx.state(model, nnx.Param)
@@ -102,13 +95,6 @@ def load_parameters(model: ActorCritic, parameters: Mapping[str, NDArray[np.floa
 def blank_model(spec: PolicySpec) -> ActorCritic:
     """A model whose parameters have shapes but no values, for `load_parameters`; nothing is computed."""
     model: ActorCritic = nnx.eval_shape(lambda: ActorCritic(spec, nnx.Rngs(0)))
-    return model
-
-
-def make_model(spec: PolicySpec, seed: int) -> ActorCritic:
-    """A freshly initialised model; equal seeds give equal parameters."""
-    model = blank_model(spec)
-    load_parameters(model, initial_parameters(spec, seed))
     return model
 
 

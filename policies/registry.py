@@ -5,7 +5,7 @@ Layout, and what holds at every moment, also after a crash:
   DIRECTORY/releases/NUMBER.verdict        a serialized SignedStatement; its artifact was in place before it
   DIRECTORY/lock                           held by a writer while it writes; readers need no lock
 Names that begin with a dot are unfinished writes: readers pass over them, the next writer removes them. A release is
-never replaced or removed; artifacts without a release are, when there are too many.
+never replaced or removed. An artifact without a release is what a crash between the two writes leaves; it harms nobody.
 
 It stores nothing on anybody's word: a release enters only with a verdict that verifies. It is no service.
 
@@ -27,9 +27,6 @@ from policies.durable import replace_file
 from policies.trust import TrustPolicy, UntrustedError
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
-
-UNRELEASED_ARTIFACTS_MAX = 16
-"""Artifacts without a release that are kept, the newest ones."""
 
 _ARTIFACT_SUFFIX = ".safetensors"
 _RELEASE_SUFFIX = ".verdict"
@@ -64,26 +61,13 @@ class PolicyRegistry:
     Args:
       directory: where it is.
       trust: whose verdicts count, and for which run.
-      unreleased_artifacts_max: artifacts without a release that are kept.
     """
 
-    def __init__(
-        self, directory: Path, trust: TrustPolicy, *, unreleased_artifacts_max: int = UNRELEASED_ARTIFACTS_MAX
-    ) -> None:
+    def __init__(self, directory: Path, trust: TrustPolicy) -> None:
         self._directory = directory
         self._artifacts = directory / "artifacts"
         self._releases = directory / "releases"
         self._trust = trust
-        self._unreleased_max = unreleased_artifacts_max
-
-    def add_artifact(self, data: bytes) -> bytes:
-        """Stores an artifact, durably once this returns; returns its digest. Raises ArtifactError for no artifact."""
-        digest = artifact_digest(data)
-        Artifact.from_bytes(data, digest)
-        with self._writing():
-            replace_file(self._artifact_path(digest), data)
-            self._drop_unreleased(keep=digest)
-        return digest
 
     def promote(self, data: bytes, signed_verdict: common_pb2.SignedStatement) -> Release:
         """Makes an artifact a release, durably once this returns. The same promotion again changes nothing.
@@ -180,14 +164,6 @@ class PolicyRegistry:
 
     def _release_path(self, number: int) -> Path:
         return self._releases / f"{number:08d}{_RELEASE_SUFFIX}"
-
-    def _drop_unreleased(self, keep: bytes) -> None:
-        released = {release.digest for release in self.releases()} | {keep}
-        paths = [path for path in self._artifact_paths() if path.stem not in {digest.hex() for digest in released}]
-        paths.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        # `keep` is the newest of them, though it may have been stored before.
-        for path in paths[max(self._unreleased_max - 1, 0) :]:
-            path.unlink()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

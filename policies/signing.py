@@ -9,14 +9,13 @@ Exceptions: SignatureError for a statement that this key did not sign; KeyFileEr
 from __future__ import annotations
 
 import hashlib
-import stat
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from policies.durable import create_file, replace_file
+from policies.durable import create_file, read_private_file, replace_file
 from protos.common.v1 import common_pb2
 
 VERDICT_TYPE = "temper.verdict.v1"
@@ -51,7 +50,11 @@ class VerifyKey:
     @classmethod
     def load(cls, path: Path) -> VerifyKey:
         """Reads a PEM file. Raises KeyFileError."""
-        data = _read(path)
+        try:
+            with path.open("rb") as file:
+                data = file.read(_KEY_FILE_BYTES_MAX)
+        except OSError as error:
+            raise _not_read(path, error) from error
         try:
             key = serialization.load_pem_public_key(data)
         except (ValueError, UnsupportedAlgorithm) as error:
@@ -91,10 +94,10 @@ class SigningKey:
     @classmethod
     def load(cls, path: Path) -> SigningKey:
         """Reads a PEM file. Raises KeyFileError, also when others than the owner can read it."""
-        data = _read(path)
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise KeyFileError(f"{path} has mode {mode:04o}: a signing key must be for its owner alone (chmod 600)")
+        try:
+            data = read_private_file(path, _KEY_FILE_BYTES_MAX)
+        except OSError as error:
+            raise _not_read(path, error) from error
         try:
             key = serialization.load_pem_private_key(data, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -144,12 +147,8 @@ def authenticated_bytes(payload_type: str, payload: bytes) -> bytes:
     return b"\n".join((b"temper.v1", b"%d" % len(kind), kind, b"%d" % len(payload), payload))
 
 
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_KEY_FILE_BYTES_MAX)
-    except OSError as error:
-        raise KeyFileError(f"key file {path} cannot be read: {error.strerror}") from error
+def _not_read(path: Path, error: OSError) -> KeyFileError:
+    return KeyFileError(f"key file {path} cannot be read: {error.strerror}")
 
 
 def _not_created(path: Path, error: OSError) -> KeyFileError:

@@ -71,11 +71,15 @@ class SafetyClient:
         """
         try:
             responses = self._calls.Evaluate(_requests(artifact, run_id, version), timeout=timeout_s)
-            for response in responses:
-                if response.WhichOneof("kind") == "verdict":
-                    return response.verdict
-                if on_progress is not None:
-                    on_progress(response.progress.episodes_done, response.progress.episodes_total)
+            try:
+                for response in responses:
+                    if response.WhichOneof("kind") == "verdict":
+                        return response.verdict
+                    if on_progress is not None:
+                        on_progress(response.progress.episodes_done, response.progress.episodes_total)
+            finally:
+                # Whatever `on_progress` raises must not leave a call behind; one that has ended is not touched.
+                responses.cancel()
         except grpc.RpcError as error:
             raise self._translated(error) from error
         raise SafetyUnavailable(f"the safety service at {self._address} ended an evaluation without a verdict")

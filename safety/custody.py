@@ -13,12 +13,11 @@ Exceptions: CustodyError where something is missing, damaged, readable by others
 from __future__ import annotations
 
 import secrets
-import stat
 import threading
 from pathlib import Path
 
 from policies.artifact import artifact_digest
-from policies.durable import create_file, replace_file
+from policies.durable import create_file, read_private_file, replace_file
 from policies.signing import KeyFileError, SigningKey, VerifyKey
 
 _SECRET_BYTES = 32
@@ -34,7 +33,7 @@ class Custody:
 
     Args:
       directory: the service's directory; the caller holds its ledger, so nobody else is at it.
-      first_start: whether there is no decision yet, so that missing keys may be made.
+      first_start: whether the ledger knows of no start yet, so that missing keys may be made.
 
     Raises:
       CustodyError: see there.
@@ -50,6 +49,11 @@ class Custody:
             self.secret = _secret(directory / "evaluation_secret", first_start)
         except (KeyFileError, OSError) as error:
             raise CustodyError(f"safety directory {directory}: {error}") from error
+        if first_start and ((directory / "lease_number").exists() or any(self._incumbents.iterdir())):
+            raise CustodyError(
+                f"safety directory {directory} has granted leases or releases, but its ledger is gone: restore it; "
+                "starting anew would number and judge them again under the same key"
+            )
         self._lease_number = self._lease_numbers_reserved = self._read_lease_number()
 
     def keep_incumbent(self, artifact: bytes) -> None:
@@ -123,10 +127,7 @@ def _secret(path: Path, first_start: bool) -> bytes:
         if not first_start:
             raise CustodyError(f"{path} is missing, but seeds have been drawn from it: restore it")
         create_file(path, secrets.token_bytes(_SECRET_BYTES), 0o600)
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        raise CustodyError(f"{path} has mode {mode:04o}: it must be for its owner alone (chmod 600)")
-    secret = path.read_bytes()
+    secret = read_private_file(path, _SECRET_BYTES + 1)
     if len(secret) != _SECRET_BYTES:
-        raise CustodyError(f"{path} has {len(secret)} bytes instead of {_SECRET_BYTES}: it is damaged")
+        raise CustodyError(f"{path} does not have {_SECRET_BYTES} bytes: it is damaged")
     return secret

@@ -14,6 +14,7 @@ Exceptions:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -39,12 +40,22 @@ START_S_MAX = 60.0
 LOG_BYTES_MAX = 16 * 1024 * 1024
 """The worker's log is emptied before an evaluation once it is larger."""
 
+REASON_CHARACTERS_MAX = 1000
+"""A longer reason is cut off."""
+
 _OUTCOME_BYTES = 24
 _EXIT_S_MAX = 1.0
 
 
 class EvaluationFailed(Exception):
-    """A candidate could not be evaluated; the message says why, in one line."""
+    """A candidate could not be evaluated; the message says why, in one printable line.
+
+    Parts of it are the candidate's or the environment's own words, and it goes to ledgers, logs and terminals.
+    """
+
+    def __init__(self, reason: str) -> None:
+        printable = "".join(character if character.isprintable() else " " for character in reason)
+        super().__init__(" ".join(printable.split())[:REASON_CHARACTERS_MAX])
 
 
 class EvaluatorClosed(Exception):
@@ -114,9 +125,11 @@ class Evaluator:
             worker = self._ready()
         except EnvironmentUnsupported as error:
             raise EvaluationFailed(f"the environment cannot be made any more: {error}") from error
-        if self._log_path.stat().st_size > LOG_BYTES_MAX:
-            # The worker appends to it, so its next line goes to the new end.
-            os.truncate(self._log_path, 0)
+        # A log that somebody has removed is no reason against a candidate.
+        with contextlib.suppress(FileNotFoundError):
+            if self._log_path.stat().st_size > LOG_BYTES_MAX:
+                # The worker appends to it, so its next line goes to the new end.
+                os.truncate(self._log_path, 0)
         header = {
             "kind": "evaluate",
             "seeds": list(seeds),
@@ -165,7 +178,7 @@ class Evaluator:
         return self._worker
 
     def _spawn(self, deadline: float) -> _Worker:
-        # -P: nothing that happens to lie in the working directory is imported.
+        # -P, and the service's own path: what it imports, and nothing that merely lies in the working directory.
         command = [sys.executable, "-P", "-m", "safety.worker", str(os.getpid())]
         command.append(str(self._config.worker_memory_bytes_max))
         # One thread: outcomes must not depend on how a matrix product is divided, and actors want the other cores.
@@ -259,7 +272,7 @@ def _episodes(frame: Frame, episodes: int) -> int:
 def _outcomes(frame: Frame, episodes: int) -> EpisodeOutcomes:
     """The outcomes in a frame; raises EvaluationFailed where it says why there are none, or FrameError."""
     if frame.header.get("kind") == "failed":
-        raise EvaluationFailed(" ".join(str(frame.header.get("reason")).split())[:1000])
+        raise EvaluationFailed(str(frame.header.get("reason")))
     if frame.header.get("kind") != "outcomes" or len(frame.body) != _OUTCOME_BYTES * episodes:
         raise FrameError(f"an answer of kind {frame.header.get('kind')!r} with {len(frame.body)} bytes")
     returns, costs = np.frombuffer(frame.body, "<f8", 2 * episodes).reshape(2, episodes)

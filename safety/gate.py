@@ -78,7 +78,8 @@ class Gate:
     ) -> None:
         validate(config, "safety.")
         check_attainable(config)
-        directory.mkdir(parents=True, exist_ok=True)
+        # Whoever can write here can replace the keys, so not even a generous umask may let others.
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._config, self._run_id, self._clock = config, run_id, clock
         self.ledger = Ledger(directory, clock)
         try:
@@ -104,6 +105,11 @@ class Gate:
     def counts(self) -> tuple[int, int]:
         """Approved and rejected verdicts so far."""
         return self._history.approved, self._history.rejected
+
+    @property
+    def pending_max(self) -> int:
+        """Most candidates that are in evaluation or waiting."""
+        return self._config.queue_max + 1
 
     def start(self) -> None:
         """Starts the evaluator process; to be called before the first candidate is submitted.
@@ -154,7 +160,7 @@ class Gate:
         with self._lock:
             if self._closed:
                 raise GateClosed("the safety service stops; nothing was decided")
-            if self._pending > self._config.queue_max:
+            if self._pending >= self.pending_max:
                 raise GateBusy(f"{self._config.queue_max} candidates are waiting already; offer it again later")
             self._pending += 1
             future = self._executor.submit(self._judge, offer, artifact, on_progress)
@@ -193,7 +199,8 @@ class Gate:
 
     def _judge(self, offer: Offer, artifact: bytes, on_progress: Progress) -> common_pb2.SignedStatement:
         """Runs in the gate's thread: from a candidate to a verdict that is in the ledger."""
-        recorded = self._history.recorded(offer.digest, self._clock())
+        criteria, suite = criteria_digest(self._config), suite_digest(self._evaluator.environment, self._config)
+        recorded = self._history.recorded(offer.digest, criteria, suite, self._clock())
         if recorded is not None:
             return recorded
         evaluation = self._history.evaluations + 1
@@ -202,11 +209,7 @@ class Gate:
             assessment = self._assess(offer, artifact, seeds, on_progress)
         except EvaluatorClosed as error:
             raise GateClosed("the safety service stops; nothing was decided") from error
-        rule = Rule(
-            criteria_digest(self._config),
-            suite_digest(self._evaluator.environment, self._config),
-            seed_manifest_digest(seeds),
-        )
+        rule = Rule(criteria, suite, seed_manifest_digest(seeds))
         if assessment.approved:
             self.custody.keep_incumbent(artifact)
         entry = self._record(offer, assessment, rule, evaluation)

@@ -72,15 +72,20 @@ class VerdictHistory:
         if statement.criteria:
             self._judged[statement.artifact_digest] = signed, statement
 
-    def recorded(self, digest: bytes, now_ns: int) -> common_pb2.SignedStatement | None:
-        """The verdict that stands for an artifact (32-byte digest), if it has been judged.
+    def recorded(
+        self, digest: bytes, criteria_digest: bytes, suite_digest: bytes, now_ns: int
+    ) -> common_pb2.SignedStatement | None:
+        """The verdict that stands for an artifact (32-byte digest), if it has been judged by this rule and suite.
 
         An artifact that has been judged by the criteria is not judged again: with fresh seeds for every attempt, a bad
-        one would pass at last. One that could not be judged, or whose approval has expired, may be offered again.
+        one would pass at last. One that could not be judged, whose approval has expired, or that was judged before the
+        settings or the environment changed, may be offered again.
         """
         if digest not in self._judged:
             return None
         signed, statement = self._judged[digest]
+        if (statement.criteria_digest, statement.suite_digest) != (criteria_digest, suite_digest):
+            return None
         return None if statement.approved and now_ns >= statement.expiry_time_ns else signed
 
     def newest(self, limit: int) -> list[common_pb2.SignedStatement]:

@@ -2,8 +2,8 @@
 
 The rate is taken over a recent window of episodes, and snapshots must stop while its Clopper-Pearson lower bound lies
 above the limit: then the true rate is above it, at the given confidence of one look. It looks again and again, so that
-false alarms are more frequent than at one look; missed ones are not. No news is bad news: what cannot be read for too
-long counts as a risk.
+false alarms are more frequent than at one look; missed ones are not. No news is bad news: what has not been read since
+the start, or cannot be read for too long, counts as a risk.
 
 The window moves with episodes, not with time. Once the only policy that was acting has been stopped, a person has to
 look; nothing is allowed again by waiting.
@@ -23,6 +23,9 @@ from typing import NamedTuple
 from safety.config import SafetyConfig
 from safety.intervals import clopper_pearson_lower
 
+FIRST_LOOK_S = 0.1
+"""Time between two looks while nothing has been read: until then there are no leases."""
+
 
 class CountsUnreadable(Exception):
     """The totals of training episodes and violations could not be had, or make no sense."""
@@ -37,7 +40,7 @@ class TrainingCounts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """Why there is no lease: `code` is "stale" or "risk", `reason` one sentence for a person."""
+    """Why there is no lease: `code` is "unknown", "stale" or "risk", `reason` one sentence for a person."""
 
     code: str
     reason: str
@@ -64,7 +67,7 @@ class RiskMonitor:
         self._lock = threading.Lock()
         # A service that starts anew first judges all that replay has ever counted: a restart forgives nothing.
         self._counts = collections.deque([TrainingCounts(0, 0)])
-        self._read_at = clock()
+        self._read_at: float | None = None
         self._trouble = "nothing has been read since the start"
 
     def look(self) -> None:
@@ -95,8 +98,11 @@ class RiskMonitor:
     def refusal(self) -> Refusal | None:
         """Why snapshots must stop now; None where they may be used."""
         with self._lock:
-            age_s, first, last = self._clock() - self._read_at, self._counts[0], self._counts[-1]
-            trouble = self._trouble
+            read_at, first, last, trouble = self._read_at, self._counts[0], self._counts[-1], self._trouble
+        if read_at is None:
+            # Whatever stopped the leases before a restart may still be so.
+            return Refusal("unknown", f"the training violations are not known yet: {trouble}")
+        age_s = self._clock() - read_at
         if age_s > self._config.monitor_stale_s_max:
             return Refusal(
                 "stale",
@@ -119,6 +125,10 @@ class RiskMonitor:
         )
 
     def run(self, stop: threading.Event) -> None:
-        """Looks every `monitor_poll_s` until `stop` is set."""
-        while not stop.wait(self._config.monitor_poll_s):
+        """Looks at once, often until something has been read, and then every `monitor_poll_s`, until `stop` is set."""
+        pause_s = 0.0
+        while not stop.wait(pause_s):
             self.look()
+            pause_s = self._config.monitor_poll_s
+            if self._read_at is None:
+                pause_s = min(pause_s, FIRST_LOOK_S)

@@ -1,8 +1,9 @@
 """The safety service on the wire: translates calls for the gate and the lease authority, and decides nothing itself.
 
-Status codes: INVALID_ARGUMENT for an offer that makes no sense, RESOURCE_EXHAUSTED while the queue is full,
-FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE while the service stops, INTERNAL where it can no longer
-record what it decides; after that it stops. A candidate that cannot be judged is no error: it gets a verdict.
+Status codes: INVALID_ARGUMENT for an offer that makes no sense, RESOURCE_EXHAUSTED while the queue is full or others
+upload, DEADLINE_EXCEEDED for an upload that does not end, FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE
+while the service stops, INTERNAL where it can no longer record what it decides; after that it stops. A candidate that
+cannot be judged is no error: it gets a verdict.
 """
 
 from __future__ import annotations
@@ -38,8 +39,14 @@ SERVICE_NAME = "temper.safety.v1.Safety"
 PROGRESS_S = 0.25
 """Time between two progress messages."""
 
+UPLOADS_MAX = 4
+"""Uploads at a time, each of which may hold a whole artifact."""
+
+UPLOAD_S_MAX = 60.0
+"""Time in which a candidate must have been uploaded."""
+
 CALLS_MAX = 64
-"""Calls at a time: each upload may hold a whole artifact."""
+"""Calls at a time besides the candidates in the queue and in upload: those must not keep leases from being renewed."""
 
 _STOP_S_MAX = 2.0
 _Context = grpc.aio.ServicerContext[object, object]
@@ -91,7 +98,8 @@ async def serve(
 async def _answer_calls(
     gate: Gate, leases: LeaseAuthority, address: str, on_ready: Callable[[str], None], stop: asyncio.Event
 ) -> None:
-    server = grpc.aio.server(options=transport.server_options(), maximum_concurrent_rpcs=CALLS_MAX)
+    calls_max = CALLS_MAX + UPLOADS_MAX + gate.pending_max
+    server = grpc.aio.server(options=transport.server_options(), maximum_concurrent_rpcs=calls_max)
     servicer = SafetyServicer(gate, leases)
     safety_pb2_grpc.add_SafetyServicer_to_server(servicer, server)
     health = transport.add_health_and_reflection(server, [SERVICE_NAME])
@@ -128,6 +136,10 @@ def _monitoring(config: SafetyConfig, replay_address: str | None) -> Iterator[Ri
         client.close()
 
 
+class _UploadTimeout(Exception):
+    """An upload did not end in its time."""
+
+
 class SafetyServicer(safety_pb2_grpc.SafetyServicer):
     """Translates between messages and the gate. Runs in one asyncio loop.
 
@@ -138,6 +150,7 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
     def __init__(self, gate: Gate, leases: LeaseAuthority) -> None:
         self._gate = gate
         self._leases = leases
+        self._uploads = 0
         self.broken: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
     async def Evaluate(
@@ -151,8 +164,10 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
             episodes[:] = ended, total
 
         try:
-            offer, artifact = await self._upload(request_iterator)
-            deciding = asyncio.wrap_future(self._gate.submit(offer, artifact, on_progress))
+            offer, artifact = await self._upload_in_turn(request_iterator)
+            # In a thread: it digests the whole artifact.
+            submitted = await asyncio.to_thread(self._gate.submit, offer, artifact, on_progress)
+            deciding = asyncio.wrap_future(submitted)
             while not deciding.done():
                 # A client that goes away does not undo an evaluation; its verdict waits in the ledger.
                 await asyncio.wait((deciding,), timeout=PROGRESS_S)
@@ -163,6 +178,8 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         except GateBusy as error:
             await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
+        except _UploadTimeout as error:
+            await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, error)
         except (GateClosed, concurrent.futures.CancelledError) as error:
             await _abort(context, grpc.StatusCode.UNAVAILABLE, error)
         except (LedgerError, CustodyError) as error:
@@ -192,6 +209,21 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
     ) -> safety_pb2.ListVerdictsResponse:
         """See the service's definition."""
         return safety_pb2.ListVerdictsResponse(verdicts=self._gate.newest_verdicts(request.limit))
+
+    async def _upload_in_turn(self, requests: AsyncIterator[safety_pb2.EvaluateRequest]) -> tuple[Offer, bytes]:
+        """As `_upload`, one of a few and within its time. Raises OfferRefused, GateBusy or _UploadTimeout."""
+        if self._uploads >= UPLOADS_MAX:
+            raise GateBusy(f"{UPLOADS_MAX} candidates are being uploaded already; offer it again later")
+        self._uploads += 1
+        try:
+            async with asyncio.timeout(UPLOAD_S_MAX):
+                return await self._upload(requests)
+        except TimeoutError as error:
+            raise _UploadTimeout(
+                f"the candidate was not uploaded within {UPLOAD_S_MAX:g} s: nothing was decided"
+            ) from error
+        finally:
+            self._uploads -= 1
 
     async def _upload(self, requests: AsyncIterator[safety_pb2.EvaluateRequest]) -> tuple[Offer, bytes]:
         """The offer and the artifact's bytes; none of an oversize one. Raises OfferRefused."""

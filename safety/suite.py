@@ -26,7 +26,7 @@ def draw_seeds(secret: bytes, run_id: str, evaluation: int, episodes: int) -> tu
     Args:
       secret: what only the safety service knows.
       run_id: the training run; without a line feed.
-      evaluation: number of the evaluation, from 1, never used twice.
+      evaluation: number of the evaluation, from 1: that of the verdict it will give, so no two verdicts share it.
       episodes: seeds wanted.
     """
     span = EVALUATION_SEED_END - TRAINING_SEED_END

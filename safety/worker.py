@@ -112,7 +112,7 @@ def _evaluate(
     except MemoryError:
         return {"kind": "failed", "reason": "the evaluation needs more memory than the evaluator may have"}, b""
     except Exception as error:  # noqa: BLE001 - foreign code: what it raises is a finding about it, not our end
-        return {"kind": "failed", "reason": f"the environment raised {type(error).__name__}: {error}"}, b""
+        return {"kind": "failed", "reason": f"the evaluation raised {type(error).__name__}: {error}"}, b""
     return {"kind": "outcomes"}, b"".join(column.tobytes() for column in outcomes)
 
 

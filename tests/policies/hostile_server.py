@@ -38,12 +38,16 @@ class HostileServer(policy_pb2_grpc.PolicyDistributionServicer):
             context.abort(grpc.StatusCode.NOT_FOUND, "not here")
         yield from self.fetched[request.digest]
 
+    def send(self, **fields: Any) -> None:
+        """Sends one offer after those before it."""
+        self._offers.put(policy_pb2.PolicyOffer(**fields))
+
     def offer(self, client: PolicyClient, **fields: Any) -> None:
         """Sends one offer, and returns when the client has dealt with it."""
         before = client.refused["unknown_offer"]
-        self._offers.put(policy_pb2.PolicyOffer(**fields))
+        self.send(**fields)
         # Offers are dealt with in order: once this one is counted, the one before it is done.
-        self._offers.put(policy_pb2.PolicyOffer())
+        self.send()
         deadline = time.monotonic() + WAIT_S
         while client.refused["unknown_offer"] == before:
             assert time.monotonic() < deadline, "the client did not take the offer"

@@ -22,6 +22,13 @@ def _with_header(change: dict[str, object]) -> bytes:
     return len(header).to_bytes(8, "little") + header + DATA[8 + length :]
 
 
+def _of_rank(dimensions: int) -> bytes:
+    """DATA with more dimensions, all of size 1, given to one parameter."""
+    length = int.from_bytes(DATA[:8], "little")
+    tensor = json.loads(DATA[8 : 8 + length])["value/bias"]
+    return _with_header({"value/bias": tensor | {"shape": [1] * dimensions}})
+
+
 def _saved(**change: np.ndarray) -> bytes:
     """DATA with parameters replaced ("__" for "/") but for those that are None, under the same specification."""
     artifact = make_artifact()
@@ -88,6 +95,8 @@ def test_damaged_bytes_without_a_digest_are_an_artifact_or_an_artifact_error(
         (_saved(policy__bias=np.zeros(3, np.float32)), "policy/bias is <f4 [3]"),
         (_saved(policy__bias=np.zeros(2, np.float64)), "only F32"),
         (_saved(extra=np.zeros(2, np.float32)), "unknown ['extra']"),
+        (_of_rank(5), "5 dimensions, the limit is 4"),
+        (_of_rank(65), "65 dimensions, the limit is 4"),  # NumPy itself raises beyond 64
         (_saved(policy__bias=None), "missing ['policy/bias']"),  # type: ignore[arg-type]
     ],
 )

@@ -1,6 +1,7 @@
 """The actor's own judgement: an attacker's offers are refused; what is held follows leases, releases and the clock."""
 
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -98,6 +99,16 @@ def altered_verdict() -> Any:
     return statement
 
 
+def with_too_many_dimensions() -> bytes:
+    """An artifact with a tensor of more dimensions than NumPy can have."""
+    data = make_artifact(seed=9).to_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["value/bias"]["shape"] = [1] * 65
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
 MISFIT = make_artifact(make_spec((5,))).to_bytes()
 MORE_ACTIONS = make_artifact(make_spec(num_actions=3)).to_bytes()
 
@@ -188,6 +199,10 @@ BAD_SNAPSHOTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     ),
     "NaN": ("not_finite", lambda: {"data": with_nan(), "authority": lease(9)}),
     "other observations": ("wrong_spec", lambda: {"data": MISFIT, "authority": lease(9)}),
+    "more dimensions than an array can have": (
+        "malformed_artifact",
+        lambda: {"data": with_too_many_dimensions(), "authority": lease(9)},
+    ),
 }
 
 
@@ -200,6 +215,21 @@ def test_a_bad_snapshot_is_refused_and_the_old_one_kept(scene: Scene, name: str)
     assert scene.refused() == {reason: 1}
     assert scene.client.current() is before
     assert scene.held() == ("snapshot", 70, 0)
+    # Nothing of the attack stays: the next snapshot is taken.
+    scene.offer(SNAPSHOT, GOOD, version=72, authority=lease(9))
+    assert scene.held() == ("snapshot", 72, 0)
+
+
+def test_setting_the_clock_back_does_not_prolong_a_lease(scene: Scene) -> None:
+    scene.offer(SNAPSHOT, BETTER, version=70, authority=lease(8, seconds=0.5))
+    scene.clock.now_ns = NOW - 4 * SECOND_NS
+    # Near enough for the same lease to be believed once more.
+    scene.offer(LEASE, authority=lease(8, seconds=0.5))
+    assert scene.refused() == {}
+    deadline = time.monotonic() + WAIT_S / 2
+    while scene.held() != ("release", 50, 5):
+        assert time.monotonic() < deadline, "the lease of half a second goes on"
+        time.sleep(0.02)
 
 
 def test_a_forged_lease_does_not_prolong(scene: Scene) -> None:

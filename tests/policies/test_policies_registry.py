@@ -147,23 +147,6 @@ def test_missing_and_misnamed_artifacts_are_found(registry: PolicyRegistry, tmp_
     assert "not named by a digest" in problems[1]
 
 
-def test_artifacts_without_a_release_are_dropped_oldest_first(tmp_path: Path) -> None:
-    registry = _open(tmp_path, unreleased_artifacts_max=2)
-    registry.promote(ONE, _verdict(ONE, 1))
-    candidates = [make_artifact(seed=seed).to_bytes() for seed in range(10, 14)]
-    for candidate in candidates:
-        assert registry.add_artifact(candidate) == artifact_digest(candidate)
-    kept = []
-    for candidate in (ONE, *candidates):
-        try:
-            kept.append(registry.artifact(artifact_digest(candidate)) == candidate)
-        except RegistryError:
-            kept.append(False)
-    assert kept == [True, False, False, True, True]
-    with pytest.raises(ArtifactError):
-        registry.add_artifact(b"no artifact")
-
-
 class _Crash(BaseException):
     """Stands for the death of the process: nothing catches it."""
 
@@ -210,7 +193,6 @@ key = SigningKey.load(Path(sys.argv[2]))
 registry = PolicyRegistry(Path(sys.argv[1]), TrustPolicy(key.verify_key, RUN_ID))
 for number in range(1, 100_000):
     data = make_artifact(seed=number).to_bytes()
-    registry.add_artifact(make_artifact(seed=10**6 + number).to_bytes())
     registry.promote(data, signed_verdict(key, artifact_digest(data), release_number=number))
     print(number, flush=True)
 """

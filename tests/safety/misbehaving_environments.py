@@ -53,7 +53,7 @@ class Misbehaving(gymnasium.Env[np.ndarray[Any, np.dtype[np.float32]], np.int64]
     def misbehave(self) -> None:
         match self.misbehaviour:
             case "raises":
-                raise RuntimeError("the simulator\nfell over")
+                raise RuntimeError("the simulator\nfell over\x1b[2J\ud800" + 5000 * "!")
             case "exits":
                 sys.exit(3)
             case "killed":

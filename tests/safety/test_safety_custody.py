@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,16 @@ def test_an_unfinished_first_start_is_taken_up_again(tmp_path: Path) -> None:
     for name in ("verify_key.pem", "evaluation_secret"):
         (tmp_path / name).unlink()
     Custody(tmp_path, first_start=True)
+    Custody(tmp_path, first_start=False)
+
+
+@pytest.mark.parametrize("decide", [Custody.next_lease_number, lambda custody: custody.keep_incumbent(b"one")])
+def test_without_its_ledger_a_service_that_has_decided_does_not_start_anew(
+    tmp_path: Path, decide: Callable[[Custody], object]
+) -> None:
+    decide(Custody(tmp_path, first_start=True))
+    with pytest.raises(CustodyError, match="ledger is gone"):
+        Custody(tmp_path, first_start=True)
     Custody(tmp_path, first_start=False)
 
 

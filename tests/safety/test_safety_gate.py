@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -216,6 +217,26 @@ def test_what_could_not_be_judged_or_has_expired_may_be_offered_again(bench: Ben
     assert verdict.approved
     bench.now_ns = verdict.expiry_time_ns
     assert bench.offer(BROKEN).release_number == 2
+
+
+def test_a_verdict_by_other_criteria_does_not_stand(bench: Bench) -> None:
+    assert bench.offer(GOOD).approved
+    bench.gate.close()
+    bench.open(dataclasses.replace(CONFIG, violation_rate_max=0.04))
+    verdict = bench.offer(GOOD)
+    assert not verdict.approved
+    assert "1 of 100 episodes had a cost" in verdict.reason
+    assert bench.offer(GOOD) == verdict
+
+
+def test_nobody_else_can_write_in_its_directory(bench: Bench, tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        Gate(CONFIG, ENVIRONMENT, tmp_path / "generous", RUN).close()
+    finally:
+        os.umask(mask)
+    for path in (tmp_path / "generous", *(tmp_path / "generous").rglob("*")):
+        assert path.stat().st_mode & 0o022 == 0, path
 
 
 def test_a_failing_incumbent_means_rejection(bench: Bench) -> None:

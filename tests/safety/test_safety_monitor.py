@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+import time
 
 import pytest
 from scipy import stats
@@ -10,7 +12,7 @@ from scipy import stats
 from protos.replay.v1 import replay_pb2
 from replay.client import ReplayUnavailable
 from safety.config import SafetyConfig
-from safety.monitor import CountsUnreadable, RiskMonitor, TrainingCounts
+from safety.monitor import FIRST_LOOK_S, CountsUnreadable, RiskMonitor, TrainingCounts
 from safety.training_counts import replay_counts
 
 CONFIG = SafetyConfig(
@@ -21,11 +23,11 @@ CONFIG = SafetyConfig(
 class Source:
     """A replay whose counts and clock tests set."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: SafetyConfig = CONFIG) -> None:
         self.counts: TrainingCounts | None = TrainingCounts(0, 0)
         self.now_s = 1000.0
         self.looks = 0
-        self.monitor = RiskMonitor(self.read, CONFIG, lambda: self.now_s)
+        self.monitor = RiskMonitor(self.read, config, lambda: self.now_s)
 
     def read(self) -> TrainingCounts:
         self.looks += 1
@@ -93,12 +95,17 @@ def test_no_news_is_bad_news_after_a_while() -> None:
     assert source.code(10, 0) == ""
 
 
-def test_a_replay_that_never_answers_is_stale_counting_from_the_start() -> None:
+def test_until_something_has_been_read_nothing_is_allowed() -> None:
     source = Source()
-    source.now_s += 31
     refusal = source.monitor.refusal()
     assert refusal is not None
-    assert "nothing has been read" in refusal.reason
+    assert (refusal.code, "nothing has been read" in refusal.reason) == ("unknown", True)
+    source.counts = None
+    source.monitor.look()
+    refusal = source.monitor.refusal()
+    assert refusal is not None
+    assert (refusal.code, "replay does not answer" in refusal.reason) == ("unknown", True)
+    assert source.code(0, 0) == ""
 
 
 @pytest.mark.parametrize("counts", [TrainingCounts(10, 11), TrainingCounts(-1, 0), TrainingCounts(10, -1)])
@@ -120,13 +127,31 @@ def test_a_restarted_monitor_judges_everything_replay_has_counted() -> None:
     assert Source().code(5000, 4000) == "risk"
 
 
+def test_the_thread_looks_often_until_it_has_seen_something() -> None:
+    class Stop(threading.Event):
+        """Ends the loop at its fifth pause, and lets replay answer at the third look."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.pauses: list[float | None] = []
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.pauses.append(timeout)
+            source.counts = TrainingCounts(0, 0) if len(self.pauses) >= 3 else None
+            return len(self.pauses) == 5
+
+    source, stop = Source(dataclasses.replace(CONFIG, monitor_poll_s=7.0)), Stop()
+    source.monitor.run(stop)
+    assert stop.pauses == [0.0, FIRST_LOOK_S, FIRST_LOOK_S, 7.0, 7.0]
+
+
 def test_the_thread_looks_until_it_is_stopped() -> None:
     source, stop = Source(), threading.Event()
     thread = threading.Thread(target=source.monitor.run, args=(stop,))
     thread.start()
     try:
         while source.looks < 3:
-            pass
+            time.sleep(0.001)
     finally:
         stop.set()
         thread.join(10)

@@ -28,7 +28,7 @@ from replay.testing import make_columns, make_header, make_origin
 from replay.testing import serving as replay_serving
 from safety.client import LeaseRefused, OfferRefused, SafetyClient, SafetyUnavailable
 from safety.ledger import LedgerError, LedgerInUse, read_ledger
-from safety.service import SERVICE_NAME
+from safety.service import SERVICE_NAME, UPLOADS_MAX
 from safety.testing import (
     balancing_artifact,
     constant_artifact,
@@ -137,6 +137,66 @@ def test_senseless_offers_are_refused_and_leave_no_trace(
     assert len(read_ledger(directory)) == 1
 
 
+def forever(content: bytes, stop: threading.Event) -> Iterator[safety_pb2.EvaluateRequest]:
+    """An upload that never ends: its offer, and then nothing, or nothing but empty pieces."""
+    yield offer(GOOD)
+    while not stop.wait(0.01):
+        if content == b"empty pieces":
+            yield data(b"")
+
+
+@pytest.mark.parametrize("content", [b"silence", b"empty pieces"])
+def test_an_upload_that_never_ends_is_ended(
+    client: SafetyClient, socket_directory: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr("safety.service.UPLOAD_S_MAX", 0.3)
+    stop = threading.Event()
+    try:
+        with transport.channel(f"unix:{socket_directory / 'safety.sock'}") as channel:
+            with pytest.raises(grpc.RpcError, match="not uploaded within") as refusal:
+                list(safety_pb2_grpc.SafetyStub(channel).Evaluate(forever(content, stop), timeout=20))
+            assert refusal.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    finally:
+        stop.set()
+    assert evaluate(client, GOOD).release_number == 1
+    assert len(read_ledger(directory)) == 2
+
+
+def test_stalled_uploads_keep_nobody_from_a_lease(client: SafetyClient, socket_directory: Path) -> None:
+    stop = threading.Event()
+    try:
+        with transport.channel(f"unix:{socket_directory / 'safety.sock'}") as channel:
+            stub = safety_pb2_grpc.SafetyStub(channel)
+            calls = [stub.Evaluate(forever(b"silence", stop), timeout=30) for _ in range(80)]
+            deadline = time.monotonic() + 20
+            while sum(call.is_active() for call in calls) > UPLOADS_MAX and time.monotonic() < deadline:
+                time.sleep(0.01)
+            turned_away = [call for call in calls if not call.is_active()]
+            assert len(turned_away) == len(calls) - UPLOADS_MAX
+            assert {call.code() for call in turned_away} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            client.renew_lease(RUN)
+            for call in calls:
+                call.cancel()
+        stop.set()
+        verdict = None
+        while verdict is None and time.monotonic() < deadline:
+            with contextlib.suppress(SafetyUnavailable):
+                verdict = evaluate(client, GOOD)
+        assert verdict is not None
+        assert verdict.approved
+    finally:
+        stop.set()
+
+
+def test_an_artifact_of_exabytes_is_rejected_by_its_offer(client: SafetyClient, socket_directory: Path) -> None:
+    with transport.channel(f"unix:{socket_directory / 'safety.sock'}") as channel:
+        requests = iter([offer(GOOD, total_bytes=2**63)])
+        *_, last = safety_pb2_grpc.SafetyStub(channel).Evaluate(requests, timeout=30)
+    verdict = safety_pb2.VerdictStatement.FromString(last.verdict.payload)
+    assert not verdict.approved
+    assert "9223372036854775808 bytes" in verdict.reason
+
+
 def test_the_client_tells_refusals_from_absence(client: SafetyClient, socket_directory: Path) -> None:
     with pytest.raises(OfferRefused, match="serves run"):
         client.evaluate(GOOD, "run-2", 1, 30.0)
@@ -177,7 +237,9 @@ def test_leases_and_questions_are_answered_during_an_evaluation_and_the_queue_is
 ) -> None:
     accepted: list[threading.Event] = []
     verdicts: list[bool] = []
-    with running(socket_directory, SHORT, HANGS) as client, contextlib.ExitStack() as stack:
+    # Long enough for the third to come while the first is still in evaluation, on a busy machine, too.
+    config = dataclasses.replace(SHORT, evaluation_s_max=5.0)
+    with running(socket_directory, config, HANGS) as client, contextlib.ExitStack() as stack:
         for action in (1, 0):
             accepted.append(threading.Event())
 
@@ -199,8 +261,15 @@ def test_leases_and_questions_are_answered_during_an_evaluation_and_the_queue_is
 
 
 def test_a_client_that_goes_away_finds_the_verdict_when_it_comes_back(client: SafetyClient, directory: Path) -> None:
-    with pytest.raises(SafetyUnavailable, match="DEADLINE_EXCEEDED"):
-        client.evaluate(GOOD, RUN, 1, 0.03)
+    class Gone(Exception):
+        pass
+
+    def go_away(ended: int, total: int) -> None:
+        # Progress is told from the moment at which the candidate is in the queue.
+        raise Gone
+
+    with pytest.raises(Gone):
+        client.evaluate(GOOD, RUN, 1, 60.0, go_away)
     verdict = evaluate(client, GOOD)
     assert verdict.release_number == 1
     assert len(read_ledger(directory)) == 2
@@ -283,16 +352,35 @@ def test_a_service_that_cannot_record_any_more_ends(
         service.stop()
 
 
+def renewed_within(client: SafetyClient, time_s: float) -> None:
+    """Asks for a lease until there is one: the first look at replay takes a moment."""
+    deadline = time.monotonic() + time_s
+    while True:
+        try:
+            client.renew_lease(RUN)
+            return
+        except LeaseRefused as error:
+            assert "not known yet" in str(error)
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 @pytest.mark.robustness
 def test_a_replay_that_is_gone_ends_the_leases(socket_directory: Path, directory: Path) -> None:
     config = dataclasses.replace(CONFIG, monitor_poll_s=0.05, monitor_stale_s_max=1.0)
-    with running(socket_directory, config, replay_address=f"unix:{socket_directory / 'nobody.sock'}") as client:
-        client.renew_lease(RUN)
+    address = f"unix:{socket_directory / 'replay.sock'}"
+    with running(socket_directory, config, replay_address=address) as client:
+        with pytest.raises(LeaseRefused, match="not known yet"):
+            client.renew_lease(RUN)
+        with replay_serving(address=address):
+            renewed_within(client, 20.0)
         with pytest.raises(LeaseRefused, match="not been known"):
-            for _ in range(100):
+            for _ in range(400):
                 client.renew_lease(RUN)
-                threading.Event().wait(0.05)
-    assert [entry.kind for entry in read_ledger(directory)] == ["opened", "lease_withheld"]
+                time.sleep(0.05)
+    entries = read_ledger(directory)
+    assert [entry.kind for entry in entries] == ["opened", "lease_withheld", "lease_resumed", "lease_withheld"]
+    assert [entry.fields["code"] for entry in entries[1:]] == ["unknown", "", "stale"]
 
 
 @pytest.mark.robustness
@@ -306,6 +394,7 @@ def test_training_violations_that_arrive_in_replay_end_the_leases(socket_directo
         ReplayWriter(replay_address, origin, window_records=64, window_bytes=1 << 20) as writer,
         running(socket_directory, config, replay_address=replay_address) as client,
     ):
+        renewed_within(client, 20.0)
         for violating, granted in ((2.0, True), (80.0, False)):
             signals = {"episodes": 100.0, "violating_episodes": violating}
             writer.append([make_header(signals=signals)], [payload], 10.0)
@@ -321,5 +410,5 @@ def test_training_violations_that_arrive_in_replay_end_the_leases(socket_directo
         # The first hundred still belong to the window, which is 500 episodes long.
         assert "82 of the last 200 training episodes" in refusal
         assert evaluate(client, GOOD).approved
-    withheld = read_ledger(directory)[1]
-    assert (withheld.kind, withheld.fields["code"]) == ("lease_withheld", "risk")
+    withheld = [entry for entry in read_ledger(directory) if entry.kind == "lease_withheld"][-1]
+    assert withheld.fields["code"] == "risk"
