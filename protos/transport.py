@@ -7,7 +7,6 @@ Exceptions: AddressError (a ValueError) for an address that cannot be parsed, or
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections.abc import Sequence
@@ -32,7 +31,8 @@ _OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     # Reconnect soon: a restarted peer should be found within a second or two.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Not a pause: the time that one attempt is given, which a busy machine or a distant peer may need.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     # Without this two servers can share one port and each get half of the calls.
@@ -125,8 +125,12 @@ def _check_can_bind(address: str) -> None:
 
 
 def _is_listening(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
-        probe.connect(path)
-        return True
-    return False
+        try:
+            probe.connect(path)
+        except (BlockingIOError, TimeoutError):
+            return True  # so busy that its backlog is full
+        except OSError:
+            return False
+    return True

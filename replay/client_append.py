@@ -24,9 +24,13 @@ from protos import transport
 from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2
 from replay.client_errors import Backoff, ReplayError, ReplayRefused, ReplayUnavailable, translate
+from replay.schema import PAYLOAD_BYTES_MAX
 
 MESSAGE_BYTES_TARGET = 192 * 1024
 """Messages are filled to about this size: the cost of a stream is in messages, not in bytes."""
+
+MESSAGE_RECORDS_MAX = 128
+"""Records serialized as one: the largest headers there may be still fit one message with the largest payload."""
 
 _METHOD = "/temper.replay.v1.Replay/Append"
 _JOIN_S = 5.0
@@ -98,6 +102,7 @@ class ReplayWriter:
         self._acknowledged = self._duplicates = self._resent = self._reconnects = 0
         self._waiting_s = 0.0
         self._refusal: ReplayError | None = None
+        self._failure: ReplayError | None = None
         self._closing = False
         self._call: Any = None
         self._channel = transport.channel(address)
@@ -123,9 +128,14 @@ class ReplayWriter:
         Raises:
           ReplayUnavailable: no room in time; nothing was queued, try again.
           ReplayRefused: the service refused an earlier record, or this run; nothing more will be taken.
-          ValueError: the records alone exceed the writer's window, or headers and payloads differ in number.
+          ValueError: the records alone exceed the writer's window, one of them what any record may have, or headers
+            and payloads differ in number.
         """
         total = sum(map(len, payloads))
+        if max(map(len, payloads), default=0) > PAYLOAD_BYTES_MAX:
+            raise ValueError(
+                f"a payload has {max(map(len, payloads))} bytes, the limit is {PAYLOAD_BYTES_MAX}; nothing was queued"
+            )
         if len(headers) != len(payloads) or len(headers) > self._own_records or total > self._own_bytes:
             raise ValueError(
                 f"{len(headers)} headers with {len(payloads)} payloads of {total} bytes: they must pair, and fit the "
@@ -134,11 +144,13 @@ class ReplayWriter:
         digests = [hashlib.sha256(payload).digest() for payload in payloads]
         with self._condition:
             self._wait_for_room(len(headers), total, time.monotonic() + timeout_s)
-            for header, digest in zip(headers, digests, strict=True):
-                header.sequence = self._next_sequence
+            for sequence, (header, digest) in enumerate(zip(headers, digests, strict=True), self._next_sequence):
+                header.sequence = sequence
                 header.payload_digest = digest
-                self._next_sequence += 1
-            self._entries.extend(_entries(headers, payloads))
+            # All serialized before anything changes: a gap in the sequences could never be closed.
+            entries = list(_entries(headers, payloads))
+            self._next_sequence += len(headers)
+            self._entries.extend(entries)
             self._records += len(headers)
             self._bytes += total
             self._condition.notify_all()
@@ -197,8 +209,11 @@ class ReplayWriter:
         if not in_time:
             raise ReplayUnavailable(
                 f"replay at {self._address} left {self._records} records unacknowledged and the window full "
-                f"for {time.monotonic() - start_s:.1f} s: nothing was queued; try again"
+                f"for {time.monotonic() - start_s:.1f} s{self._why()}: nothing was queued; try again"
             )
+
+    def _why(self) -> str:
+        return f" (since the last acknowledgement: {self._failure})" if self._failure is not None else ""
 
     def _run(self) -> None:
         # Requests are serialized already: they pass through as bytes.
@@ -233,8 +248,9 @@ class ReplayWriter:
         return self._closing or self._refusal is not None
 
     def _fail(self, error: ReplayError) -> None:
-        if isinstance(error, ReplayRefused):
-            with self._condition:
+        with self._condition:
+            self._failure = error
+            if isinstance(error, ReplayRefused):
                 self._refusal = error
                 self._condition.notify_all()
 
@@ -279,8 +295,9 @@ class ReplayWriter:
                 self._window_bytes = min(self._own_bytes, response.opened.window_bytes)
                 self._drop_below(response.opened.next_sequence)
                 stream.opened = True
-                self._backoff.reset()
             else:
+                self._backoff.reset()
+                self._failure = None
                 self._drop_below(response.acknowledged.sequences[-1] + 1)
                 self._duplicates += response.acknowledged.duplicates
             self._condition.notify_all()
@@ -310,11 +327,12 @@ class ReplayWriter:
 
 def _entries(headers: Sequence[common_pb2.RecordHeader], payloads: Sequence[bytes]) -> Iterator[_Entry]:
     request = replay_pb2.AppendRequest()
-    first, size = 0, 0
+    first = size = 0
     for index, (header, payload) in enumerate(zip(headers, payloads, strict=True)):
         request.batch.records.add(header=header, payload=payload)
         size += len(payload)
-        if size >= MESSAGE_BYTES_TARGET or index == len(headers) - 1:
+        many = index + 1 - first >= MESSAGE_RECORDS_MAX
+        if size >= MESSAGE_BYTES_TARGET or many or index == len(headers) - 1:
             yield _Entry(headers[first].sequence, index + 1 - first, size, request.SerializeToString())
             request = replay_pb2.AppendRequest()
             first, size = index + 1, 0

@@ -67,6 +67,7 @@ class ReplaySampler:
         self._asked = 0
         self._waiting_s = 0.0
         self._refusal: ReplayError | None = None
+        self._failure: ReplayError | None = None
         self._closing = False
         self._call: Any = None
         self._backoff = Backoff(_RECONNECT_S_MAX)
@@ -111,12 +112,16 @@ class ReplaySampler:
                 raise self._refusal
             if self._closing:
                 raise ReplayUnavailable(f"the sampler of replay at {self._address} is closed")
-        raise SampleTimeout(f"no batch of {self._request.table!r} from replay at {self._address} in {timeout_s:.1f} s")
+            why = f" (since the last batch: {self._failure})" if self._failure is not None else ""
+        raise SampleTimeout(
+            f"no batch of {self._request.table!r} from replay at {self._address} in {timeout_s:.1f} s{why}"
+        )
 
     def close(self) -> None:
         """Ends the connection; what waits here is dropped. A second call does nothing."""
         with self._condition:
             self._closing = True
+            self._ready.clear()
             call = self._call
             self._condition.notify_all()
         if call is not None:
@@ -139,6 +144,7 @@ class ReplaySampler:
             except grpc.RpcError as error:
                 failure = translate(error, self._address)
                 with self._condition:
+                    self._failure = failure
                     self._refusal = failure if isinstance(failure, ReplayRefused) else None
             except Exception as error:  # noqa: BLE001  a thread that died in silence would leave callers waiting
                 self._refusal = ReplayRefused(f"replay at {self._address} answered what it must not: {error!r}")
@@ -177,6 +183,7 @@ class ReplaySampler:
             records = []
             with self._condition:
                 self._asked -= 1
+                self._failure = None
                 self._ready.append(batch)
                 self._backoff.reset()
                 self._condition.notify_all()
@@ -203,7 +210,10 @@ class ReplaySampler:
                     f"a batch mixes schemas: actor {own[0].actor_id!r} writes {_described(schema)}, "
                     f"actor {origin.actor_id!r} writes {_described(origin.schema)}: they cannot be stacked"
                 )
-        layout = self._layouts.setdefault(schema.SerializeToString(deterministic=True), PayloadLayout(schema))
+        key = schema.SerializeToString(deterministic=True)
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._layouts[key] = PayloadLayout(schema)
         return SampledBatch(
             positions=np.array([record.position for record in records], np.uint64),
             headers=headers,

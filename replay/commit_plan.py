@@ -68,9 +68,12 @@ def plan_commit(
             records.append(PlannedRecord(append, record, chain))
         outcomes.append(AppendOutcome(len(new), len(append.records) - len(new)))
         duplicates += len(append.records) - len(new)
-    totals = dict(counters.signal_totals)
-    for name in signal_names:
-        totals[name] = totals.get(name, 0.0) + sum(item.record.signals.get(name, 0.0) for item in records)
+    before = counters.signal_totals
+    totals = {
+        # One no longer totalled is dropped: it would stand still and look like the others.
+        name: before.get(name, 0.0) + sum(item.record.signals.get(name, 0.0) for item in records)
+        for name in signal_names
+    }
     after = dataclasses.replace(
         counters,
         next_position=counters.next_position + len(records),

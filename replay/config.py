@@ -34,15 +34,16 @@ class ReplayConfig:
         64 * 1024**3,
         "address space reserved for the LMDB file, which can never outgrow it (bytes); not memory, not disk",
         low=1024**2,
+        high=64 * 1024**4,
     )
     window_records: int = setting(
         1024, "most unacknowledged records that one append stream may have on the way", low=1, high=1_000_000
     )
     window_bytes: int = setting(
-        8 * 1024**2, "most unacknowledged payload bytes that one append stream may have on the way", low=1
+        8 * 1024**2, "most unacknowledged payload bytes that one append stream may have on the way", low=1, high=2**40
     )
     pending_bytes_max: int = setting(
-        256 * 1024**2, "most payload bytes waiting for a commit over all append streams together", low=1
+        256 * 1024**2, "most bytes of records waiting for a commit over all append streams together", low=1
     )
     append_streams_max: int = setting(1024, "append streams open at once; one more is refused", low=1)
     sample_streams_max: int = setting(64, "sample streams open at once; one more is refused", low=1)
@@ -76,3 +77,8 @@ def check_config(config: ReplayConfig) -> None:
                 f"replay.{name} = {value} exceeds replay.records_max = {config.records_max}: "
                 "records would be evicted before they could be drawn; raise records_max"
             )
+    if config.store == "lmdb" and config.map_bytes < 2 * config.payload_bytes_max:
+        raise SettingError(
+            f"replay.map_bytes = {config.map_bytes} is less than twice replay.payload_bytes_max = "
+            f"{config.payload_bytes_max}: the file would be full before anything is evicted; raise map_bytes"
+        )

@@ -31,8 +31,8 @@ from replay.store import (
     PendingRecord,
     RecordInvalid,
     Store,
-    StoreCorrupt,
     StoredRecord,
+    StoreError,
     TableState,
     origin_digest,
     run_key,
@@ -42,7 +42,9 @@ from replay.window import Window
 from replay.writer import GroupCommitter
 
 _READ_ATTEMPTS = 16
+_READ_AGAIN_S = 0.002
 _LIST_RECORDS = 256
+_LIST_BYTES = 8 * 1024**2
 _WAIT_SHOWN_S = 1.0
 _INLINE_READ_BYTES = 512 * 1024
 """A batch expected to be larger is read in a thread, so that hashing it does not hold up the loop."""
@@ -138,12 +140,12 @@ class ReplayHandlers:
 
         Waits while a limiter holds them back or too much is pending; when cancelled, what was submitted stays so.
         """
-        total_bytes = sum(len(record.payload) for record in records)
-        await session.window.acquire(len(records), total_bytes)
+        payload_bytes = _payload_bytes(records)
+        await session.window.acquire(len(records), payload_bytes)
         try:
-            await self._pending.acquire(len(records), total_bytes)
+            await self._pending.acquire(len(records), payload_bytes + _header_bytes(records))
         except asyncio.CancelledError:
-            session.window.release(len(records), total_bytes)
+            session.window.release(len(records), payload_bytes)
             raise
         parts = []
         left = records
@@ -180,18 +182,25 @@ class ReplayHandlers:
             records = await self._read(pick.positions)
             if len(records) == count:
                 return records, pick
-            # Retention overtook the reading: choose again from what is there now.
-        raise StoreCorrupt(f"{count} records of table {table.name!r} could not be read in {_READ_ATTEMPTS} attempts")
+            # Retention overtook the reading, and the counters may be about to say so: choose again once they have.
+            await asyncio.sleep(_READ_AGAIN_S)
+        raise StoreError(
+            f"{count} records of table {table.name!r} were evicted before they could be read, {_READ_ATTEMPTS} times "
+            "over: raise replay.records_max or replay.payload_bytes_max"
+        )
 
     async def list_records(self, request: replay_pb2.ListRequest) -> AsyncIterator[list[StoredRecord]]:
-        """Groups of records in log order; those evicted meanwhile are left out. Raises StoreCorrupt."""
+        """Groups of records of bounded size in log order, without those evicted meanwhile. Raises StoreCorrupt."""
         counters = self.store.counters()
         start = max(request.from_position, counters.first_position)
         limit = request.limit or counters.next_position
         end = min(counters.next_position, start + limit)
-        read = self.store.read if request.with_payload else self.store.read_headers
-        for first in range(start, end, _LIST_RECORDS):
-            yield await asyncio.to_thread(read, range(first, min(first + _LIST_RECORDS, end)))
+        read, group = self.store.read_headers, _LIST_RECORDS
+        if request.with_payload:
+            mean_bytes = counters.payload_bytes // max(1, counters.records)
+            read, group = self.store.read, max(1, min(_LIST_RECORDS, _LIST_BYTES // max(1, mean_bytes)))
+        for first in range(start, end, group):
+            yield await asyncio.to_thread(read, range(first, min(first + group, end)))
 
     def stats(self) -> replay_pb2.StatsResponse:
         """All counters. Those of refusals, commits and waits count from the start of the service."""
@@ -277,9 +286,9 @@ class ReplayHandlers:
         return future
 
     def _release(self, session: AppendSession, records: Sequence[PendingRecord]) -> None:
-        payload_bytes = sum(len(record.payload) for record in records)
+        payload_bytes = _payload_bytes(records)
         session.window.release(len(records), payload_bytes)
-        self._pending.release(len(records), payload_bytes)
+        self._pending.release(len(records), payload_bytes + _header_bytes(records))
         self._notify()
 
     async def _until_sampleable(self, table: Table, count: int) -> None:
@@ -311,7 +320,9 @@ class ReplayHandlers:
     async def _wait_for_change(self) -> float:
         start_s = time.monotonic()
         with contextlib.suppress(TimeoutError):  # so that a long wait shows in the statistics while it lasts
-            await asyncio.wait_for(self._changed.wait(), _WAIT_SHOWN_S)
+            # Not wait_for, which in Python 3.11 can swallow a cancellation: a stream that is gone would go on waiting.
+            async with asyncio.timeout(_WAIT_SHOWN_S):
+                await self._changed.wait()
         return time.monotonic() - start_s
 
 
@@ -360,6 +371,14 @@ class Submission:
         return Acknowledgement(self._sequences, duplicates)
 
 
+def _payload_bytes(records: Sequence[PendingRecord]) -> int:
+    return sum(len(record.payload) for record in records)
+
+
+def _header_bytes(records: Sequence[PendingRecord]) -> int:
+    return sum(len(record.header) for record in records)
+
+
 def _make_tables(config: ReplayConfig, store: Store) -> dict[str, Table]:
     states = store.tables()
     ratio = config.uniform_samples_per_insert
@@ -369,5 +388,11 @@ def _make_tables(config: ReplayConfig, store: Store) -> dict[str, Table]:
         else min_size_limiter(config.uniform_min_size)
     )
     fresh = FreshTable("fresh", queue_limiter(config.fresh_unconsumed_max), states.get("fresh", TableState()))
-    uniform = UniformTable("uniform", uniform_limiter, states.get("uniform", TableState()), config.sample_seed)
+    uniform = UniformTable(
+        "uniform",
+        uniform_limiter,
+        states.get("uniform", TableState()),
+        inserts=store.counters().next_position,
+        seed=config.sample_seed,
+    )
     return {table.name: table for table in (fresh, uniform)}

@@ -8,6 +8,8 @@ is kept in [min_diff, max_diff]: an insert waits that would push it above, a sam
 are free until the table holds min_size_to_sample records, and nothing is sampled before that. (Cassirer et al. 2021,
 "Reverb: A Framework For Experience Replay", arXiv:2102.04736, section 3.4.)
 
+A table outlives its settings: see `samples_to_start_from` for what becomes of its counts under another limiter.
+
 Only the arithmetic: who waits, and for how long, is the business of `tables.py` and `handlers.py`.
 
 Exceptions: LimiterError (a ValueError) for settings with which inserts and samples can wait for each other forever.
@@ -55,6 +57,18 @@ class RateLimiter:
         room = self.max_diff - self.min_diff - self.samples_per_insert
         whole = all(float(value).is_integer() for value in (self.samples_per_insert, self.min_diff, self.max_diff))
         return room + 1 if whole else room
+
+    def samples_to_start_from(self, *, inserts: int, samples: int) -> int:
+        """The count of samples from which to go on with a table that a service before this one has used.
+
+        That is `samples`, unless diff would then be out of bounds, as it is when the limiter has been changed: one side
+        could be held until the other had caught up for the table's whole life. Then it is the middle of the bounds.
+        """
+        # Before min_size nothing is sampled, so diff counts from there.
+        earned = max(inserts, self.min_size_to_sample) * self.samples_per_insert
+        if self.min_diff - 1 <= earned - samples <= self.max_diff + 1:  # 1 for rounding
+            return samples
+        return round(earned - (self.min_diff + self.max_diff) / 2)
 
     def insertable(self, wanted: int, *, inserts: int, samples: int, size: int) -> int:
         """How many of `wanted` further records may be inserted now, 0 to `wanted`.

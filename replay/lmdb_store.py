@@ -20,6 +20,8 @@ Invariants, true after every commit and therefore after every crash, for a commi
 
 Evicted records are deleted oldest first, a few blocks per commit, so that free pages stay contiguous and no commit
 stalls. Readers hold a transaction for one batch only: an old reader would keep every page freed since in the file.
+Closing waits for transactions under way, whose memory would be unmapped under them. The file `reserve` beside the data
+lets draws and evictions go on when the disk is full (disk_reserve.py).
 
 Exceptions: StoreFull, StoreCorrupt, StoreFormatError, StoreBusy, StoreError (see replay.store).
 """
@@ -31,6 +33,7 @@ import dataclasses
 import errno
 import json
 import struct
+import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +46,7 @@ from protos.common.v1 import common_pb2
 from replay.block import BlockReader, BlockRecord, encode_block, split_into_blocks
 from replay.block_index import BlockIndex
 from replay.commit_plan import CommitPlan, eviction_budget, plan_commit
+from replay.disk_reserve import RESERVE_BYTES, DiskReserve
 from replay.sequences import RunSequences
 from replay.store import (
     Append,
@@ -65,6 +69,7 @@ _COUNTERS_KEY = b"counters"
 _U64 = struct.Struct("<Q")
 _TABLE = struct.Struct("<QQ")
 _BLOCKS_PER_EVICTION = 64
+_RESERVE = "reserve"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """EIO too: LMDB reports a short write, as a full disk makes it, as EIO."""
 
@@ -96,8 +101,11 @@ class LmdbStore:
     def __init__(self, directory: Path, settings: StoreSettings, *, map_bytes: int) -> None:
         self._settings = settings
         self._closed = False
+        self._transactions = 0
+        self._condition = threading.Condition()
         self._runs: dict[bytes, RunSequences] = {}
         self._oldest = _BlockSizes(-1, ())
+        self._reserve = DiskReserve(directory / _RESERVE)
         with contextlib.ExitStack() as undo:
             self._directory = StoreDirectory(directory)
             undo.callback(self._directory.close)
@@ -129,10 +137,22 @@ class LmdbStore:
 
     def commit(self, appends: Sequence[Append], tables: Mapping[str, TableState]) -> list[AppendOutcome]:
         """See Store.commit. Always from the same thread."""
+        if not (appends or tables or self._exceeds_retention()):
+            return []  # not worth a synced transaction, nor on a full disk the reserve
+        if appends and not self._reserve.take():
+            raise StoreFull(f"commit failed: less than {RESERVE_BYTES} bytes left on the disk; nothing was stored")
+        try:
+            return self._commit(appends, tables)
+        except StoreFull:
+            if appends or not self._reserve.release():
+                raise
+            return self._commit(appends, tables)
+
+    def _commit(self, appends: Sequence[Append], tables: Mapping[str, TableState]) -> list[AppendOutcome]:
         plan = plan_commit(appends, self._counters, self._sequences, self._settings.signal_names)
         new_origins = self._new_origins(plan)
         blocks = list(self._blocks(plan, new_origins))
-        with _translated("commit"), self._environment.begin(write=True) as txn:
+        with self._transaction("commit", write=True) as txn:
             self._put(txn, b"blocks", blocks, append=True)
             self._put(txn, b"origins", [(index.to_bytes(4, "big"), data) for data, index in new_origins.values()])
             self._put_runs(txn, plan.runs)
@@ -181,23 +201,40 @@ class LmdbStore:
 
     def sizes(self) -> tuple[int, int]:
         """See Store.sizes."""
-        with self._environment.begin() as txn:
+        with self._transaction("read") as txn:
             stats = [txn.stat(), *(txn.stat(database) for database in self._databases.values())]
         pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
         return self._directory.data_file.stat().st_size, pages * stats[0]["psize"]
 
     def close(self) -> None:
         """See Store.close."""
-        if not self._closed:
-            self._closed = True
+        with self._condition:
+            self._closed, closed = True, self._closed
+            self._condition.wait_for(lambda: not self._transactions)
+        if not closed:
             self._environment.close()
             self._directory.close()
+
+    @contextlib.contextmanager
+    def _transaction(self, what: str, **options: bool) -> Iterator[Any]:
+        """An LMDB transaction, committed unless something is raised. Raises StoreError, StoreFull."""
+        with self._condition:
+            if self._closed:
+                raise StoreError(f"{what} failed: the store is closed")
+            self._transactions += 1
+        try:
+            with _translated(what), self._environment.begin(**options) as txn:
+                yield txn
+        finally:
+            with self._condition:
+                self._transactions -= 1
+                self._condition.notify_all()
 
     def _sequences(self, run: bytes) -> RunSequences:
         known = self._runs.get(run)
         if known is not None:
             return known
-        with _translated("read"), self._environment.begin() as txn:
+        with self._transaction("read") as txn:
             value = txn.get(run, db=self._databases[b"runs"])
             if value is None:
                 return RunSequences()
@@ -244,15 +281,21 @@ class LmdbStore:
             for sequence in before - sequences.ahead:
                 txn.delete(_gap_key(run, sequence), db=self._databases[b"gaps"])
 
+    def _exceeds_retention(self) -> bool:
+        counters, settings = self._counters, self._settings
+        return counters.records > settings.records_max or counters.payload_bytes > settings.payload_bytes_max
+
     def _evict(self, txn: Any, plan: CommitPlan, new_keys: Sequence[bytes]) -> _Eviction:
         """Advances first_position as far as retention asks, and deletes the blocks left behind."""
         counters, settings = plan.counters, self._settings
         first, payload_bytes = counters.first_position, counters.payload_bytes
         limit = min(counters.next_position, first + eviction_budget(plan))
-        starts = [*self._index.oldest(_BLOCKS_PER_EVICTION)]
+        # As with records: more than came in, or blocks of one large record each would outgrow the retention.
+        blocks_max = max(_BLOCKS_PER_EVICTION, 2 * len(new_keys))
+        starts = [*self._index.oldest(blocks_max)]
         starts += [int.from_bytes(key, "big") for key in new_keys]
         oldest, dropped = self._oldest, 0
-        for start in starts[:_BLOCKS_PER_EVICTION]:
+        for start in starts[:blocks_max]:
             # The oldest block is looked at in every commit until it is gone: its sizes are remembered.
             if oldest.start != start:
                 oldest = self._sizes_of(txn, start)
@@ -275,19 +318,20 @@ class LmdbStore:
     def _read(
         self, positions: Sequence[int], extract: Callable[[BlockReader, int], StoredRecord]
     ) -> list[StoredRecord]:
-        first = self._counters.first_position
-        positions = [position for position in positions if position >= first]
+        # Of one moment, before the transaction begins: it will see at least what they count.
+        counters = self._counters
+        first, end = counters.first_position, counters.next_position
+        positions = [position for position in positions if first <= position < end]
         starts = self._index.locate(positions)
         keys = [start.to_bytes(8, "big") for start in sorted(set(starts)) if start >= 0]
-        with _translated("read"), self._environment.begin(buffers=True) as txn:
+        with self._transaction("read", buffers=True) as txn:
             found = txn.cursor(self._databases[b"blocks"]).getmulti(keys)
             blocks = ((int.from_bytes(key, "big"), data) for key, data in found)
             readers = {start: BlockReader(start, data) for start, data in blocks}
-            end = self._counters.next_position
             return [
                 extract(readers[start], position)
                 for start, position in zip(starts, positions, strict=True)
-                if start in readers and position < end
+                if start in readers
             ]
 
 

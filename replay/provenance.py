@@ -9,7 +9,6 @@ Exceptions: RecordInvalid (see replay.store), whose message names the value, the
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 
@@ -19,7 +18,10 @@ from replay.store import PendingRecord, RecordInvalid
 
 DIGEST_BYTES = 32
 HEADER_BYTES_MAX = 64 * 1024
+ORIGIN_BYTES_MAX = 64 * 1024
 TEXT_CHARACTERS_MAX = 256
+SIGNAL_MAX = 1e15
+"""Largest magnitude of a signal, so that no sum of signals ever ceases to be finite."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CONSEQUENCE = "nothing of the batch was stored"
@@ -27,6 +29,9 @@ _CONSEQUENCE = "nothing of the batch was stored"
 
 def check_origin(origin: common_pb2.Origin) -> PayloadLayout:
     """Checks the provenance that all records of a stream share and returns their layout. Raises RecordInvalid."""
+    size = origin.ByteSize()
+    if size > ORIGIN_BYTES_MAX:
+        raise RecordInvalid(f"origin has {size} bytes, at most {ORIGIN_BYTES_MAX} may be: the stream was not opened")
     for name, value in (("actor_id", origin.actor_id), ("run_id", origin.run_id)):
         if not _ID.fullmatch(value):
             raise RecordInvalid(f"origin.{name} = {value!r} must match {_ID.pattern}: the stream was not opened")
@@ -78,6 +83,10 @@ def check_batch(records: Sequence[common_pb2.Record], layout: PayloadLayout) -> 
 
 def _check_record(header: common_pb2.RecordHeader, payload: bytes, layout: PayloadLayout) -> PendingRecord:
     sequence, steps = header.sequence, header.steps
+    # First, so that what follows is work on a bounded header. Fields that are unknown here count, for they are stored.
+    serialized = header.SerializeToString()
+    if len(serialized) > HEADER_BYTES_MAX:
+        raise _invalid(sequence, f"header has {len(serialized)} bytes, at most {HEADER_BYTES_MAX} may be")
     if steps < 1:
         raise _invalid(sequence, f"steps = {steps}, must be at least 1")
     expected = layout.payload_bytes(steps)
@@ -99,16 +108,13 @@ def _check_record(header: common_pb2.RecordHeader, payload: bytes, layout: Paylo
             f"start_time_ns = {header.start_time_ns} and end_time_ns = {header.end_time_ns} must ascend from 0",
         )
     signals = dict(header.signals)
-    if not all(map(math.isfinite, signals.values())):
-        odd = next(name for name, value in signals.items() if not math.isfinite(value))
-        raise _invalid(sequence, f"signal {odd!r} = {signals[odd]}, must be finite")
+    for name, value in signals.items():
+        if not -SIGNAL_MAX <= value <= SIGNAL_MAX:
+            raise _invalid(sequence, f"signal {name!r} = {value}, must be finite and within +-{SIGNAL_MAX:.0e}")
     if len(header.task_id) > TEXT_CHARACTERS_MAX:
         raise _invalid(sequence, f"task_id has {len(header.task_id)} characters, at most {TEXT_CHARACTERS_MAX} may be")
     if bool(header.parents) != bool(header.transformation):
         raise _invalid(sequence, "parents and transformation go together: a derived record names both, others neither")
-    serialized = header.SerializeToString()
-    if len(serialized) > HEADER_BYTES_MAX:
-        raise _invalid(sequence, f"header has {len(serialized)} bytes, at most {HEADER_BYTES_MAX} may be")
     return PendingRecord(sequence, steps, serialized, payload, digest, signals)
 
 

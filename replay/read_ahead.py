@@ -7,7 +7,7 @@ for. Knows nothing of replay.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 Request = TypeVar("Request")
@@ -16,8 +16,10 @@ Answer = TypeVar("Answer")
 
 async def answer_in_order(
     requests: AsyncIterator[Request], start: Callable[[Request], Awaitable[asyncio.Task[Answer]]], ahead: int
-) -> AsyncIterator[Answer]:
+) -> AsyncGenerator[Answer, None]:
     """Yields the answer to each request; ends after the last, or raises what `requests`, `start` or a task raised.
+
+    Close it (`contextlib.aclosing`): only then has everything begun come to an end.
 
     Args:
       requests: read one after another.

@@ -1,8 +1,9 @@
 """The replay service on the wire: translates between gRPC and `handlers.py`, and runs the server.
 
-Status codes: INVALID_ARGUMENT what breaks the contract (nothing of that message is stored); NOT_FOUND an unknown
-table; RESOURCE_EXHAUSTED no disk space, or too many streams; DATA_LOSS the store is damaged; UNAVAILABLE shutting
-down; INTERNAL any other failure of the store. Each comes with one line for a person.
+Status codes: INVALID_ARGUMENT what breaks the contract or cannot be read (nothing of that message is stored); NOT_FOUND
+an unknown table; RESOURCE_EXHAUSTED no disk space, or too many streams; DATA_LOSS the store is damaged; UNAVAILABLE
+shutting down; INTERNAL any other failure of the store. Each comes with one line for a person. (A unary request that
+cannot be read never gets here: gRPC answers UNKNOWN.)
 
 Deadlines: Append and Sample are streams without an end of their own; a draw is held as long as its limiter holds it,
 and ends with its stream. The server pings idle connections, so a peer that vanished is noticed within 30 s.
@@ -13,15 +14,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from protos import transport
+from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2, replay_pb2_grpc
 from replay.config import ReplayConfig, check_config
 from replay.handlers import (
@@ -54,6 +57,7 @@ _IDLE_S = 5.0
 
 _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (RecordInvalid, grpc.StatusCode.INVALID_ARGUMENT),
+    (DecodeError, grpc.StatusCode.INVALID_ARGUMENT),
     (BatchSizeInvalid, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownTable, grpc.StatusCode.NOT_FOUND),
     (StreamsExhausted, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -65,6 +69,13 @@ _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
 _ERRORS = tuple(kind for kind, _ in _STATUS)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class _Chunk(NamedTuple):
+    """What goes into one response: records, and the origins among theirs that the stream has not been sent."""
+
+    records: Sequence[StoredRecord]
+    origins: Mapping[int, common_pb2.Origin]
 
 
 class ReplayServicer(replay_pb2_grpc.ReplayServicer):
@@ -88,11 +99,14 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
                     )
                 )
                 ahead = self._handlers.config.window_records
-                async for answer in answer_in_order(request_iterator, partial(_append, session), ahead):
-                    acknowledged = replay_pb2.AppendAcknowledged(
-                        sequences=answer.sequences, duplicates=answer.duplicates
-                    )
-                    yield replay_pb2.AppendResponse(acknowledged=acknowledged)
+                # Closed explicitly: the stream counts as open until nothing works for it any more.
+                answering = answer_in_order(request_iterator, partial(_append, session), ahead)
+                async with contextlib.aclosing(answering) as answers:
+                    async for answer in answers:
+                        acknowledged = replay_pb2.AppendAcknowledged(
+                            sequences=answer.sequences, duplicates=answer.duplicates
+                        )
+                        yield replay_pb2.AppendResponse(acknowledged=acknowledged)
             finally:
                 self._handlers.close_append()
         except _ERRORS as error:
@@ -106,12 +120,14 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
             self._handlers.open_sample()
             sent_origins: set[int] = set()
             try:
-                async for draw in answer_in_order(request_iterator, self._draw, DRAWS_AHEAD):
-                    chunks = list(_chunks(draw.records))
-                    for index, chunk in enumerate(chunks):
-                        response = replay_pb2.SampleResponse(end_of_batch=index == len(chunks) - 1)
-                        self._fill(response, chunk, draw.probability, sent_origins)
-                        yield response
+                async with contextlib.aclosing(answer_in_order(request_iterator, self._draw, DRAWS_AHEAD)) as draws:
+                    async for draw in draws:
+                        left = len(draw.records)
+                        for chunk in self._chunks(draw.records, sent_origins):
+                            left -= len(chunk.records)
+                            response = replay_pb2.SampleResponse(end_of_batch=not left)
+                            _fill(response, chunk, draw.probability)
+                            yield response
             finally:
                 self._handlers.close_sample()
         except _ERRORS as error:
@@ -122,9 +138,9 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
         sent_origins: set[int] = set()
         try:
             async for records in self._handlers.list_records(request):
-                for chunk in _chunks(records):
+                for chunk in self._chunks(records, sent_origins):
                     response = replay_pb2.ListResponse()
-                    self._fill(response, chunk, 1.0, sent_origins)
+                    _fill(response, chunk, 1.0)
                     yield response
         except _ERRORS as error:
             await _abort(context, error)
@@ -141,24 +157,21 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
     async def _draw(self, request: replay_pb2.SampleRequest) -> asyncio.Task[Draw]:
         return asyncio.create_task(self._handlers.draw(request.table, request.batch_size))
 
-    def _fill(
-        self,
-        response: replay_pb2.SampleResponse | replay_pb2.ListResponse,
-        records: Sequence[StoredRecord],
-        probability: float,
-        sent_origins: set[int],
-    ) -> None:
-        for record in records:
+    def _chunks(self, records: Sequence[StoredRecord], sent_origins: set[int]) -> Iterator[_Chunk]:
+        """Cuts records into responses, each with the origins not in `sent_origins`, and adds these to it."""
+        start = size = 0
+        origins: dict[int, common_pb2.Origin] = {}
+        for index, record in enumerate(records):
+            if size >= RESPONSE_BYTES_TARGET:
+                yield _Chunk(records[start:index], origins)
+                start, size, origins = index, 0, {}
             if record.origin_id not in sent_origins:
                 sent_origins.add(record.origin_id)
-                response.origins[record.origin_id].CopyFrom(self._handlers.store.origin(record.origin_id))
-            response.records.add(
-                position=record.position,
-                origin_id=record.origin_id,
-                header=record.header,
-                payload=record.payload,
-                probability=probability,
-            )
+                origin = origins[record.origin_id] = self._handlers.store.origin(record.origin_id)
+                size += origin.ByteSize()
+            size += len(record.header_bytes) + len(record.payload)
+        if start < len(records):
+            yield _Chunk(records[start:], origins)
 
 
 async def serve(
@@ -239,17 +252,21 @@ async def _append(session: AppendSession, request: replay_pb2.AppendRequest) -> 
     return asyncio.create_task(submission.acknowledged())
 
 
-def _chunks(records: Sequence[StoredRecord]) -> Iterator[Sequence[StoredRecord]]:
-    start = size = 0
-    for index, record in enumerate(records):
-        if size >= RESPONSE_BYTES_TARGET:
-            yield records[start:index]
-            start, size = index, 0
-        size += len(record.header_bytes) + len(record.payload)
-    if start < len(records):
-        yield records[start:]
+def _fill(response: replay_pb2.SampleResponse | replay_pb2.ListResponse, chunk: _Chunk, probability: float) -> None:
+    for origin_id, origin in chunk.origins.items():
+        response.origins[origin_id].CopyFrom(origin)
+    for record in chunk.records:
+        response.records.add(
+            position=record.position,
+            origin_id=record.origin_id,
+            header=record.header,
+            payload=record.payload,
+            probability=probability,
+        )
 
 
 async def _abort(context: Context, error: Exception) -> None:
     code = next(code for kind, code in _STATUS if isinstance(error, kind))
-    await context.abort(code, str(error))
+    # gRPC reads a message when it is asked for the next one: one that cannot be read fails here, after those before it.
+    unreadable = "; the stream ends here and nothing of that message was stored"
+    await context.abort(code, f"{error}{unreadable if isinstance(error, DecodeError) else ''}")

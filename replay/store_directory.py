@@ -39,6 +39,9 @@ class StoreDirectory:
         try:
             self._take()
             self._check_format()
+        except OSError as error:
+            self.close()
+            raise StoreError(f"replay directory {path} cannot be used: {error.strerror}; choose another") from error
         except BaseException:  # whatever went wrong, the lock is not left behind
             self.close()
             raise
@@ -62,8 +65,8 @@ class StoreDirectory:
             raise StoreBusy(
                 f"replay directory {self.path} is open already, by process {owner}: stop it or choose another directory"
             ) from error
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        # Written over what is there and cut after it: on a full disk a block that was let go might not come back.
+        os.ftruncate(self._lock, os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0))
 
     def _check_format(self) -> None:
         note = self.path / _NOTE

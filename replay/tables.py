@@ -130,9 +130,11 @@ class UniformTable(Table):
 
     kind = "uniform"
 
-    def __init__(self, name: str, limiter: RateLimiter, state: TableState, seed: int) -> None:
+    def __init__(self, name: str, limiter: RateLimiter, state: TableState, *, inserts: int, seed: int) -> None:
         super().__init__(name, limiter, state)
         self._generator = np.random.default_rng(seed)
+        start = limiter.samples_to_start_from(inserts=inserts, samples=state.samples)
+        self._samples_of_other_limiters = state.samples - start
 
     def available(self, counters: StoreCounters) -> int:
         """Every record in the store."""
@@ -146,4 +148,4 @@ class UniformTable(Table):
 
     def _limiter_samples(self, counters: StoreCounters) -> int:
         del counters  # what was evicted after it was inserted was owed all the same
-        return self.state.samples
+        return self.state.samples - self._samples_of_other_limiters

@@ -4,17 +4,26 @@ The thread is the store's only writer (an LMDB write transaction is bound to its
 commit_records_max records wait, when the oldest of them has waited for commit_ms_max, or at once when a table's state
 waits, because then a sampler does. Memory is bounded by whoever submits (see window.py).
 
+On a full disk appends fail, and are tried again by those who sent them; draws of that commit, and the evictions that
+free space, need a few pages only, and are committed without them.
+
 Exceptions: CommitterClosed for what comes after `close`; whatever the store raises, to each future of that commit.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from replay.store import Append, AppendOutcome, Store, StoreError, TableState
+from replay.store import Append, AppendOutcome, Store, StoreError, StoreFull, TableState
+
+LOG_AGAIN_S = 10.0
+"""Appends that failed are sent again and again: their failures are logged this often at most."""
+
+_log = logging.getLogger(__name__)
 
 
 class CommitterClosed(StoreError):
@@ -50,6 +59,7 @@ class GroupCommitter:
         self._due_s = 0.0
         self._commits = 0
         self._commit_s = 0.0
+        self._log_due_s = 0.0
         self._thread = threading.Thread(target=self._run, name="replay-commit", daemon=True)
         self._thread.start()
 
@@ -126,8 +136,12 @@ class GroupCommitter:
         try:
             outcomes = self._store.commit([append for append, _ in appends], tables)
         except Exception as error:  # noqa: BLE001  every waiter must hear of it, or it would wait forever
+            self._log_failure(error)
             for _, future in appends:
                 future.set_exception(error)
+            if appends and isinstance(error, StoreFull):
+                self._commit([], tables, table_futures)
+                return
             for table_future in table_futures:
                 table_future.set_exception(error)
             return
@@ -137,6 +151,12 @@ class GroupCommitter:
             future.set_result(outcome)
         for table_future in table_futures:
             table_future.set_result(None)
+
+    def _log_failure(self, error: Exception) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._log_due_s:
+            self._log_due_s = now_s + LOG_AGAIN_S
+            _log.error("a commit failed (further failures within %.0f s are not logged): %s", LOG_AGAIN_S, error)
 
 
 def _closed() -> CommitterClosed:

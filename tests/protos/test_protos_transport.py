@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +110,22 @@ def test_socket_file_of_a_killed_server_is_taken_over(socket_directory: Path) ->
         assert await _health(bound) == health_pb2.HealthCheckResponse.SERVING
 
     asyncio.run(_with_server(f"unix:{path}", use))
+
+
+def test_a_server_too_busy_to_be_reached_keeps_its_address(socket_directory: Path) -> None:
+    path = str(socket_directory / "s")
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                client = sockets.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(path)
+        server = grpc.server(sockets.enter_context(ThreadPoolExecutor(max_workers=1)), options=server_options())
+        with pytest.raises(AddressError, match="already bound by a running server"):
+            bind(server, f"unix:{path}")
 
 
 def test_address_of_another_machine_cannot_be_bound() -> None:

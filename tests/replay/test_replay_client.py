@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import shutil
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from concurrent import futures
 from pathlib import Path
+from typing import Any
 
-import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from protos import transport
-from protos.replay.v1 import replay_pb2, replay_pb2_grpc
 from replay.client import (
     ReplayClient,
     ReplayRefused,
@@ -28,48 +23,24 @@ from replay.client import (
     ReplayWriter,
     SampleTimeout,
 )
+from replay.client_append import _JOIN_S as JOIN_S
 from replay.client_append import MESSAGE_BYTES_TARGET
 from replay.client_errors import Backoff
 from replay.config import ReplayConfig
-from replay.schema import PayloadLayout, SchemaError
+from replay.provenance import HEADER_BYTES_MAX
+from replay.schema import PAYLOAD_BYTES_MAX, PayloadLayout, SchemaError
 from replay.testing import make_columns, make_header, make_origin, serving
+from tests.replay.writing import append, writer_to
+
+pytestmark = pytest.mark.usefixtures("no_thread_left_behind")
 
 CONFIG = ReplayConfig(store="memory", fresh_unconsumed_max=100_000)
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_left_behind() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    deadline_s = time.monotonic() + 5.0
-    # grpc.aio keeps one thread of its own for as long as anything asynchronous lives in the process.
-    while left := [each for each in set(threading.enumerate()) - before if "_poll_wrapper" not in each.name]:
-        assert time.monotonic() < deadline_s, left
-        time.sleep(0.01)
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
     with serving(CONFIG) as address:
         yield address
-
-
-@pytest.fixture
-def socket() -> Iterator[str]:
-    """An address that nobody serves yet."""
-    directory = Path(tempfile.mkdtemp(prefix="temper-"))
-    yield f"unix:{directory / 's'}"
-    shutil.rmtree(directory)
-
-
-def writer_to(address: str, run_id: str = "run-0", window_records: int = 1000) -> ReplayWriter:
-    origin = make_origin(run_id=run_id)
-    return ReplayWriter(address, origin, window_records=window_records, window_bytes=2**20, reconnect_ms_max=100)
-
-
-def append(writer: ReplayWriter, count: int, timeout_s: float = 10.0, steps: int = 2) -> None:
-    payload = PayloadLayout(make_origin().schema).encode(make_columns(steps))
-    writer.append([make_header(steps) for _ in range(count)], [payload] * count, timeout_s)
 
 
 def test_what_is_appended_is_listed_and_sampled(address: str) -> None:
@@ -118,7 +89,7 @@ def test_a_full_window_holds_the_writer_and_queues_nothing() -> None:
     with serving(dataclasses.replace(CONFIG, fresh_unconsumed_max=10)) as address:
         writer = writer_to(address, window_records=20)
         append(writer, 20)
-        with pytest.raises(ReplayUnavailable, match=r"left 1?\d+ records unacknowledged .* nothing was queued"):
+        with pytest.raises(ReplayUnavailable, match=r"left \d+ records unacknowledged .* s: nothing was queued"):
             append(writer, 15, timeout_s=0.3)
         assert writer.statistics.unacknowledged <= 20
         assert writer.statistics.waiting_s >= 0.3
@@ -146,6 +117,58 @@ def test_impossible_appends_are_programming_errors(address: str) -> None:
         ):
             with pytest.raises(ValueError, match="nothing was queued"):
                 writer.append(headers, payloads, 1.0)
+    with (
+        ReplayWriter(address, make_origin(), window_records=5, window_bytes=2**30) as writer,
+        pytest.raises(
+            ValueError, match=f"a payload has {PAYLOAD_BYTES_MAX + 1} bytes, the limit is {PAYLOAD_BYTES_MAX}"
+        ),
+    ):
+        writer.append([make_header()], [bytes(PAYLOAD_BYTES_MAX + 1)], 1.0)
+
+
+def test_what_cannot_be_serialized_leaves_no_gap(address: str) -> None:
+    payload = PayloadLayout(make_origin().schema).encode(make_columns())
+    mistaken: list[Any] = [payload, memoryview(payload)]
+    with writer_to(address) as writer, ReplayClient(address) as client:
+        append(writer, 2)
+        with pytest.raises(TypeError):
+            writer.append([make_header(), make_header()], mistaken, 1.0)
+        append(writer, 2)
+        assert writer.flush(10.0)
+        assert [record.header.sequence for record in client.list()] == [0, 1, 2, 3]
+
+
+def test_the_largest_headers_still_fit_a_message(address: str) -> None:
+    """Records of one byte: their number is bounded too, or the headers would outgrow the message."""
+    columns = {"mask": np.ones(1, np.bool_)}
+    header = make_header(1, signals={f"{index:03}".ljust(250, "x"): 1.0 for index in range(240)})
+    assert 60_000 < header.ByteSize() < HEADER_BYTES_MAX
+    headers = [make_header(1) for _ in range(1000)]
+    for each in headers:
+        each.CopyFrom(header)
+    with ReplayWriter(
+        address, make_origin(columns=columns, steps=1), window_records=1000, window_bytes=2**20
+    ) as writer:
+        writer.append(headers, [b"\1"] * len(headers), 10.0)
+        assert writer.flush(30.0)
+
+
+def test_batches_larger_than_a_message(address: str) -> None:
+    """Four stacked frames of 84x84 over 20 steps, 64 of them: 38 MB."""
+    columns: dict[str, NDArray[Any]] = {
+        "observation": np.zeros((21, 84, 84, 4), np.uint8),
+        "action": np.zeros(20, np.int32),
+    }
+    origin = make_origin(columns=columns, steps=20)
+    payload = PayloadLayout(origin.schema).encode(columns)
+    assert 64 * len(payload) > transport.MESSAGE_BYTES_MAX
+    with ReplayWriter(address, origin, window_records=16, window_bytes=2**24) as writer:
+        for _ in range(4):
+            writer.append([make_header(20) for _ in range(16)], [payload] * 16, 30.0)
+        with ReplaySampler(address, "fresh", 64, prefetch=1) as sampler:
+            batch = sampler.next(60.0)
+    assert batch.columns["observation"].shape == (21, 64, 84, 84, 4)
+    assert [header.sequence for header in batch.headers] == list(range(64))
 
 
 def test_large_appends_go_in_several_messages(address: str) -> None:
@@ -190,7 +213,7 @@ def test_a_store_that_lost_its_records_is_refused(socket: str) -> None:
 
 
 def test_restarts_lose_and_double_nothing(socket: str, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, store="lmdb", map_bytes=2**26)
+    config = dataclasses.replace(CONFIG, store="lmdb", map_bytes=2**26, payload_bytes_max=2**25)
     writer, sampler = writer_to(socket), ReplaySampler(socket, "fresh", 5)
     drawn: list[int] = []
     for _ in range(3):
@@ -209,96 +232,6 @@ def test_restarts_lose_and_double_nothing(socket: str, tmp_path: Path) -> None:
         sampler.close()
     assert writer.statistics.reconnects >= 3
     assert writer.statistics.acknowledged == 165
-
-
-@contextlib.contextmanager
-def _fake_service(servicer: replay_pb2_grpc.ReplayServicer, address: str) -> Iterator[None]:
-    with futures.ThreadPoolExecutor(4) as pool:
-        server = grpc.server(pool, options=transport.server_options())
-        replay_pb2_grpc.add_ReplayServicer_to_server(servicer, server)
-        transport.bind(server, address)
-        server.start()
-        try:
-            yield
-        finally:
-            server.stop(0).wait()
-
-
-class LossyReplay(replay_pb2_grpc.ReplayServicer):
-    """Stores every record, and breaks the stream before acknowledging every third message."""
-
-    def __init__(self) -> None:
-        self.received: list[int] = []
-        self.messages = 0
-
-    def Append(
-        self, request_iterator: Iterator[replay_pb2.AppendRequest], context: grpc.ServicerContext
-    ) -> Iterator[replay_pb2.AppendResponse]:
-        assert next(request_iterator).WhichOneof("kind") == "open"
-        grant = replay_pb2.AppendOpened(window_records=100, window_bytes=10**6)
-        stored = set(self.received)
-        grant.next_sequence = len(stored)
-        yield replay_pb2.AppendResponse(opened=grant)
-        for request in request_iterator:
-            sequences = [record.header.sequence for record in request.batch.records]
-            duplicates = len(set(sequences) & set(self.received))
-            self.received += sequences
-            self.messages += 1
-            if self.messages % 3 == 0:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "broken")
-            acknowledged = replay_pb2.AppendAcknowledged(sequences=sequences, duplicates=duplicates)
-            yield replay_pb2.AppendResponse(acknowledged=acknowledged)
-
-    def Sample(self, request_iterator: object, context: object) -> Iterator[replay_pb2.SampleResponse]:
-        raise NotImplementedError
-
-    def List(self, request: object, context: object) -> Iterator[replay_pb2.ListResponse]:
-        raise NotImplementedError
-
-    def Stats(self, request: object, context: object) -> replay_pb2.StatsResponse:
-        raise NotImplementedError
-
-
-def test_lost_acknowledgements_are_made_good_by_what_the_service_holds(socket: str) -> None:
-    servicer = LossyReplay()
-    with _fake_service(servicer, socket), writer_to(socket, window_records=10) as writer:
-        for _ in range(40):
-            append(writer, 3)
-        assert writer.flush(10.0)
-        statistics = writer.statistics
-    assert sorted(set(servicer.received)) == list(range(120))
-    assert statistics.acknowledged == 120
-    assert statistics.reconnects >= 3
-
-
-class ForgetfulReplay(LossyReplay):
-    """Breaks before it stored anything of every second message."""
-
-    def Append(
-        self, request_iterator: Iterator[replay_pb2.AppendRequest], context: grpc.ServicerContext
-    ) -> Iterator[replay_pb2.AppendResponse]:
-        next(request_iterator)
-        grant = replay_pb2.AppendOpened(window_records=100, window_bytes=10**6, next_sequence=len(self.received))
-        yield replay_pb2.AppendResponse(opened=grant)
-        for request in request_iterator:
-            self.messages += 1
-            if self.messages % 2 == 0:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "broken")
-            self.received += [record.header.sequence for record in request.batch.records]
-            acknowledged = replay_pb2.AppendAcknowledged(sequences=self.received[-1:])
-            yield replay_pb2.AppendResponse(acknowledged=acknowledged)
-
-
-def test_unacknowledged_records_are_resent_in_order(socket: str) -> None:
-    servicer = ForgetfulReplay()
-    with _fake_service(servicer, socket), writer_to(socket, window_records=10) as writer:
-        for _ in range(20):
-            append(writer, 3)
-        assert writer.flush(10.0)
-        statistics = writer.statistics
-    assert servicer.received == list(range(60))
-    assert statistics.acknowledged == 60
-    assert statistics.resent > 0
 
 
 def test_without_a_service_everything_ends_in_bounded_time(socket: str) -> None:
@@ -321,7 +254,7 @@ def test_without_a_service_everything_ends_in_bounded_time(socket: str) -> None:
         append(writer, 1)
     with pytest.raises(ReplayUnavailable, match="is closed"):
         sampler.next(0.1)
-    assert time.monotonic() - start_s < 5.0
+    assert time.monotonic() - start_s < 20.0
 
 
 def test_closing_does_not_wait_for_a_held_stream() -> None:
@@ -332,7 +265,9 @@ def test_closing_does_not_wait_for_a_held_stream() -> None:
         start_s = time.monotonic()
         assert not writer.close(0.2)
         sampler.close()
-        assert time.monotonic() - start_s < 2.0
+        assert time.monotonic() - start_s < JOIN_S  # so long it takes to give up on a thread
+        with pytest.raises(ReplayUnavailable, match="is closed"):  # although batches were asked for ahead
+            sampler.next(0.1)
 
 
 def test_unknown_tables_are_refused(address: str) -> None:
@@ -393,25 +328,3 @@ def test_leaving_clients_open_at_exit_is_silent(address: str) -> None:
     command = [sys.executable, "-W", "error", "-c", code, address]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert (result.returncode, result.stdout, result.stderr) == (0, "end\n", "")
-
-
-class NonsenseReplay(LossyReplay):
-    """Acknowledges nothing in particular, and delivers a record of an origin that it never sent."""
-
-    def Append(
-        self, request_iterator: Iterator[replay_pb2.AppendRequest], context: grpc.ServicerContext
-    ) -> Iterator[replay_pb2.AppendResponse]:
-        yield replay_pb2.AppendResponse(opened=replay_pb2.AppendOpened(window_records=100, window_bytes=10**6))
-        yield replay_pb2.AppendResponse(acknowledged=replay_pb2.AppendAcknowledged())
-
-    def Sample(self, request_iterator: object, context: object) -> Iterator[replay_pb2.SampleResponse]:
-        yield replay_pb2.SampleResponse(records=[replay_pb2.SampledRecord(origin_id=7)], end_of_batch=True)
-
-
-def test_nonsense_from_a_service_reaches_the_caller(socket: str) -> None:
-    with _fake_service(NonsenseReplay(), socket), writer_to(socket) as writer, ReplaySampler(socket, "x", 1) as sampler:
-        with pytest.raises(ReplayRefused, match="answered what it must not"):
-            append(writer, 1)
-            writer.flush(10.0)
-        with pytest.raises(ReplayRefused, match="answered what it must not"):
-            sampler.next(10.0)

@@ -24,6 +24,14 @@ def test_what_retention_would_evict_first_is_refused(name: str) -> None:
         check_config(config)
 
 
+def test_a_map_that_retention_would_fill_is_refused() -> None:
+    config = ReplayConfig(map_bytes=2**30, payload_bytes_max=2**29)
+    check_config(config)
+    check_config(dataclasses.replace(config, payload_bytes_max=2**40, store="memory"))
+    with pytest.raises(SettingError, match=rf"map_bytes = {2**30} is less than twice replay\.payload_bytes_max"):
+        check_config(dataclasses.replace(config, payload_bytes_max=2**29 + 1))
+
+
 def test_bounds_apply() -> None:
     with pytest.raises(SettingError, match=r"replay\.store = 'tape' is out of range: must be one of lmdb, memory"):
         check_config(ReplayConfig(store="tape"))

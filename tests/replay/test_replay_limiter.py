@@ -113,6 +113,30 @@ def test_refused_settings_do_deadlock() -> None:
         assert _deadlocks(limiter, 1)
 
 
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(
+    spi=st.sampled_from([0.3, 0.5, 1.0, 3.0]), min_size=st.integers(1, 50), steps=st.lists(st.booleans(), max_size=300)
+)
+def test_a_restart_under_the_same_limiter_changes_no_count(spi: float, min_size: int, steps: list[bool]) -> None:
+    limiter, inserts, samples = ratio_limiter(spi, min_size, 5.0), 0, 0
+    for insert in steps:
+        if insert:
+            inserts += limiter.insertable(1, inserts=inserts, samples=samples, size=inserts)
+        else:
+            samples += limiter.can_sample(1, inserts=inserts, samples=samples, size=inserts)
+        assert limiter.samples_to_start_from(inserts=inserts, samples=samples) == samples
+
+
+@pytest.mark.parametrize(("inserts", "samples"), [(1_000_000, 0), (1_000, 1_000_000), (0, 50), (5, 500)])
+def test_under_another_limiter_both_sides_can_go_on(inserts: int, samples: int) -> None:
+    limiter = ratio_limiter(2.0, 10, 8.0)
+    samples = limiter.samples_to_start_from(inserts=inserts, samples=samples)
+    reached = max(inserts, 10)
+    assert limiter.insertable(100, inserts=reached, samples=samples, size=reached) == 4
+    assert limiter.can_sample(8, inserts=reached, samples=samples, size=reached)
+    assert min_size_limiter(3).samples_to_start_from(inserts=inserts, samples=7) == 7
+
+
 @pytest.mark.parametrize(("spi", "min_size"), [(0.0, 1), (-1.0, 1), (math.inf, 1), (math.nan, 1), (1.0, 0)])
 def test_senseless_settings_are_refused(spi: float, min_size: int) -> None:
     with pytest.raises(LimiterError, match="must be above 0"):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import resource
 import struct
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lmdb
 import numpy as np
 import pytest
 
+from replay.block import BlockReader
 from replay.chain import verify_chain
 from replay.lmdb_store import LmdbStore
 from replay.store import (
@@ -23,6 +27,7 @@ from replay.store import (
     Store,
     StoreBusy,
     StoreCorrupt,
+    StoredRecord,
     StoreError,
     StoreFormatError,
     StoreFull,
@@ -30,7 +35,8 @@ from replay.store import (
     TableState,
     run_key,
 )
-from replay.testing import StoreContract, make_append, make_origin, make_record
+from replay.testing import StoreContract, make_append, make_columns, make_origin, make_record
+from replay.writer import GroupCommitter
 
 SETTINGS = StoreSettings(10_000, 100_000_000, ("steps",))
 MAP_BYTES = 64 * 1024**2
@@ -92,6 +98,18 @@ def test_retention_survives_reopening_and_drains_an_excess_in_batches(tmp_path: 
         assert verify_chain(store) == 100
 
 
+def test_signals_no_longer_totalled_are_dropped(tmp_path: Path) -> None:
+    append = make_append(make_origin(), range(6), signals={"steps": 1.0, "cost": 2.0})
+    for names, first, totals in (
+        (("steps", "cost"), 0, {"steps": 2.0, "cost": 4.0}),
+        (("steps",), 2, {"steps": 4.0}),
+        (("steps", "cost"), 4, {"steps": 6.0, "cost": 4.0}),
+    ):
+        with opened(tmp_path, StoreSettings(1000, 1_000_000, names)) as store:
+            store.commit([append._replace(records=append.records[first : first + 2])], {})
+            assert dict(store.counters().signal_totals) == totals
+
+
 def test_blocks_left_behind_are_deleted_and_the_file_stays_bounded(tmp_path: Path) -> None:
     origin = make_origin()
     with opened(tmp_path, StoreSettings(500, 100_000_000)) as store:
@@ -111,6 +129,58 @@ def test_a_directory_is_opened_once(tmp_path: Path) -> None:
         LmdbStore(tmp_path, SETTINGS, map_bytes=MAP_BYTES)
     with opened(tmp_path):
         pass
+
+
+def test_retention_keeps_up_with_blocks_of_one_large_record(tmp_path: Path) -> None:
+    steps, count = 11_000, 100  # 275 kB a record, more than a block's target
+    origin = make_origin(columns=make_columns(steps), steps=steps)
+    with opened(tmp_path, StoreSettings(10, 10**9), map_bytes=2**30) as store:
+        for start in range(0, 3 * count, count):
+            store.commit([make_append(origin, range(start, start + count), steps=steps)], {})
+            assert store.counters().records == 10
+        assert len(store.read(range(3 * count))) == 10
+
+
+def test_a_commit_during_a_read_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = make_origin()
+    with opened(tmp_path) as store:
+        store.commit([make_append(origin, range(3))], {})
+        locate = store._index.locate
+
+        def commit_meanwhile(positions: Sequence[int]) -> list[int]:
+            located = locate(positions)
+            store.commit([make_append(origin, range(3, 6))], {})
+            return located
+
+        monkeypatch.setattr(store._index, "locate", commit_meanwhile)
+        assert [record.position for record in store.read([2, 3])] == [2]
+
+
+def test_closing_waits_for_a_read_and_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, go_on, read = threading.Event(), threading.Event(), list[int]()
+    record = BlockReader.record
+
+    def slow(reader: BlockReader, position: int) -> StoredRecord:
+        reading.set()
+        assert go_on.wait(10.0)
+        return record(reader, position)
+
+    monkeypatch.setattr(BlockReader, "record", slow)
+    with opened(tmp_path) as store:
+        store.commit([make_append(make_origin(), range(3))], {})
+        reader = threading.Thread(target=lambda: read.extend(record.position for record in store.read([0, 2])))
+        closer = threading.Thread(target=store.close)
+        reader.start()
+        assert reading.wait(10.0)
+        closer.start()
+        closer.join(0.1)
+        assert closer.is_alive()
+        go_on.set()
+        closer.join(10.0)
+        reader.join(10.0)
+        assert read == [0, 2]
+        with pytest.raises(StoreError, match="the store is closed"):
+            store.read([0])
 
 
 @pytest.mark.parametrize(
@@ -155,14 +225,48 @@ def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
         LmdbStore(tmp_path / "replay", SETTINGS, map_bytes=MAP_BYTES)
 
 
+def test_a_directory_that_cannot_be_written_is_refused_and_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(StoreError, match="cannot be used: No space left on device; choose another"):
+            LmdbStore(tmp_path, SETTINGS, map_bytes=MAP_BYTES)
+    with opened(tmp_path):
+        pass
+
+
+def test_a_commit_of_nothing_writes_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        store.commit([make_append(make_origin(), range(3))], {"fresh": TableState(1, 1)})
+        before = store._environment.info()["last_txnid"]
+        assert store.commit([], {}) == []
+        assert store._environment.info()["last_txnid"] == before
+
+
+def test_lower_retention_makes_room_in_a_full_map(tmp_path: Path) -> None:
+    origin = make_origin()
+    with opened(tmp_path, map_bytes=1024**2) as store:
+        sequence = _fill(store)
+    kept = sequence // 2
+    with opened(tmp_path, StoreSettings(kept, 10**9), map_bytes=1024**2) as store:
+        committer = GroupCommitter(store, commit_records_max=1, commit_ms_max=0.0)
+        for _ in range(20):
+            outcome = committer.append(make_append(origin, range(sequence, sequence + 200)))
+            if outcome.exception(10.0) is None:
+                break
+        assert outcome.result(0) == AppendOutcome(200, 0)
+        assert committer.close(10.0)
+        assert verify_chain(store) == store.counters().records
+
+
 def test_a_full_map_refuses_writes_and_goes_on_reading(tmp_path: Path) -> None:
     origin = make_origin()
     with opened(tmp_path, map_bytes=1024**2) as store:
-        sequence = 0
-        with pytest.raises(StoreFull, match=r"map_bytes.*nothing was stored"):
-            while sequence < 100_000:
-                store.commit([make_append(origin, range(sequence, sequence + 200))], {"fresh": TableState(sequence, 0)})
-                sequence += 200
+        sequence = _fill(store)
         _check_nothing_half_written(store, sequence)
     with opened(tmp_path) as store:
         _check_nothing_half_written(store, sequence)
@@ -185,6 +289,17 @@ def test_a_full_disk_refuses_writes_and_goes_on_reading(tmp_path: Path) -> None:
         _check_nothing_half_written(store, 200, cursor=0)
         assert store.commit([make_append(origin, range(200, 1200))], {}) == [AppendOutcome(1000, 0)]
         assert verify_chain(store) == 1200
+
+
+def _fill(store: LmdbStore) -> int:
+    """Appends until the map is full; returns how many records were stored."""
+    sequence = 0
+    with pytest.raises(StoreFull, match=r"map_bytes.*nothing was stored"):
+        while sequence < 100_000:
+            append = make_append(make_origin(), range(sequence, sequence + 200))
+            store.commit([append], {"fresh": TableState(sequence, 0)})
+            sequence += 200
+    return sequence
 
 
 def _check_nothing_half_written(store: LmdbStore, stored: int, cursor: int | None = None) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos.common.v1 import common_pb2
-from replay.provenance import check_batch, check_origin
+from replay.provenance import HEADER_BYTES_MAX, ORIGIN_BYTES_MAX, check_batch, check_origin
 from replay.schema import PAYLOAD_BYTES_MAX
 from replay.store import RecordInvalid
 from replay.testing import DIGEST, make_origin, make_record
@@ -56,6 +56,25 @@ def test_bad_origins_are_refused(change: dict[str, Any], message: str) -> None:
         check_origin(origin)
     assert message in str(error.value)
     assert "the stream was not opened" in str(error.value)
+
+
+def _with_unknown_field(message: common_pb2.Origin | common_pb2.RecordHeader, size: int) -> None:
+    """Adds what a client of a later version might send, and a parser keeps: field 100 with `size` bytes."""
+    length = bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14])
+    message.MergeFromString(b"\xa2\x06" + length + bytes(size))
+
+
+def test_fields_unknown_here_count_towards_the_bounds() -> None:
+    origin, record = make_origin(), make_record(make_origin(), 0)
+    for message, bound in ((origin, ORIGIN_BYTES_MAX), (record.header, HEADER_BYTES_MAX)):
+        _with_unknown_field(message, bound // 2)
+    check_batch([record], check_origin(origin))
+    for message, bound in ((origin, ORIGIN_BYTES_MAX), (record.header, HEADER_BYTES_MAX)):
+        _with_unknown_field(message, bound // 2)
+    with pytest.raises(RecordInvalid, match=f"at most {ORIGIN_BYTES_MAX} may be: the stream was not opened"):
+        check_origin(origin)
+    with pytest.raises(RecordInvalid, match=f"at most {HEADER_BYTES_MAX} may be; nothing of the batch was stored"):
+        check_batch([record], check_origin(make_origin()))
 
 
 Break = Callable[[common_pb2.Record], Any]
@@ -108,6 +127,10 @@ def _flip(record: common_pb2.Record) -> None:
         (_set(task_id="t" * 257), "task_id has 257 characters"),
         (lambda record: record.header.signals.update({"cost": math.nan}), "signal 'cost' = nan, must be finite"),
         (lambda record: record.header.signals.update({"x": math.inf}), "signal 'x' = inf"),
+        (
+            lambda record: record.header.signals.update({"x": -1e300}),
+            "signal 'x' = -1e+300, must be finite and",
+        ),
         (lambda record: record.header.parents.append(1), "parents and transformation go together"),
         (_set(transformation="filter"), "parents and transformation go together"),
         (lambda record: record.header.signals.update({"n" * 70_000: 1.0}), "at most 65536 may be"),

@@ -74,7 +74,7 @@ def test_leaving_early_cancels_what_was_begun() -> None:
 
         answers = answer_in_order(_requests(10), start, 5)
         assert await anext(answers) == 0
-        await answers.aclose()  # type: ignore[attr-defined]
+        await answers.aclose()
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(scenario())

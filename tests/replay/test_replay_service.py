@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import hashlib
+import random
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -18,12 +23,13 @@ from protos import transport
 from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2, replay_pb2_grpc
 from replay.config import ReplayConfig
-from replay.service import SERVICE_NAME, serve
+from replay.service import RESPONSE_BYTES_TARGET, SERVICE_NAME, serve
 from replay.settings import SettingError
 from replay.store import StoreBusy, StoreError
-from replay.testing import make_columns, make_origin, make_record, serving
+from replay.testing import make_columns, make_header, make_origin, make_record, serving
 
 CONFIG = ReplayConfig(store="memory", fresh_unconsumed_max=100, window_records=50, window_bytes=12345)
+DURABLE = dataclasses.replace(CONFIG, store="lmdb", map_bytes=1024**2, payload_bytes_max=1024**2 // 2)
 TIMEOUT_S = 10.0
 
 
@@ -176,13 +182,85 @@ def test_batches_before_a_refused_one_stay_acknowledged(stub: replay_pb2_grpc.Re
     assert (stats.appended_records, stats.refused_records) == (3, 3)
 
 
-def test_garbage_on_the_wire_stores_nothing_and_harms_nobody(channel: grpc.Channel) -> None:
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff" * 100,
+        b"\x0a\xff\xff\xff\xff\x0f",
+        bytes(range(256)),
+        _batch(range(3, 6)).SerializeToString()[:-1],
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_garbage_on_the_wire_is_refused_and_what_came_before_it_stays(channel: grpc.Channel, garbage: bytes) -> None:
     append: Any = channel.stream_stream(f"/{SERVICE_NAME}/Append", None, replay_pb2.AppendResponse.FromString)
-    for garbage in (b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x0f", bytes(range(256))):
-        with pytest.raises(grpc.RpcError):
-            list(append(iter([garbage]), timeout=TIMEOUT_S))
+    good = [_open().SerializeToString(), _batch(range(3)).SerializeToString()]
+    for before in (0, 1, 2):
+        answered = 0
+        with pytest.raises(grpc.RpcError) as error:
+            for _ in append(iter([*good[:before], garbage, *good[before:]]), timeout=TIMEOUT_S):
+                answered += 1
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "nothing of that message was stored" in str(error.value.details())
+        assert answered == before
     stub = replay_pb2_grpc.ReplayStub(channel)
-    assert len(_append(stub, _open(), _batch(range(2)))) == 2
+    assert stub.Stats(replay_pb2.StatsRequest(), timeout=TIMEOUT_S).appended_records == 3
+    assert len(_append(stub, _open(), _batch(range(3, 5)))) == 2
+
+
+def test_a_sample_request_that_cannot_be_read_is_refused(channel: grpc.Channel) -> None:
+    sample: Any = channel.stream_stream(f"/{SERVICE_NAME}/Sample", None, None)
+    with pytest.raises(grpc.RpcError) as error:
+        list(sample(iter([b"\xff" * 100]), timeout=TIMEOUT_S))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_large_origins_count_towards_the_size_of_a_response(stub: replay_pb2_grpc.ReplayStub) -> None:
+    columns = {f"{index:03}".ljust(100, "x"): np.zeros(2, np.uint8) for index in range(256)}
+    for actor in range(24):  # 28 kB of schema each, and half a kB of payload
+        origin = make_origin(f"actor-{actor}", columns=columns)
+        payload = bytes(512)
+        header = make_header()
+        header.payload_digest = hashlib.sha256(payload).digest()
+        batch = replay_pb2.RecordBatch(records=[common_pb2.Record(header=header, payload=payload)])
+        _append(stub, _open(origin), replay_pb2.AppendRequest(batch=batch))
+    request = replay_pb2.SampleRequest(table="fresh", batch_size=24)
+    responses = list(stub.Sample(iter([request]), timeout=TIMEOUT_S))
+    assert len(responses) == 2
+    assert all(response.ByteSize() < 1.2 * RESPONSE_BYTES_TARGET for response in responses)
+    assert sum(len(response.origins) for response in responses) == 24
+
+
+def test_cancelled_streams_leave_no_room_taken() -> None:
+    """Whatever a stream was doing when it was cut off, in the end as many records are let in as if it had not been."""
+    config = dataclasses.replace(CONFIG, fresh_unconsumed_max=10, window_records=20, pending_bytes_max=8000)
+    generator = random.Random(0)
+    with serving(config) as address, transport.channel(address) as channel:
+        stub = replay_pb2_grpc.ReplayStub(channel)
+        for run in range(40):
+            origin = make_origin(run_id=f"cut-{run}")
+            batches = [_batch(range(start, start + 7), origin) for start in range(0, 35, 7)]
+            cut = stub.Append(iter([_open(origin), *batches]), timeout=TIMEOUT_S)
+            draw = stub.Sample(iter([replay_pb2.SampleRequest(table="fresh", batch_size=4)] * 2), timeout=TIMEOUT_S)
+            time.sleep(generator.uniform(0.0, 0.01))
+            cut.cancel()
+            draw.cancel()
+        _drain(stub)
+        assert len(_append(stub, _open(), _batch(range(10)))) == 2
+
+
+def _drain(stub: replay_pb2_grpc.ReplayStub) -> None:
+    """Draws from `fresh` until no stream is left that could append more, and nothing more comes."""
+    deadline_s, quiet = time.monotonic() + 3 * TIMEOUT_S, 0
+    while quiet < 5:
+        assert time.monotonic() < deadline_s
+        stats = stub.Stats(replay_pb2.StatsRequest(), timeout=TIMEOUT_S)
+        if stats.tables[0].available:
+            drawing = replay_pb2.SampleRequest(table="fresh", batch_size=1)
+            with contextlib.suppress(grpc.RpcError):  # a draw that was cut off before may have been ahead of this one
+                list(stub.Sample(iter([drawing]), timeout=1.0))
+        quiet = 0 if stats.append_streams or stats.tables[0].available else quiet + 1
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -291,10 +369,9 @@ def test_what_keeps_a_service_from_starting_is_raised(tmp_path: Path, address: s
         asyncio.run(start(CONFIG, address))
     with pytest.raises(SettingError):
         asyncio.run(start(dataclasses.replace(CONFIG, commit_records_max=0), "127.0.0.1:0"))
-    durable = dataclasses.replace(CONFIG, store="lmdb", map_bytes=1024**2)
-    with serving(durable, tmp_path), pytest.raises(StoreBusy):
-        asyncio.run(start(durable, "127.0.0.1:0"))
-    with serving(durable, tmp_path) as again:  # the directory was let go each time
+    with serving(DURABLE, tmp_path), pytest.raises(StoreBusy):
+        asyncio.run(start(DURABLE, "127.0.0.1:0"))
+    with serving(DURABLE, tmp_path) as again:  # the directory was let go each time
         assert again.startswith("unix:")
 
 
@@ -308,17 +385,17 @@ def test_a_missing_lmdb_names_the_extra(tmp_path: Path, monkeypatch: pytest.Monk
         pass
 
 
-def test_a_full_store_refuses_appends_and_goes_on_sampling(tmp_path: Path) -> None:
-    durable = dataclasses.replace(CONFIG, store="lmdb", map_bytes=1024**2, fresh_unconsumed_max=100_000)
+def test_a_full_store_refuses_appends_and_goes_on_reading(tmp_path: Path) -> None:
+    durable = dataclasses.replace(DURABLE, fresh_unconsumed_max=100_000)
     with serving(durable, tmp_path) as address, transport.channel(address) as channel:
         stub = replay_pb2_grpc.ReplayStub(channel)
-        steps, acknowledged = 400, 0
-        origin = make_origin(columns=make_columns(steps), steps=steps)
+        acknowledged = 0
+        signals = {f"{index:03}".ljust(64, "x"): 1.0 for index in range(128)}  # 10 kB, which retention overlooks
 
         def requests() -> Iterator[replay_pb2.AppendRequest]:
-            yield _open(origin)
-            for sequence in range(1000):  # 9 kB each
-                record = make_record(origin, sequence, steps=steps)
+            yield _open()
+            for sequence in range(1000):
+                record = make_record(make_origin(), sequence, signals=signals)
                 yield replay_pb2.AppendRequest(batch=replay_pb2.RecordBatch(records=[record]))
 
         with pytest.raises(grpc.RpcError) as error:

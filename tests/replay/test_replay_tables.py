@@ -68,7 +68,7 @@ def test_failed_draws_are_taken_back_once_none_is_under_way() -> None:
 
 def test_uniform_draws_uniformly_with_replacement() -> None:
     """Chi-squared over the 20 records in the store: 19 degrees of freedom, 99.9% quantile 43.8."""
-    table = UniformTable("uniform", min_size_limiter(1), TableState(), seed=3)
+    table = UniformTable("uniform", min_size_limiter(1), TableState(), inserts=0, seed=3)
     counters = _counters(5, 25)
     pick = table.pick(10_000, counters)
     counts = np.bincount(np.array(pick.positions), minlength=25)
@@ -79,15 +79,13 @@ def test_uniform_draws_uniformly_with_replacement() -> None:
 
 
 def test_uniform_is_seeded() -> None:
-    draws = [
-        list(UniformTable("uniform", min_size_limiter(1), TableState(), seed).pick(8, _counters(0, 100)).positions)
-        for seed in (1, 1, 2)
-    ]
+    tables = [UniformTable("uniform", min_size_limiter(1), TableState(), inserts=0, seed=seed) for seed in (1, 1, 2)]
+    draws = [list(table.pick(8, _counters(0, 100)).positions) for table in tables]
     assert draws[0] == draws[1] != draws[2]
 
 
 def test_uniform_counts_samples_and_waits_for_min_size() -> None:
-    table = UniformTable("uniform", min_size_limiter(5), TableState(0, 7), seed=0)
+    table = UniformTable("uniform", min_size_limiter(5), TableState(0, 7), inserts=0, seed=0)
     assert not table.can_sample(1, _counters(0, 4))
     assert table.can_sample(1, _counters(0, 5))
     assert table.pick(3, _counters(0, 5)).state == TableState(0, 10)
