@@ -1,5 +1,9 @@
 """Many light actor processes on one machine: forks them from one warm process, and replaces those that die.
 
+An actor that dies again and again, without having lived for a while in between, dies of what it is made of: a faulty
+environment, a service that refuses it. The host then ends them all. Those that merely waited in vain for a policy are
+started again for ever.
+
 The host imports everything an actor needs and then forks, so that N actors share that memory. It stays single: it
 never opens a channel, starts a thread, imports a learning framework or runs an environment, because a process that
 does may not fork safely, and it forks again whenever an actor has died.
@@ -7,6 +11,8 @@ does may not fork safely, and it forks again whenever an actor has died.
 Signals: SIGTERM and SIGINT end the actors in order, those that take longer than `stop_s_max` by SIGKILL. The actors
 die with their host, and the host stops with the process that started it: to run one detached, start it by something
 that stays (setsid, systemd, Slurm, Kubernetes).
+
+Exceptions: ActorsKeepFailing.
 """
 
 from __future__ import annotations
@@ -24,14 +30,25 @@ from typing import NoReturn
 
 from actors.lifetime import STOP_SIGNALS, StopSignals, die_with_parent
 from actors.process import ActorJob, check_job, run_actor
+from actors.rollout import NoAuthorisedPolicy
 
-__all__ = ["ActorJob", "run_actors"]
+__all__ = ["ActorJob", "ActorsKeepFailing", "run_actors"]
+
+FAULTS_MAX = 6
+"""So many faults of one actor in a row are too many."""
+
+_NO_POLICY = 4
+"""Exit status of an actor that waited in vain for a policy that may act: no fault of its own."""
 
 _BACKOFF_S_MIN = 0.25
 _HEALTHY_S = 15.0
 """An actor that lived this long did not fail because of how it started: its next failure counts as the first."""
 
 _RANDOM = random.SystemRandom()
+
+
+class ActorsKeepFailing(RuntimeError):
+    """An actor failed FAULTS_MAX times in a row; its output says of what. The same job would fail in the same way."""
 
 
 def run_actors(job: ActorJob) -> int:
@@ -41,6 +58,7 @@ def run_actors(job: ActorJob) -> int:
 
     Raises:
       JobError, AddressError, KeyFileError, EnvironmentUnsupported: see `actors.process.check_job`.
+      ActorsKeepFailing: see there; no actor is left.
     """
     check_job(job)
     die_with_parent(os.getppid(), signal.SIGTERM)
@@ -51,12 +69,13 @@ def run_actors(job: ActorJob) -> int:
 
 @dataclasses.dataclass
 class _Slot:
-    """One actor and what became of its processes. `pid` is 0 while none runs."""
+    """One actor and what became of its processes. `pid` is 0 while none runs; faults are failures of its own making."""
 
     actor_id: str
     pid: int = 0
     start_s: float = 0.0
     failures: int = 0
+    faults: int = 0
     restart_s: float = 0.0
 
 
@@ -74,6 +93,8 @@ class _Host:
             while not self._signals.stop_requested():
                 for slot in self._slots:
                     self._reap(slot)
+                    if slot.faults >= FAULTS_MAX:
+                        raise ActorsKeepFailing(f"{slot.actor_id} failed {slot.faults} times in a row: giving up")
                     if not slot.pid and time.monotonic() >= slot.restart_s and not self._signals.stop_requested():
                         self._start(slot)
                 self._signals.wait(self._pause_s())
@@ -110,11 +131,15 @@ class _Host:
         if not pid:
             return
         now_s = time.monotonic()
-        slot.failures = 1 if now_s - slot.start_s >= _HEALTHY_S else slot.failures + 1
+        if now_s - slot.start_s >= _HEALTHY_S:
+            slot.failures = slot.faults = 0
+        slot.failures += 1
+        slot.faults = 0 if os.waitstatus_to_exitcode(status) == _NO_POLICY else slot.faults + 1
         pause_s = min(_BACKOFF_S_MIN * 2.0 ** min(slot.failures - 1, 32), self._job.actor.restart_backoff_s_max)
         # Jitter: actors that died together of one cause do not all return at once.
         pause_s *= _RANDOM.uniform(0.5, 1.0)
-        _say(f"{slot.actor_id} ended: pid {pid}, {_describe(status)}; starts again in {pause_s:.2f} s")
+        fate = f"; starts again in {pause_s:.2f} s" if slot.faults < FAULTS_MAX else ""
+        _say(f"{slot.actor_id} ended: pid {pid}, {_describe(status)}{fate}")
         slot.pid, slot.restart_s = 0, now_s + pause_s
 
     def _stop(self) -> None:
@@ -148,12 +173,17 @@ def _actor_main(job: ActorJob, actor_id: str, run_id: str, parent_pid: int) -> N
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOP_SIGNALS, signal.SIGCHLD))
             _say(f"{actor_id} stopped: {run_actor(job, actor_id, run_id, signals.stop_requested)}")
         status = 0
+    except NoAuthorisedPolicy as error:
+        status = _NO_POLICY
+        _say(f"{actor_id} gives up: {error}")
     except BaseException:  # noqa: BLE001 - nothing may unwind into the host's frames, of which this is a copy
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
 
 
 def _describe(wait_status: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from protos.common.v1 import common_pb2
 from protos.transport import check_address
 from replay.client import ReplayWriter
 from replay.config import ReplayConfig
+from replay.schema import PAYLOAD_BYTES_MAX
+
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 class JobError(ValueError):
@@ -72,29 +76,48 @@ def check_job(job: ActorJob) -> None:
     """Finds what would fail in every process before one is started, and imports what the environment needs.
 
     Raises:
-      JobError: inference is "served" and nobody serves it, or one unroll of all lanes exceeds the writer's window.
-      SchemaError: one record would be larger than any may be.
+      JobError: inference is "served" and nobody serves it, actor_prefix makes no names that replay would take, or one
+        record or one unroll of all lanes is too large.
+      SchemaError: a single row would be larger than any may be.
       AddressError: an address is malformed.
       KeyFileError: the trusted key cannot be read.
       EnvironmentUnsupported: the environment cannot be made.
     """
     if job.actor.inference == "served" and job.inference_address is None:
         raise JobError("actor.inference = 'served' needs the address of an inference service: --inference-address")
+    if not _PREFIX.fullmatch(job.actor_prefix):
+        raise JobError(
+            f"actor_prefix {job.actor_prefix!r} must be 1 to 100 of A-Z, a-z, 0-9, '.', '_' and '-': replay and the "
+            "learner would refuse actors of that name"
+        )
     for address in (job.replay_address, job.policy_address, job.inference_address):
         if address is not None:
             check_address(address)
     VerifyKey.load(job.trust_key_path)
     environment = make_vector(job.environment, 1)
-    _check_window(job.actor, UnrollBuffer(environment.spec, 1, job.actor.unroll_length).payload_bytes)
-    environment.close()
+    try:
+        check_window(job.actor, environment.spec)
+    finally:
+        environment.close()
 
 
-def _check_window(actor: ActorConfig, payload_bytes: int) -> None:
-    """An unroll of all lanes is appended at once, so the window must hold it."""
+def check_window(actor: ActorConfig, spec: EnvironmentSpec) -> None:
+    """Checks that replay takes a record, and the writer's window an unroll of all lanes, which is appended at once.
+
+    Raises:
+      JobError: one of them is too large.
+      SchemaError: a single row would be larger than any may be.
+    """
+    payload_bytes = UnrollBuffer(spec, 1, actor.unroll_length).payload_bytes
+    if payload_bytes > PAYLOAD_BYTES_MAX:
+        raise JobError(
+            f"a record of actor.unroll_length = {actor.unroll_length} rows takes {payload_bytes} bytes, the limit is "
+            f"{PAYLOAD_BYTES_MAX}: replay would refuse it; lower unroll_length"
+        )
     if actor.lanes > actor.window_records:
         raise JobError(
             f"actor.lanes = {actor.lanes} exceeds actor.window_records = {actor.window_records}: the records of one "
-            "unroll could never be sent; raise window_records"
+            "unroll could never be sent; raise window_records or lower lanes"
         )
     if actor.lanes * payload_bytes > actor.window_bytes:
         raise JobError(

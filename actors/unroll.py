@@ -47,7 +47,7 @@ class UnrollBuffer:
       unroll_length: T.
 
     Raises:
-      SchemaError: a record of this environment and length would be larger than any may be.
+      SchemaError: a row of this environment would be larger than any may be.
     """
 
     def __init__(self, spec: EnvironmentSpec, lanes: int, unroll_length: int) -> None:
@@ -95,11 +95,11 @@ class UnrollBuffer:
         """The N encoded payloads.
 
         Raises:
-          UnrollFault: a reward, cost or behaviour probability is not finite, or a cost is negative.
+          UnrollFault: an observation, reward, cost or behaviour probability is not finite, or a cost is negative.
         """
-        for name in ("reward", "cost", "log_prob", "logits"):
+        for name in ("observation", "reward", "cost", "log_prob", "logits"):
             column = self._columns[name]
-            if not np.isfinite(column).all():
+            if column.dtype.kind == "f" and not np.isfinite(column).all():
                 self._fault(name, ~np.isfinite(column))
         if self.cost.min() < 0:
             self._fault("cost", self.cost < 0)

@@ -6,15 +6,14 @@ Started by launch.commands.actor with one argument, a JSON object of checked val
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
-from actors.host import ActorJob, run_actors
+from actors.host import ActorJob, ActorsKeepFailing, run_actors
 from launch.config_file import config_digest, read_config
 from launch.errors import bad_input_types
 from launch.logs import configure_logging
-from launch.process import TRUST_WAIT_S_MAX, die_with_supervisor, wait_for_file
+from launch.process import GAVE_UP, TRUST_WAIT_S_MAX, die_with_supervisor, wait_for_file
 
 
 def main(argument: str) -> int:
@@ -40,6 +39,11 @@ def main(argument: str) -> int:
             processes=given["processes"],
         )
         return run_actors(job)
+    except KeyboardInterrupt:
+        return 130
+    except ActorsKeepFailing as error:
+        print(f"temper: {error}", file=sys.stderr)
+        return GAVE_UP
     except Exception as error:
         # The bad-input types live in modules that must not be imported just to be named in an except clause.
         if not isinstance(error, bad_input_types()):
@@ -49,5 +53,4 @@ def main(argument: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.append(os.getcwd())  # noqa: PTH109 - a string is what sys.path holds
     sys.exit(main(sys.argv[1]))

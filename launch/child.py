@@ -13,20 +13,18 @@ import os
 import signal
 import subprocess
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.errors import BadInput, RunFailed
-from launch.process import SUPERVISOR_VARIABLE
+from launch.process import GAVE_UP, SUPERVISOR_VARIABLE, import_path
 
-RESTART_WINDOW_S = 60.0
-"""Restarts are counted over this long."""
+HEALTHY_S = 60.0
+"""A process that ran this long died of something new: its deaths before that count no more."""
 
 _LOG_TAIL_BYTES = 8192
-_READY_MARK = " ready at "
-_READY_LINES = 20
+_READY_MARK = b" ready at "
 _FAILURE_LINES = 15
 
 
@@ -43,7 +41,7 @@ class ChildSpec:
       address: where it serves, or "".
       ready_s_max: how long it may take to print its "ready" line (s); 0: it prints none.
       stop_s_max: how long it may take to stop in order before it is killed (s).
-      restarts_max: unexpected deaths within a minute after which the run has failed.
+      restarts_max: unexpected deaths in a row, none after HEALTHY_S or more, after which the next one fails the run.
     """
 
     name: str
@@ -59,7 +57,7 @@ class ChildSpec:
 
 @dataclass(frozen=True)
 class Backoff:
-    """Pause before the n-th restart within the window, n from 1: initial_s * 2**(n-1), at most max_s."""
+    """Pause before the n-th restart in a row, n from 1: initial_s * 2**(n-1), at most max_s."""
 
     initial_s: float = 0.25
     max_s: float = 8.0
@@ -82,10 +80,10 @@ class Child:
         self._inherited_descriptors = tuple(inherited_descriptors)
         self._backoff = backoff or Backoff()
         self._process: subprocess.Popen[bytes] | None = None
-        self._deaths: deque[float] = deque()
+        self._deaths = 0
         self._start_again_at: float | None = None
         self._started_at = 0.0
-        self._log_start = 0
+        self._log_start = self._log_read = 0
 
     @property
     def pid(self) -> int | None:
@@ -105,9 +103,9 @@ class Child:
         """Starts the process; its output is appended to the log."""
         command = [*self.spec.command, *(self.spec.restart_arguments if self.restarts else ())]
         environment = {**os.environ, **self.spec.environment, SUPERVISOR_VARIABLE: str(os.getpid())}
-        environment["PYTHONUNBUFFERED"] = "1"
+        environment |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": import_path()}
         with self.log.open("ab") as log:
-            self._log_start = log.tell()
+            self._log_start = self._log_read = log.tell()
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -129,7 +127,7 @@ class Child:
 
         Raises:
           BadInput: it refused its input (exit status 2); the message is its own.
-          RunFailed: it died more often than its spec allows.
+          RunFailed: it died more often than its spec allows, or gave up itself (exit status 3).
         """
         if self._start_again_at is not None:
             if time.monotonic() >= self._start_again_at:
@@ -146,6 +144,8 @@ class Child:
             return True
         if status == 2:
             raise BadInput(self.last_words())
+        if status == GAVE_UP:
+            raise RunFailed(self._epitaph(f"{self.spec.name} gave up"))
         self._plan_restart(status)
         return False
 
@@ -195,27 +195,38 @@ class Child:
     def _look_for_readiness(self, process: subprocess.Popen[bytes]) -> None:
         if self.ready or not self.spec.ready_s_max:
             return
-        self.ready = any(line.startswith("temper ") and _READY_MARK in line for line in self.log_tail(_READY_LINES))
+        with self.log.open("rb") as log:
+            log.seek(self._log_read)
+            new = log.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._log_read += len(whole)
+        self.ready = any(line.startswith(b"temper ") and _READY_MARK in line for line in whole.splitlines())
         if not self.ready and time.monotonic() - self._started_at > self.spec.ready_s_max:
             self._note(f"was not ready after {self.spec.ready_s_max:g} s: killed")
             process.kill()
 
     def _plan_restart(self, status: int) -> None:
         now = time.monotonic()
-        self._deaths.append(now)
-        while self._deaths[0] < now - RESTART_WINDOW_S:
-            self._deaths.popleft()
+        if now - self._started_at >= HEALTHY_S:
+            self._deaths = 0
+        self._deaths += 1
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        if len(self._deaths) > self.spec.restarts_max:
-            message = f"{self.spec.name} died {len(self._deaths)} times within {RESTART_WINDOW_S:g} s ({how})"
-            tail = [f"    {line}" for line in self.log_tail(_FAILURE_LINES)]
-            raise RunFailed("\n".join([f"{message}; the end of {self.log}:", *tail]))
-        pause_s = self._backoff.pause_s(len(self._deaths))
+        if self._deaths > self.spec.restarts_max:
+            name, times = self.spec.name, self._deaths
+            raise RunFailed(
+                self._epitaph(f"{name} died {times} times in a row, each time within {HEALTHY_S:g} s ({how})")
+            )
+        pause_s = self._backoff.pause_s(self._deaths)
         self._note(f"ended ({how}); starting it again in {pause_s:g} s")
         self._start_again_at = now + pause_s
 
+    def _epitaph(self, message: str) -> str:
+        tail = [f"    {line}" for line in self.log_tail(_FAILURE_LINES)]
+        return "\n".join([f"{message}; the end of {self.log}:", *tail])
+
     def _note(self, text: str) -> None:
-        with self.log.open("a", encoding="utf-8") as log:
+        # For a reader of the log only: a full disk must not keep the process from being started again.
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as log:
             log.write(f"[supervisor] {self.spec.name} {text}\n")
 
 

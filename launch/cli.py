@@ -1,6 +1,7 @@
 """The `temper` command: parse, run one command, and turn its errors into one line and an exit status.
 
-Exit status: 0 done; 1 it was tried and failed; 2 bad input, nothing was tried; 130 and 143 ended by SIGINT and SIGTERM.
+Exit status: 0 done; 1 it was tried and failed; 2 bad input, nothing was tried; 3 it was tried again and again and kept
+failing; 128 + N ended by signal N, 141 also because nobody reads the output any more.
 Every command is in its own module under launch.commands and imported only when it runs, so that help is quick and a
 process holds no more than it needs.
 """
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 
 from launch.errors import LaunchError, bad_input_types, extra_of, missing_extra
+from launch.output import discard_output, open_closed_streams
 from launch.ownership import check_packages
 from launch.process import die_with_supervisor
 
@@ -35,6 +38,7 @@ _MODULES: Mapping[str, str] = {
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line `args`, by default the process's own, and returns the exit status."""
     die_with_supervisor()
+    open_closed_streams()
     arguments = list(sys.argv[1:] if args is None else args)
     if arguments == ["--version"]:
         print(f"temper {_version()}")
@@ -43,10 +47,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError as error:
         # Whoever read our output has seen enough; without this Python would complain once more while exiting.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        discard_output(error)
+        return 128 + signal.SIGPIPE
     except Exception as error:
         # The bad-input types live in modules that must not be imported just to be named in an except clause.
         known = _known_failure(error, arguments)

@@ -3,7 +3,7 @@
 What each setting means stands in the package that obeys it; this module composes them, and checks those that must fit
 together across packages.
 
-Exceptions: replay.settings.SettingError from `check_run`.
+Exceptions: replay.settings.SettingError and replay.limiter.LimiterError from `check_run`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from actors.config import ActorConfig, EnvironmentConfig
 from learner.config import LearnerConfig
 from policies.config import NetworkConfig
 from replay.config import ReplayConfig, check_config
+from replay.limiter import ratio_limiter
 from replay.settings import SettingError, setting, validate
 from safety.config import SafetyConfig
 
@@ -50,7 +51,12 @@ class RunConfig:
 
 
 def check_run(config: RunConfig) -> None:
-    """Checks every setting, and those that would together bring a run to a standstill; raises SettingError."""
+    """Checks every setting, and those that would together bring a run to a standstill.
+
+    Raises:
+      SettingError: a value is out of range, or does not go with others.
+      LimiterError: replay's uniform table could be held for ever.
+    """
     validate(config)
     check_config(config.replay)
     batch_size = config.learner.batch_size
@@ -59,9 +65,37 @@ def check_run(config: RunConfig) -> None:
             f"learner.batch_size = {batch_size} exceeds replay.sample_batch_max = {config.replay.sample_batch_max}: "
             "replay would refuse every request for a batch"
         )
-    fresh = batch_size - int(batch_size * config.learner.uniform_fraction)
-    if fresh > config.replay.fresh_unconsumed_max:
+    # As learner.batches divides a batch: at least one record is fresh.
+    uniform = min(round(config.learner.uniform_fraction * batch_size), batch_size - 1)
+    _check_fresh(config.replay, batch_size - uniform)
+    _check_uniform(config.replay, batch_size - uniform, uniform)
+
+
+def _check_fresh(replay: ReplayConfig, fresh: int) -> None:
+    if fresh > replay.fresh_unconsumed_max:
         raise SettingError(
-            f"a batch takes {fresh} fresh records (learner.batch_size = {batch_size}), more than "
-            f"replay.fresh_unconsumed_max = {config.replay.fresh_unconsumed_max} lets wait: the run would stand still"
+            f"a batch takes {fresh} fresh records (learner.batch_size, learner.uniform_fraction), more than "
+            f"replay.fresh_unconsumed_max = {replay.fresh_unconsumed_max} lets wait: the run would stand still"
+        )
+
+
+def _check_uniform(replay: ReplayConfig, fresh: int, uniform: int) -> None:
+    """The learner draws from both tables in step, so a limiter that holds one of them back holds up both."""
+    if uniform and replay.uniform_min_size > replay.fresh_unconsumed_max:
+        raise SettingError(
+            f"replay.uniform_min_size = {replay.uniform_min_size} exceeds replay.fresh_unconsumed_max = "
+            f"{replay.fresh_unconsumed_max}: so many records would never be in the store before the first batch, and "
+            "the run would stand still"
+        )
+    ratio = replay.uniform_samples_per_insert
+    if ratio and not math.isclose(ratio, uniform / fresh, rel_tol=1e-6):
+        raise SettingError(
+            f"replay.uniform_samples_per_insert = {ratio}, but a batch of {fresh} fresh and {uniform} uniform records "
+            f"(learner.batch_size, learner.uniform_fraction) draws {uniform / fresh} for each insert: the run would "
+            "stand still sooner or later; set it to that, or to 0 for no limit"
+        )
+    if ratio and uniform > ratio_limiter(ratio, replay.uniform_min_size, replay.uniform_error_buffer).sample_batch_max:
+        raise SettingError(
+            f"replay.uniform_error_buffer = {replay.uniform_error_buffer} is too small for {uniform} uniform records "
+            "in a batch: replay would refuse every request for them"
         )

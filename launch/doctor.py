@@ -53,6 +53,9 @@ def examine(run_directory: Path) -> Iterator[Finding]:
       run_directory: where runs would be written; its nearest existing parent is measured.
     """
     yield _python()
+    if sys.platform != "linux":
+        yield Finding("broken", "system", f"{sys.platform}: Linux is needed")
+        return
     yield _own_packages()
     yield Finding("ok", "packages", ", ".join(_versions()))
     for check in (_devices, _store_engine):

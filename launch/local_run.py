@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from launch.child import Child
 from launch.config import RunConfig
+from launch.errors import RunFailed
 from launch.metrics_tail import MetricsTail
-from launch.monitor import RunMonitor
+from launch.monitor import RunMonitor, RunSnapshot
+from launch.output import discard_output
 from launch.process_list import remove_stale_sockets, write_process_list
 from launch.releases import newest_release
 from launch.run_directory import RunDirectory
-from launch.services import FINAL_CALL_S_MAX, GateQuestions, ReplayQuestions
-from launch.summary import Counts, compose, last_word, write_summary
+from launch.services import GateQuestions, ReplayQuestions
+from launch.summary import compose, last_word, write_summary
 from launch.supervisor import Supervisor
 from launch.topology import STOP_ORDER, Addresses, Limits, processes_of
 from launch.view import ProcessLine, View
-from protos.replay.v1 import replay_pb2
+
+DISK_BYTES_LEFT = 1024**2
+"""With less than this a disk counts as full."""
 
 
 class LocalRun:
@@ -43,8 +48,6 @@ class LocalRun:
         self._resume = resume
         self._started_ns = time.time_ns()
         self._listed: Sequence[ProcessLine] = ()
-        self._counts = Counts()
-        self._replay: replay_pb2.StatsResponse | None = None
 
     def run(self, view: View) -> tuple[dict[str, Any], int | None]:
         """Runs until the end.
@@ -54,8 +57,19 @@ class LocalRun:
 
         Raises:
           BadInput: a process refused its input.
-          RunFailed: a process kept dying.
+          RunFailed: a process kept dying, or the run directory cannot be written.
         """
+        try:
+            return self._run(view)
+        except OSError as error:
+            raise RunFailed(f"the run in {self._paths.root} cannot go on: {error}") from error
+        except RunFailed as error:
+            # Then the logs do not say so either.
+            if _is_full(self._paths.root):
+                raise RunFailed(f"{error}\nthe disk of {self._paths.root} is full: make room, and --resume") from error
+            raise
+
+    def _run(self, view: View) -> tuple[dict[str, Any], int | None]:
         remove_stale_sockets(self._paths)
         with contextlib.ExitStack() as stack:
             sockets = Path(tempfile.mkdtemp(prefix="temper-"))
@@ -76,9 +90,9 @@ class LocalRun:
             try:
                 supervisor.run()
             finally:
-                supervisor.stop(STOP_ORDER, before=lambda name: self._ask_before_stop(name, replay, gate))
-            view.show(monitor.snapshot, self._listed)
-            return self._summarise(), supervisor.signal
+                supervisor.stop(STOP_ORDER, before=lambda name: _take_a_last_look(name, monitor))
+            self._show(supervisor, lambda: view.finish(monitor.snapshot, self._listed))
+            return self._summarise(monitor.snapshot), supervisor.signal
 
     def _children(self, addresses: Addresses) -> list[Child]:
         specs = processes_of(self._config, self._paths, addresses, self._run_id, self._limits, resume=self._resume)
@@ -89,17 +103,35 @@ class LocalRun:
         lines = [ProcessLine(child.spec.name, child.state, child.pid, child.restarts) for child in supervisor.children]
         if lines != self._listed:
             self._listed = lines
-            write_process_list(self._paths, self._run_id, self._started_ns, addresses, supervisor.children)
-        view.show(monitor.snapshot, lines)
+            # For those who look on only: a full disk must not end the run from here.
+            with contextlib.suppress(OSError):
+                write_process_list(self._paths, self._run_id, self._started_ns, addresses, supervisor.children)
+        self._show(supervisor, lambda: view.show(monitor.snapshot, lines))
 
-    def _ask_before_stop(self, name: str, replay: ReplayQuestions, gate: GateQuestions) -> None:
-        if name == "safety":
-            self._counts = gate.counts() or self._counts
-        elif name == "replay":
-            self._replay = replay.stats(FINAL_CALL_S_MAX)
+    def _show(self, supervisor: Supervisor, show: Callable[[], None]) -> None:
+        """Shows something; where that is not possible any more the run ends in order, as when its terminal closes."""
+        try:
+            show()
+        except OSError as error:
+            discard_output(error)
+            supervisor.end(signal.SIGPIPE)
 
-    def _summarise(self) -> dict[str, Any]:
+    def _summarise(self, last: RunSnapshot) -> dict[str, Any]:
         release = newest_release(self._paths)
-        summary = compose(self._config.recipe, last_word(self._paths), release, self._counts, self._replay)
+        summary = compose(self._config.recipe, last_word(self._paths), release, last.counts, last.replay)
         write_summary(summary, self._paths.summary)
         return summary
+
+
+def _is_full(directory: Path) -> bool:
+    try:
+        return shutil.disk_usage(directory).free < DISK_BYTES_LEFT
+    except OSError:
+        return False
+
+
+def _take_a_last_look(name: str, monitor: RunMonitor) -> None:
+    """When only gate and replay are left they have the run's last word, and nobody will ask them again."""
+    if name in {"safety", "replay"}:
+        monitor.stop()
+        monitor.look()

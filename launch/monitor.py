@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from launch.metrics_tail import Metrics, MetricsTail
-from launch.verdicts import Verdict
+from launch.verdicts import Counts, Verdict
 from protos.replay.v1 import replay_pb2
 
 POLL_S = 1.0
@@ -21,7 +21,7 @@ CALL_S_MAX = 1.0
 """Deadline of one question to a service (s)."""
 
 VERDICTS_SHOWN_MAX = 50
-"""Newest verdicts asked for at a time."""
+"""Newest verdicts asked for at a time, and kept."""
 
 
 class ReplaySource(Protocol):
@@ -37,6 +37,9 @@ class VerdictSource(Protocol):
     def verdicts(self) -> Iterable[Verdict] | None:
         """The newest verdicts, newest first, or None when the service cannot be asked."""
 
+    def counts(self) -> Counts | None:
+        """How many candidates the run has had judged, or None when the service cannot be asked."""
+
 
 @dataclass(frozen=True)
 class RunSnapshot:
@@ -46,13 +49,15 @@ class RunSnapshot:
       elapsed_s: since the supervisor started (s).
       metrics: the learner's newest line, {} before the first.
       replay: the replay's newest counters, None before the first.
-      verdicts: of this start of the run, oldest first.
+      verdicts: the newest of this start of the run, oldest first.
+      counts: candidates judged in the whole run, None before it is known.
     """
 
     elapsed_s: float = 0.0
     metrics: Metrics = field(default_factory=dict)
     replay: replay_pb2.StatsResponse | None = None
     verdicts: tuple[Verdict, ...] = ()
+    counts: Counts | None = None
 
 
 class RunMonitor:
@@ -68,10 +73,9 @@ class RunMonitor:
           since_ns: verdicts issued before this (ns since the epoch) are of an earlier start of the run.
         """
         self._metrics, self._replay, self._gate = metrics, replay, gate
-        self._since_ns = since_ns
+        self._seen_ns = since_ns - 1
         self._started_at = time.monotonic()
         self._snapshot = RunSnapshot()
-        self._verdicts: dict[str, Verdict] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="run-monitor", daemon=True)
 
@@ -85,22 +89,25 @@ class RunMonitor:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops watching; the last snapshot stays."""
+        """Stops watching; the last snapshot stays, until `look` is called."""
         self._stopping.set()
         self._thread.join(timeout=4 * CALL_S_MAX)
 
     def look(self) -> RunSnapshot:
-        """Asks every source once, in the calling thread, and returns the result."""
+        """Asks every source once, in the calling thread, and returns the result. Not while it is watching."""
         lines = self._metrics.read()
         replay = self._replay.stats()
-        for verdict in self._gate.verdicts() or ():
-            if verdict.issue_time_ns >= self._since_ns:
-                self._verdicts.setdefault(verdict.verdict_id, verdict)
+        # One gate issues them one after the other, so those after the newest one seen are the new ones.
+        new = [verdict for verdict in self._gate.verdicts() or () if verdict.issue_time_ns > self._seen_ns]
+        new.sort(key=lambda verdict: verdict.issue_time_ns)
+        self._seen_ns = new[-1].issue_time_ns if new else self._seen_ns
+        counts = self._gate.counts()
         before = self._snapshot
         self._snapshot = RunSnapshot(
             metrics=lines[-1] if lines else before.metrics,
             replay=replay or before.replay,
-            verdicts=tuple(sorted(self._verdicts.values(), key=lambda verdict: verdict.issue_time_ns)),
+            verdicts=(*before.verdicts, *new)[-VERDICTS_SHOWN_MAX:],
+            counts=counts or before.counts,
         )
         return self.snapshot
 

@@ -1,17 +1,27 @@
 """What can be known to be wrong with a run before a directory is made or a process started.
 
-Exceptions: launch.errors.MissingExtra; actors.environment.EnvironmentUnsupported and policies.spec.SpecError, which
-name the value, the bound and what to do.
+Exceptions: launch.errors.BadInput and MissingExtra; EnvironmentUnsupported, SpecError, JobError and SchemaError of the
+packages that would find the same later, in a process of the run.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import tempfile
+import traceback
+from pathlib import Path
 
+import numpy as np
+
+from actors.environment import EnvironmentUnsupported, VectorEnvironment
 from actors.environments.catalog import make_vector
+from actors.process import check_window
+from actors.seeds import TRAINING_SEED_END
 from launch.config import RunConfig
-from launch.errors import extra_of, missing_extra
+from launch.errors import BadInput, extra_of, missing_extra
 from policies.spec import PolicySpec
+from protos.transport import UNIX_PATH_BYTES_MAX
 
 _NEEDED = ("jax", "flax", "optax", "orbax", "tensorboardX")
 
@@ -23,14 +33,47 @@ def check(config: RunConfig) -> None:
       MissingExtra: packages that only an extra brings are not installed.
       EnvironmentUnsupported: the environment cannot be made, or its spaces are not supported.
       SpecError: the network does not fit the environment's observations.
+      BadInput: sockets cannot be made under the temporary directory.
+      JobError, SchemaError: a record, or an unroll of all lanes, is too large to be sent.
+      BadInput: the environment's first reset or step fails.
     """
     needed = (*_NEEDED, "lmdb") if config.replay.store == "lmdb" else _NEEDED
     extras = {extra for name in needed if importlib.util.find_spec(name) is None and (extra := extra_of(name))}
     if extras:
         raise missing_extra("train", sorted(extras))
+    _check_socket_paths(Path(tempfile.gettempdir()))
     environment = make_vector(config.environment, 1)
     try:
         spec = environment.spec
         PolicySpec(config.network, spec.observation_shape, spec.observation_dtype, spec.num_actions)
+        check_window(config.actor, spec)
+        _try_out(environment)
     finally:
         environment.close()
+
+
+def _check_socket_paths(place: Path) -> None:
+    length = len(os.fsencode(place / "temper-12345678" / "inference.sock"))
+    if length > UNIX_PATH_BYTES_MAX:
+        raise BadInput(
+            f"under the temporary directory {place} a socket's path has {length} bytes, the limit is "
+            f"{UNIX_PATH_BYTES_MAX}: set TMPDIR to a shorter one"
+        )
+
+
+def _try_out(environment: VectorEnvironment) -> None:
+    """One reset, with as large a seed as there will be, and one step."""
+    try:
+        environment.reset(np.array([0]), [TRAINING_SEED_END - 1])
+        environment.step(np.zeros(1, np.int32), np.ones(1, np.bool_))
+    except EnvironmentUnsupported:
+        raise
+    except Exception as error:
+        # Foreign code: whatever it raises has to reach the person who named it, and where.
+        frames = traceback.extract_tb(error.__traceback__)
+        # The innermost that can be looked at: compiled code names files that are not there.
+        place = next(frame for frame in reversed(frames) if Path(frame.filename).is_file())
+        raise BadInput(
+            f"environment {environment.spec.id} fails at its first reset or step: {type(error).__name__}: {error} "
+            f"({place.filename}, line {place.lineno})"
+        ) from error

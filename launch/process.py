@@ -20,6 +20,12 @@ SUPERVISOR_VARIABLE = "TEMPER_SUPERVISOR_PID"
 TRUST_WAIT_S_MAX = 120.0
 """How long the safety service may take to make its key when all start at once (s)."""
 
+GAVE_UP = 3
+"""Exit status of a process that tried again and again by itself, so that starting it once more is of no use."""
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Environment of a process whose matrix products are too small to share, or that forks."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -35,6 +41,15 @@ def die_with_supervisor() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(supervisor):
         sys.exit(128 + signal.SIGTERM)
+
+
+def import_path() -> str:
+    """PYTHONPATH with which another interpreter, started with -P, finds the modules that this one does.
+
+    Without the two, a folder of the working directory that is called launch, learner or safety, as may well lie beside
+    somebody's experiments, would be imported in place of ours.
+    """
+    return os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109 - a string is what is joined
 
 
 def wait_for_file(path: Path, timeout_s: float) -> Path:

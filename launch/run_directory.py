@@ -9,6 +9,7 @@ Exceptions: launch.errors.RunDirectoryError.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import uuid
@@ -48,6 +49,7 @@ class RunDirectory:
         self.paths = RunPaths(root.absolute())
         try:
             self.paths.root.mkdir(parents=True, exist_ok=True)
+            self._made_lock = not self.paths.lock.exists()
             self.lock_descriptor = os.open(self.paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise RunDirectoryError(f"run directory {root} cannot be used: {error.strerror}") from None
@@ -60,8 +62,16 @@ class RunDirectory:
                 f"run directory {root} is in use by process {holder}, or by one that it started: wait for it to end, "
                 "or choose another --run-dir"
             ) from None
-        os.ftruncate(self.lock_descriptor, 0)
-        os.pwrite(self.lock_descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(self.lock_descriptor)
+            raise RunDirectoryError(
+                f"run directory {root} cannot be locked: {error.strerror}; choose one on a local disk"
+            ) from None
+        written = os.pread(self.lock_descriptor, 32, 0).strip()
+        if not written or written.isdigit():
+            # Otherwise the file is somebody else's that happens to have this name.
+            os.ftruncate(self.lock_descriptor, 0)
+            os.pwrite(self.lock_descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def begin(self, config: RunConfig) -> str:
         """Makes this a new run of `config` and returns its run id.
@@ -122,6 +132,11 @@ class RunDirectory:
                     f"the {section}.* settings differ from those of the run in {paths.root}: a run keeps its "
                     f"{section}; start a new one"
                 )
+        if existing.actor.unroll_length != config.actor.unroll_length:
+            raise RunDirectoryError(
+                f"actor.unroll_length = {config.actor.unroll_length}, but the records of the run in {paths.root} have "
+                f"{existing.actor.unroll_length} rows: a run keeps its unroll_length; start a new one"
+            )
         paths.logs.mkdir(exist_ok=True)
         for stale in (paths.summary, paths.final):
             stale.unlink(missing_ok=True)
@@ -129,10 +144,11 @@ class RunDirectory:
         return paths.run_id.read_text(encoding="utf-8").strip()
 
     def close(self) -> None:
-        """Gives the lock back; a directory that never became a run is removed."""
-        if not self.paths.config.exists() and list(self.paths.root.iterdir()) == [self.paths.lock]:
-            self.paths.lock.unlink()
-            self.paths.root.rmdir()
+        """Gives the lock back; of a directory that never became a run nothing is left that was not there before."""
+        if self._made_lock and not self.paths.config.exists():
+            self.paths.lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.paths.root.rmdir()
         os.close(self.lock_descriptor)
 
     def __enter__(self) -> RunDirectory:

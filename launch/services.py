@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from launch.monitor import CALL_S_MAX, VERDICTS_SHOWN_MAX
-from launch.summary import Counts
-from launch.verdicts import Verdict, read_verdict
+from launch.verdicts import Counts, Verdict, read_verdict
 from protos.replay.v1 import replay_pb2
-from replay.client import ReplayClient, ReplayUnavailable
-from safety.client import SafetyClient, SafetyUnavailable
+from replay.client import ReplayClient, ReplayError
+from safety.client import LeaseRefused, OfferRefused, SafetyClient, SafetyUnavailable
 
-FINAL_CALL_S_MAX = 5.0
-"""Deadline of the last question to a service before it is stopped (s)."""
+# Whatever a service answers in place of what was asked for, there is nothing to show.
+_NO_ANSWER = (ReplayError, SafetyUnavailable, OfferRefused, LeaseRefused)
 
 
 class ReplayQuestions:
@@ -28,7 +27,7 @@ class ReplayQuestions:
         """The counters now, or None when the service does not answer in time."""
         try:
             return self._client.stats(timeout_s)
-        except ReplayUnavailable:
+        except _NO_ANSWER:
             return None
 
     def __enter__(self) -> ReplayQuestions:
@@ -50,15 +49,15 @@ class GateQuestions:
         """The newest verdicts, newest first, or None when the service does not answer in time."""
         try:
             statements = self._client.verdicts(VERDICTS_SHOWN_MAX, timeout_s)
-        except SafetyUnavailable:
+        except _NO_ANSWER:
             return None
         return [verdict for statement in statements if (verdict := read_verdict(statement)) is not None]
 
-    def counts(self, timeout_s: float = FINAL_CALL_S_MAX) -> Counts | None:
+    def counts(self, timeout_s: float = CALL_S_MAX) -> Counts | None:
         """How many candidates were judged, or None when the service does not answer in time."""
         try:
             trust = self._client.trust(timeout_s)
-        except SafetyUnavailable:
+        except _NO_ANSWER:
             return None
         return Counts(trust.approved, trust.rejected)
 

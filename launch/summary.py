@@ -8,30 +8,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launch.metrics_tail import Metrics, read_all
 from launch.run_paths import RunPaths
-from launch.verdicts import Verdict
+from launch.verdicts import Counts, Verdict
 from protos.replay.v1 import replay_pb2
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Candidates judged so far."""
-
-    approved: int = 0
-    rejected: int = 0
 
 
 def compose(
     recipe: str,
     learned: Mapping[str, Any],
     release: Verdict | None,
-    counts: Counts,
+    counts: Counts | None,
     replay: replay_pb2.StatsResponse | None,
 ) -> dict[str, Any]:
     """The summary as it is written.
@@ -40,7 +32,7 @@ def compose(
       recipe: name of the recipe.
       learned: the learner's last word (env_steps, wall_s, policy_lag {mean, p95}); {} where there is none.
       release: the verdict of the newest release, None where there is none.
-      counts: candidates judged.
+      counts: candidates judged, None where the gate could not be asked.
       replay: the replay's last counters, None where they could not be had.
     """
     steps, wall_s = learned.get("env_steps"), learned.get("wall_s")
@@ -60,7 +52,10 @@ def compose(
         "release": None
         if release is None
         else {"version": release.version, "digest": release.digest, "verdict_id": release.verdict_id},
-        "candidates": {"approved": counts.approved, "rejected": counts.rejected},
+        "candidates": {
+            "approved": counts.approved if counts else None,
+            "rejected": counts.rejected if counts else None,
+        },
         "replay": {
             "records": replay.records if replay else None,
             "bytes": replay.payload_bytes if replay else None,
@@ -107,7 +102,7 @@ def render(summary: Mapping[str, Any], paths: RunPaths) -> str:
         )
     candidates, replay, lag = summary["candidates"], summary["replay"], summary["policy_lag"]
     lines += [
-        f"candidates: {candidates['approved']} approved, {candidates['rejected']} rejected; "
+        f"candidates: {_count(candidates['approved'])} approved, {_count(candidates['rejected'])} rejected; "
         f"replay: {_count(replay['records'])} records, {_count(replay['bytes'])} bytes; "
         f"policy lag: {_fixed(lag['mean'], 1)} updates, p95 {_fixed(lag['p95'], 1)}",
         *_places(paths),
@@ -119,14 +114,19 @@ def _places(paths: RunPaths) -> Sequence[str]:
     root = paths.root
     return (
         f"summary      {paths.summary}",
-        f"policies     {paths.policies}   (temper policy list {root})",
+        f"policies     {paths.policies}   (temper policy list {_word(root)})",
         f"trajectories {paths.replay}",
         f"ledger       {paths.safety / 'ledger.jsonl'}",
-        f"TensorBoard  tensorboard --logdir {paths.tensorboard}",
+        f"TensorBoard  tensorboard --logdir {_word(paths.tensorboard)}",
         f"logs         {paths.logs}",
-        f"repeat       temper train {paths.config}",
-        f"continue     temper train {paths.config} --run-dir {root} --resume",
+        f"repeat       temper train {_word(paths.config)}",
+        f"continue     temper train {_word(paths.config)} --run-dir {_word(root)} --resume",
     )
+
+
+def _word(path: Path) -> str:
+    """A path as a shell takes it, to be copied from the screen."""
+    return shlex.quote(str(path))
 
 
 def _from_metrics(lines: Sequence[Metrics]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ TICK_S = 0.1
 """How often the processes are looked at."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a run; SIGHUP not where it was ignored at the start, as under nohup."""
 
 
 class Supervisor:
@@ -31,7 +32,8 @@ class Supervisor:
 
         Args:
           children: at least one whose spec says that its end ends the run.
-          on_tick: called about every TICK_S from the main thread, also while stopping.
+          on_tick: called about every TICK_S from the main thread, also while stopping. It must not raise: then the
+            children are killed, and have no time to end in order.
         """
         self.children = tuple(children)
         self._on_tick = on_tick
@@ -41,6 +43,11 @@ class Supervisor:
     def signal(self) -> int | None:
         """The signal that ended the run, if one did."""
         return self._signals[0] if self._signals else None
+
+    def end(self, number: int) -> None:
+        """Ends the run as this signal would, if nothing has ended it before."""
+        if not self._signals:
+            self._signals.append(number)
 
     def run(self) -> None:
         """Starts every child and returns when the run is over: its leading child ended in order, or a signal came.
@@ -67,12 +74,13 @@ class Supervisor:
 
         Args:
           order: names of children; those not named are stopped last, names without a child are passed over.
-          before: called with a child's name right before that child is asked to stop.
+          before: called with a child's name right before that child is asked to stop, where it runs.
         """
         named = {child.spec.name: child for child in self.children}
         try:
             for name in [*(name for name in order if name in named), *(name for name in named if name not in order)]:
-                before(name)
+                if named[name].pid is not None:
+                    before(name)
                 self._stop_one(named[name])
         finally:
             for child in self.children:
@@ -81,7 +89,8 @@ class Supervisor:
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
         """Takes STOP_SIGNALS while the block runs; to be entered in the main thread, around `run` and `stop`."""
-        previous = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        numbers = [number for number in STOP_SIGNALS if number != signal.SIGHUP or not _is_ignored(number)]
+        previous = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             yield
         finally:
@@ -100,6 +109,10 @@ class Supervisor:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
 
 
 def exit_status(signal_number: int | None) -> int:

@@ -6,26 +6,41 @@ other addresses.
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from launch.child import ChildSpec
 from launch.config import RunConfig
+from launch.errors import BadInput
+from launch.process import ONE_THREAD
 from launch.run_paths import RunPaths
 
 STOP_ORDER = ("learner", "actors", "inference", "safety", "replay")
 """Data flows from the last to the first: who consumes stops before who produces, and the store closes last."""
 
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_ACTORS_STOP_S = 1.0
+"""Time that the host of the actors needs besides that of its actors, to kill those that overstay theirs."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of this start in addition to the run's own settings; 0: none."""
+    """Limits of the whole run, given at this start in place of those in its settings; 0: those in its settings.
+
+    Raises:
+      BadInput: one is negative or no number.
+    """
 
     seconds_max: float = 0.0
     env_steps_max: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("--max-seconds", self.seconds_max), ("--max-env-steps", self.env_steps_max)):
+            if value < 0:
+                raise BadInput(f"{name} {value} is negative: write a positive limit, or leave it out for none")
+            if math.isnan(value):
+                raise BadInput(f"{name} nan is not a number: write a positive limit, or leave it out for none")
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,7 @@ def processes_of(
                 *_temper("safety", "serve", *common, "--directory", str(paths.safety), "--listen", addresses.safety),
                 *("--run-id", run_id, "--replay", addresses.replay),
             ],
-            environment=_ONE_THREAD,
+            environment=ONE_THREAD,
             address=addresses.safety,
             ready_s_max=60.0,
         ),
@@ -84,8 +99,7 @@ def processes_of(
     actor = _temper("actor", *common, *trust, "--replay", addresses.replay, "--policy", addresses.policy)
     if served:
         actor += ["--inference-address", addresses.inference]
-    # Once the learner has gone nobody consumes, and replay holds back what the actors would still send.
-    specs.append(ChildSpec(name="actors", command=actor, environment=_ONE_THREAD, stop_s_max=2.0))
+    specs.append(ChildSpec(name="actors", command=actor, stop_s_max=config.actor.stop_s_max + _ACTORS_STOP_S))
     return specs
 
 
@@ -110,4 +124,4 @@ def _learner(
 
 
 def _temper(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "launch.cli", *arguments]
+    return [sys.executable, "-P", "-m", "launch.cli", *arguments]

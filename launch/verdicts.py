@@ -30,6 +30,14 @@ class Verdict:
     issue_time_ns: int
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Candidates judged in a run, those before a resume included."""
+
+    approved: int
+    rejected: int
+
+
 def read_verdict(signed: common_pb2.SignedStatement) -> Verdict | None:
     """The verdict in a signed statement, or None when it is not one."""
     try:

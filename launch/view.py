@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Protocol
 
 from launch.monitor import RunSnapshot
+from launch.output import discard_output
 from launch.verdicts import Verdict, describe_verdict
 from protos.replay.v1 import replay_pb2
 
@@ -43,6 +44,9 @@ class View(Protocol):
     def show(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> None:
         """Shows the state, if it is time to; cheap when it is not."""
 
+    def finish(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> None:
+        """Shows the last state, whether it is time to or not."""
+
     def __enter__(self) -> View:
         """Takes the terminal."""
 
@@ -71,8 +75,8 @@ def figures(snapshot: RunSnapshot) -> list[tuple[str, str]]:
         ("sample wait", _seconds(sum(table.sample_wait_s for table in replay.tables) if replay else None)),
         ("learner wait", _seconds(metrics.get("wait_data_s"))),
     ]
-    approved = sum(verdict.approved for verdict in snapshot.verdicts)
-    return [*rows, ("candidates", f"{approved} approved, {len(snapshot.verdicts) - approved} rejected")]
+    counts = snapshot.counts
+    return [*rows, ("candidates", f"{counts.approved} approved, {counts.rejected} rejected" if counts else UNKNOWN)]
 
 
 class PlainView:
@@ -82,7 +86,7 @@ class PlainView:
         self._stream = stream
         self._interval_s = interval_s
         self._next_at = 0.0
-        self._verdicts_shown = 0
+        self._shown_ns = 0
         self._restarts: dict[str, int] = {}
 
     def show(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> None:
@@ -91,9 +95,10 @@ class PlainView:
             if process.restarts > self._restarts.get(process.name, 0):
                 self._restarts[process.name] = process.restarts
                 self._write(snapshot, f"{process.name} started again (restart {process.restarts})")
-        for verdict in snapshot.verdicts[self._verdicts_shown :]:
-            self._write(snapshot, describe_verdict(verdict))
-        self._verdicts_shown = len(snapshot.verdicts)
+        for verdict in snapshot.verdicts:
+            if verdict.issue_time_ns > self._shown_ns:
+                self._shown_ns = verdict.issue_time_ns
+                self._write(snapshot, describe_verdict(verdict))
         if time.monotonic() < self._next_at:
             return
         self._next_at = time.monotonic() + self._interval_s
@@ -101,6 +106,11 @@ class PlainView:
             self._write(snapshot, "  ".join(f"{label} {text}" for label, text in figures(snapshot)))
         else:
             self._write(snapshot, "starting: " + ", ".join(f"{process.name} {process.state}" for process in processes))
+
+    def finish(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> None:
+        """Writes the last figures, and what has not been written yet."""
+        self._next_at = 0.0
+        self.show(snapshot, processes)
 
     def _write(self, snapshot: RunSnapshot, text: str) -> None:
         print(f"[{snapshot.elapsed_s:7.1f} s] {text}", file=self._stream, flush=True)
@@ -129,10 +139,14 @@ class LiveView:
         self._stack = ExitStack()
 
     def show(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> None:
-        """Redraws when it is time to, or at once on a new verdict."""
+        """Redraws when it is time to."""
         if time.monotonic() < self._next_at:
             return
         self._next_at = time.monotonic() + LIVE_REFRESH_S
+        self._live.update(self._draw(snapshot, processes), refresh=True)
+
+    def finish(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> None:
+        """Draws the last picture."""
         self._live.update(self._draw(snapshot, processes), refresh=True)
 
     def _draw(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> Group:
@@ -156,8 +170,11 @@ class LiveView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leaves the last picture and gives the cursor back."""
-        self._stack.close()
+        """Leaves the last picture and gives the cursor back, where the terminal is still there."""
+        try:
+            self._stack.close()
+        except OSError as lost:
+            discard_output(lost)
 
 
 def _number(value: object, pattern: str) -> str:

@@ -33,7 +33,8 @@ class GymnasiumEnvironment:
     Raises:
       UnknownEnvironment: nothing is registered under this id; names the near ones.
       MissingExtra: a package that the environment needs is not installed.
-      EnvironmentUnsupported: its spaces are not supported, or its constructor failed.
+      EnvironmentUnsupported: its spaces are not supported, or it does not take its arguments; from `reset` and `step`:
+        an observation has not the shape of its space.
     """
 
     def __init__(self, environment_id: str, config: EnvironmentConfig) -> None:
@@ -90,7 +91,14 @@ class GymnasiumEnvironment:
             vector[int(observation) - self._first_observation] = 1.0
             return vector
         # A copy: some environments write every observation into the same array.
-        return np.array(observation, self._dtype)
+        array = np.array(observation, self._dtype)
+        if array.shape != self.spec.observation_shape:
+            # It might still fit into the row of an unroll, by broadcasting.
+            raise EnvironmentUnsupported(
+                f"{self.spec.id} returned an observation of shape {array.shape}, its observation space has "
+                f"{self.spec.observation_shape}"
+            )
+        return array
 
 
 def _layout(name: str, space: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

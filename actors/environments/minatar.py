@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, MissingExtra, Transition
+from actors.environments.headless import without_drawing
 from actors.environments.identity import code_digest, package_version
 
 try:
-    from minatar.environment import Environment as MinAtarEnvironment
+    with without_drawing():
+        from minatar.environment import Environment as MinAtarEnvironment
 except ModuleNotFoundError as error:
     raise MissingExtra("environments 'minatar:GAME' need MinAtar: pip install 'temper[minatar]'") from error
 

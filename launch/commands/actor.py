@@ -13,6 +13,7 @@ import sys
 from launch.arguments import Actor
 from launch.config_file import read_config
 from launch.errors import BadInput
+from launch.process import ONE_THREAD, import_path
 from protos.transport import check_address
 
 
@@ -35,4 +36,5 @@ def run(arguments: Actor) -> int:
     }
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "launch.actor_host", json.dumps(host)])  # noqa: S606
+    command = [sys.executable, "-P", "-m", "launch.actor_host", json.dumps(host)]
+    os.execve(sys.executable, command, {**os.environ, **ONE_THREAD, "PYTHONPATH": import_path()})  # noqa: S606

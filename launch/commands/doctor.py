@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from launch.arguments import Doctor
 from launch.doctor import examine
 
 
 def run(arguments: Doctor) -> int:
     """Prints one line a finding; returns 1 where something that is needed is broken."""
-    broken = 0
+    levels = Counter[str]()
     for finding in examine(arguments.run_dir):
-        broken += finding.level == "broken"
+        levels[finding.level] += 1
         print(f"{finding.level:<7} {finding.name:<18} {finding.text}")
-    print("everything that is needed is there" if not broken else f"{broken} broken")
-    return 1 if broken else 0
+    if not levels["broken"] and not levels["note"]:
+        print("everything that is needed is there")
+    else:
+        print(f"{levels['broken']} broken, {levels['note']} to note")
+    return 1 if levels["broken"] else 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 from launch.arguments import Learner
 from launch.config_file import read_config
 from launch.logs import configure_logging
+from launch.topology import Limits
 from learner.job import LearnerJob
 from protos.transport import check_address
 
 
 def run(arguments: Learner) -> int:
     """Learns until the run is over, a limit is reached, or a signal comes; the learner handles its signals itself."""
+    limits = Limits(arguments.max_seconds, arguments.max_env_steps)
     config = read_config(arguments.config)
     job = LearnerJob(
         learner=config.learner,
@@ -25,8 +27,8 @@ def run(arguments: Learner) -> int:
         listen_address=check_address(arguments.listen),
         trust_key_path=arguments.trust,
         target_return=config.stop.target_return,
-        env_steps_max=arguments.max_env_steps or config.stop.env_steps_max,
-        seconds_max=arguments.max_seconds or config.stop.seconds_max,
+        env_steps_max=limits.env_steps_max or config.stop.env_steps_max,
+        seconds_max=limits.seconds_max or config.stop.seconds_max,
         resume=arguments.resume,
     )
     from learner.process import run_learner  # noqa: PLC0415 - loads jax, which bad input must not wait for

@@ -6,14 +6,13 @@ from launch.arguments import ReplayServe
 from launch.config_file import read_config
 from launch.serving import announce, serve_until_signal
 from protos.transport import check_address
+from replay.service import serve
 
 
 def run(arguments: ReplayServe) -> int:
     """Serves until SIGTERM or SIGINT."""
     config = read_config(arguments.config)
     address = check_address(arguments.listen)
-    from replay.service import serve  # noqa: PLC0415 - needs lmdb, which bad input must not
-
     return serve_until_signal(
         lambda stop: serve(config.replay, arguments.directory, address, on_ready=announce("replay"), stop=stop)
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launch.arguments import Train
 from launch.config_file import read_config
-from launch.errors import BadInput, RunDirectoryError
+from launch.errors import RunDirectoryError
 from launch.local_run import LocalRun
 from launch.overrides import apply_overrides
 from launch.preflight import check
@@ -23,7 +23,7 @@ from launch.view import make_view
 
 def run(arguments: Train) -> int:
     """Trains to the target, a limit or a signal; prints where everything is."""
-    limits = _limits(arguments)
+    limits = Limits(arguments.max_seconds, arguments.max_env_steps)
     if arguments.resume and not arguments.run_dir:
         raise RunDirectoryError("--resume needs --run-dir: which run is to go on?")
     of_file = is_config_file(arguments.recipe)
@@ -45,10 +45,3 @@ def run(arguments: Train) -> int:
         summary, signal_number = local_run.run(make_view(sys.stdout, config.recipe))
         print(render(summary, directory.paths))
     return exit_status(signal_number)
-
-
-def _limits(arguments: Train) -> Limits:
-    for name, value in (("--max-seconds", arguments.max_seconds), ("--max-env-steps", arguments.max_env_steps)):
-        if value < 0:
-            raise BadInput(f"{name} {value} is negative: write a positive limit, or leave it out for none")
-    return Limits(arguments.max_seconds, arguments.max_env_steps)

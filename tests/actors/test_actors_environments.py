@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -10,12 +13,14 @@ import pytest
 from minatar.environment import Environment as Package
 
 from actors.config import EnvironmentConfig
-from actors.environment import Environment, SequentialVector, VectorEnvironment
+from actors.environment import Environment, EnvironmentUnsupported, SequentialVector, VectorEnvironment
 from actors.environments import catalog
 from actors.environments.catch import Catch
 from actors.environments.gymnasium_adapter import GymnasiumEnvironment
 from actors.environments.minatar import MinAtar
 from actors.testing import EnvironmentContract, VectorEnvironmentContract
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class CorridorEnv(gymnasium.Env[Any, Any]):
@@ -134,6 +139,66 @@ def test_discrete_spaces_with_an_offset_and_cost_from_info() -> None:
     assert (transition.reward, transition.terminated, transition.truncated) == (1.0, True, False)
 
 
+class BoxEnv(gymnasium.Env[Any, Any]):
+    """Observes one value over and over, whatever its space says."""
+
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self, space: gymnasium.spaces.Box, value: Any) -> None:
+        self.observation_space = space
+        self.value = value
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.value, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.value, 0.0, False, False, {}
+
+
+def box_environment(space: gymnasium.spaces.Box, value: Any, monkeypatch: pytest.MonkeyPatch) -> GymnasiumEnvironment:
+    spec = gymnasium.envs.registration.EnvSpec("TemperBox-v0", lambda **_: BoxEnv(space, value), max_episode_steps=9)
+    monkeypatch.setitem(gymnasium.registry, "TemperBox-v0", spec)
+    return GymnasiumEnvironment("TemperBox-v0", EnvironmentConfig())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shape", "space_dtype", "value", "dtype", "observed"),
+    [
+        (-1.0, 1.0, (), np.float64, 0.1, "<f4", np.float32(0.1)),
+        (-1.0, 1.0, (2,), np.float64, [0.1, -1.0], "<f4", np.array([0.1, -1.0], np.float32)),
+        (0, 255, (1, 2), np.uint8, np.array([[0, 255]], np.uint8), "|u1", np.array([[0, 255]], np.uint8)),
+        (-5, 5, (2,), np.int64, (-5, 5), "<i8", np.array([-5, 5])),
+        (0, 1, (2,), np.int8, [0, 1], "|i1", np.array([0, 1], np.int8)),
+    ],
+)
+def test_boxes_of_every_kind_of_number(
+    low: float,
+    high: float,
+    shape: tuple[int, ...],
+    space_dtype: type[np.generic],
+    value: Any,
+    dtype: str,
+    observed: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space = gymnasium.spaces.Box(low, high, shape, space_dtype)  # type: ignore[arg-type]
+    environment = box_environment(space, value, monkeypatch)
+    assert (environment.spec.observation_shape, environment.spec.observation_dtype) == (shape, dtype)
+    for observation in (environment.reset(0), environment.step(1).observation):
+        assert observation.dtype.str == dtype
+        np.testing.assert_array_equal(observation, observed)
+    environment.close()
+
+
+def test_an_observation_of_another_shape_than_its_space_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be broadcast into the row of an unroll."""
+    environment = box_environment(gymnasium.spaces.Box(-1, 1, (3,)), np.zeros(1, np.float32), monkeypatch)
+    with pytest.raises(EnvironmentUnsupported, match=r"shape \(1,\), its observation space has \(3,\)"):
+        environment.reset(0)
+    environment.close()
+
+
 def test_the_limit_of_a_gymnasium_environment_is_its_own_unless_set() -> None:
     own = GymnasiumEnvironment("TemperCorridor-v0", EnvironmentConfig())
     shorter = GymnasiumEnvironment("TemperCorridor-v0", EnvironmentConfig(episode_steps_max=3))
@@ -178,6 +243,17 @@ def test_minatar_is_the_package_s_own_game() -> None:
             assert (transition.reward, transition.terminated) == (reward, terminal)
             if terminal:
                 break
+
+
+def test_a_game_loads_no_plotting_library() -> None:
+    """Which would be 120 MB in every process; MinAtar's warning about it is not shown either."""
+    code = (
+        "import sys; from actors.config import EnvironmentConfig; from actors.environments.catalog import make_vector;"
+        "make_vector(EnvironmentConfig(name='minatar:breakout'), 1); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert not {"matplotlib", "seaborn", "pandas"} & set(done.stdout.split())
+    assert done.stderr == ""
 
 
 def test_sequential_vector_refuses_a_wrong_number_of_seeds() -> None:

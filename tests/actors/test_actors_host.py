@@ -23,7 +23,7 @@ import policies.service
 import replay.service
 from actors.config import ActorConfig, EnvironmentConfig
 from actors.environment import UnknownEnvironment
-from actors.host import ActorJob, run_actors
+from actors.host import FAULTS_MAX, ActorJob, run_actors
 from actors.process import JobError
 from policies.artifact import artifact_digest
 from policies.distribution import DistributionServer, PolicyBoard
@@ -58,6 +58,8 @@ class Probe(gymnasium.Env):
         if self.steps == 100 and "HANG" in os.environ:
             while True:
                 time.sleep(0.01)
+        if self.steps == 50 and "FAULTY" in os.environ:
+            raise ArithmeticError("a fault in the environment")
         return self.observation_space.high, 1.0, False, False, {}
 
 gymnasium.register("Probe-v0", Probe, max_episode_steps=10)
@@ -290,20 +292,30 @@ def test_an_actor_that_does_not_stop_is_killed(world: World) -> None:
 
 
 def test_actors_that_keep_failing_are_started_again_ever_later(world: World) -> None:
-    """Nobody signs for the run that these actors belong to, so each gives up after policy_wait_s."""
+    """Nobody signs for the run of these actors, so each gives up after policy_wait_s; the host never does."""
     job = dataclasses.replace(
         world.job, run_id="another-run", actor=dataclasses.replace(world.job.actor, policy_wait_s=0.05), processes=1
     )
     host = world.start(job)
-    eventually(lambda: len(host.starts()) >= 4)
+    eventually(lambda: len(host.starts()) > FAULTS_MAX)
     host.process.send_signal(signal.SIGTERM)
     assert host.end() == 0
     assert len({run for _, _, run in host.starts()}) == len(host.starts())
     pauses = [float(match[1]) for line in host.lines if (match := re.search(r"starts again in ([\d.]+) s", line))]
     assert pauses[0] <= 0.25 <= pauses[2]
     assert max(pauses) <= 0.5
-    assert any("NoAuthorisedPolicy" in line for line in host.lines)
+    assert any("gives up: no authorised policy" in line for line in host.lines)
     assert world.records() == {}
+
+
+def test_the_host_gives_up_on_an_environment_that_keeps_raising(world: World) -> None:
+    (world.directory / "probe.py").write_text(PROBE)
+    job = dataclasses.replace(world.job, environment=EnvironmentConfig(name="gym:probe:Probe-v0"), processes=1)
+    host = world.start(job, PROBE=str(world.directory), PYTHONPATH=str(world.directory), FAULTY="1")
+    assert host.end() == 1
+    assert len(host.starts()) == FAULTS_MAX
+    assert host.lines[-1].endswith(f"ActorsKeepFailing: actor-0000 failed {FAULTS_MAX} times in a row: giving up\n")
+    assert any("ArithmeticError: a fault in the environment" in line for line in host.lines)
 
 
 def test_inference_as_a_service_and_in_process_with_jax(world: World) -> None:
@@ -331,11 +343,12 @@ def test_inference_as_a_service_and_in_process_with_jax(world: World) -> None:
         ({"actor": ActorConfig(inference="served")}, JobError, "--inference-address"),
         ({"actor": ActorConfig(lanes=65, window_records=64)}, JobError, "lanes = 65.*window_records = 64"),
         (
-            {"actor": ActorConfig(unroll_length=100, window_bytes=4096)},
+            {"actor": ActorConfig(lanes=8, unroll_length=100, window_bytes=4096)},
             JobError,
-            "64 payloads of .*window_bytes = 4096",
+            "8 payloads of .*window_bytes = 4096",
         ),
         ({"replay_address": "nowhere"}, AddressError, "nowhere"),
+        ({"actor_prefix": "rack 7/"}, JobError, "actor_prefix 'rack 7/'"),
         ({"environment": EnvironmentConfig(name="cartpol")}, UnknownEnvironment, "cartpole"),
         ({"trust_key_path": Path("missing.pem")}, KeyFileError, "missing.pem"),
     ],

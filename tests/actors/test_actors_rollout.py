@@ -319,6 +319,7 @@ def test_records_that_replay_does_not_take_before_a_stop_are_counted() -> None:
     [
         ("reward", np.nan, "reward = nan in row 2 of lane 1"),
         ("logits", np.inf, "logits = inf in row 2 of lane 1"),
+        ("observation", -np.inf, "observation = -inf in row 2 of lane 1"),
         ("cost", -1.0, "cost = -1.0 in row 2 of lane 1: it must be finite and not negative"),
     ],
 )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from launch.child import Backoff
+from launch import child as child_module
+from launch.child import HEALTHY_S, Backoff
 from launch.errors import BadInput, RunFailed
+from launch.process import GAVE_UP
 from tests.launch.supervision import Eventually, MakeChild
 
 
@@ -59,9 +62,72 @@ def test_after_too_many_deaths_the_run_has_failed(make_child: MakeChild, eventua
     child.start()
     with pytest.raises(RunFailed) as raised:
         eventually(child.poll)
-    assert "fake died 3 times within 60 s (exit status 1)" in str(raised.value)
+    assert "fake died 3 times in a row, each time within 60 s (exit status 1)" in str(raised.value)
     assert "told to end with 1" in str(raised.value)
     assert child.restarts == 2
+
+
+def test_deaths_in_a_row_are_counted_however_slow_they_come(
+    make_child: MakeChild, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies late, but always, fails the run; one that was well for a while begins anew."""
+    clock = 0.0
+    monkeypatch.setattr(child_module, "time", SimpleNamespace(monotonic=lambda: clock))
+    child = make_child("exit", "1", restarts_max=2)
+    lives = [HEALTHY_S / 2, HEALTHY_S / 2, HEALTHY_S, HEALTHY_S / 2, HEALTHY_S / 2]
+    child.start()
+    for number, life_s in enumerate(lives):
+        # Dead by now or in a moment; the supervisor looks after `life_s`.
+        eventually(lambda: child.pid is None or not _is_running(child.pid))
+        clock += life_s
+        if number == len(lives) - 1:
+            with pytest.raises(RunFailed, match="died 3 times in a row"):
+                child.poll()
+            return
+        child.poll()
+        assert child.state == "restarting"
+        clock += 1.0
+        child.poll()
+
+
+def _is_running(pid: int) -> bool:
+    return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+
+
+def test_one_that_gave_up_is_not_started_again(make_child: MakeChild, eventually: Eventually) -> None:
+    child = make_child("exit", str(GAVE_UP))
+    child.start()
+    with pytest.raises(RunFailed, match="fake gave up; the end of") as raised:
+        eventually(child.poll)
+    assert "told to end with 3" in str(raised.value)
+    assert child.restarts == 0
+
+
+def test_a_ready_line_is_found_however_much_follows_it(make_child: MakeChild, eventually: Eventually) -> None:
+    child = make_child("mute", ready_s_max=10.0)
+    child.start()
+    with child.log.open("a") as log:
+        log.write("temper fake rea")
+        log.flush()
+        child.poll()
+        log.write("dy at nowhere\n" + "and much more\n" * 10_000)
+    child.poll()
+    assert child.ready
+
+
+def test_it_finds_the_modules_that_its_supervisor_finds(
+    make_child: MakeChild, eventually: Eventually, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    child = make_child("path", ready_s_max=10.0)
+    child.start()
+    eventually(lambda: "path:" in child.log.read_text())
+    (line,) = (line for line in child.log.read_text().splitlines() if line.startswith("path:"))
+    found = line.removeprefix("path:").split(os.pathsep)
+    assert str(tmp_path / "mine") in found
+    # Not first, though it is the working directory: what lies there may have the name of one of our packages.
+    assert str(tmp_path) not in found
 
 
 def test_bad_input_is_passed_on_and_never_retried(make_child: MakeChild, eventually: Eventually) -> None:

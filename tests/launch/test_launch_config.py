@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from launch.config import RunConfig, check_run
+from learner import batches
+from replay.limiter import LimiterError
 from replay.settings import SettingError
 
 CONFIG = RunConfig(recipe="test")
@@ -40,6 +43,60 @@ def test_a_batch_that_is_just_small_enough() -> None:
             learner=replace(CONFIG.learner, batch_size=32, uniform_fraction=0.25),
         )
     )
+
+
+UNIFORM: dict[str, tuple[dict[str, Any], float, str]] = {
+    "no minimum that is never reached": ({"uniform_min_size": 200}, 0.5, r"uniform_min_size = 200 exceeds .* = 128"),
+    "no limiter of a table that nobody draws from": (
+        {"uniform_samples_per_insert": 1.0},
+        0.0,
+        r"a batch of 32 fresh and 0 uniform records .* draws 0.0 for each insert",
+    ),
+    "no limiter at odds with the batches": ({"uniform_samples_per_insert": 2.0}, 0.5, r"draws 1.0 for each insert"),
+    "no batch beyond the limiter": (
+        {"uniform_samples_per_insert": 1.0, "uniform_error_buffer": 5.0},
+        0.5,
+        r"uniform_error_buffer = 5.0 is too small for 16 uniform records",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNIFORM, ids=lambda case: case.replace(" ", "-"))
+def test_limiters_that_would_hold_up_the_run(case: str) -> None:
+    settings, fraction, said = UNIFORM[case]
+    learner = replace(CONFIG.learner, batch_size=32, uniform_fraction=fraction)
+    replay = replace(CONFIG.replay, fresh_unconsumed_max=128, **settings)
+    with pytest.raises(SettingError, match=said):
+        check_run(replace(CONFIG, learner=learner, replay=replay))
+
+
+def test_a_limiter_with_which_neither_side_could_go_on() -> None:
+    replay = replace(CONFIG.replay, uniform_samples_per_insert=1.0, uniform_error_buffer=0.4)
+    learner = replace(CONFIG.learner, batch_size=2, uniform_fraction=0.5)
+    with pytest.raises(LimiterError, match="too small"):
+        check_run(replace(CONFIG, learner=learner, replay=replay))
+
+
+def test_a_limiter_in_step_with_the_batches() -> None:
+    replay = replace(CONFIG.replay, uniform_samples_per_insert=1.0, uniform_min_size=50)
+    check_run(replace(CONFIG, learner=replace(CONFIG.learner, uniform_fraction=0.5), replay=replay))
+
+
+def test_a_batch_is_divided_as_the_learner_divides_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check of the whole run must not speak of other batches than those that are drawn."""
+    drawn: dict[str, int] = {}
+    monkeypatch.setattr(batches, "ReplaySampler", lambda _address, table, size, **_: drawn.update({table: size}))
+    for batch_size in (1, 2, 3, 16, 33):
+        for fraction in (0.0, 0.01, 0.3, 0.5, 0.99):
+            drawn.clear()
+            learner = replace(CONFIG.learner, batch_size=batch_size, uniform_fraction=fraction)
+            batches.BatchSource("unix:/nowhere", learner, 20)
+            fits = replace(CONFIG, learner=learner, replay=replace(CONFIG.replay, fresh_unconsumed_max=drawn["fresh"]))
+            check_run(fits)
+            if drawn["fresh"] > 1:
+                tight = replace(CONFIG.replay, fresh_unconsumed_max=drawn["fresh"] - 1)
+                with pytest.raises(SettingError, match=rf"takes {drawn['fresh']} fresh records"):
+                    check_run(replace(CONFIG, learner=learner, replay=tight))
 
 
 def test_replays_own_cross_checks_are_made() -> None:

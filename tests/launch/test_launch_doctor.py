@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import resource
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +43,21 @@ def test_this_machine_has_what_is_needed(tmp_path: Path, capsys: pytest.CaptureF
     assert "broken" not in out
     assert out.endswith("everything that is needed is there\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_system_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert [found.level for found in examine(tmp_path) if found.name == "system"] == ["broken"]
+    assert command.run(Doctor(tmp_path)) == 1
+
+
+def test_it_does_not_say_that_all_is_there_when_something_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboardX" else real(name))
+    assert command.run(Doctor(tmp_path)) == 0
+    assert capsys.readouterr().out.endswith("0 broken, 1 to note\n")
 
 
 def test_a_low_limit_of_open_files_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from launch import monitor
 from launch.metrics_tail import MetricsTail
-from launch.monitor import RunMonitor
-from launch.verdicts import Verdict
+from launch.monitor import VERDICTS_SHOWN_MAX, RunMonitor
+from launch.verdicts import Counts, Verdict
 from protos.replay.v1 import replay_pb2
 from tests.launch.made_up_run import replay_stats
 from tests.launch.supervision import Eventually
@@ -33,28 +33,33 @@ class Gate:
     """Answers with `answer`, newest first."""
 
     answer: list[Verdict] | None = None
+    count: Counts | None = None
 
     def verdicts(self) -> list[Verdict] | None:
         return self.answer
 
+    def counts(self) -> Counts | None:
+        return self.count
+
 
 def test_before_anything_is_known(tmp_path: Path) -> None:
     snapshot = RunMonitor(MetricsTail(tmp_path / "none"), Replay(), Gate(), since_ns=0).look()
-    assert (snapshot.metrics, snapshot.replay, snapshot.verdicts) == ({}, None, ())
+    assert (snapshot.metrics, snapshot.replay, snapshot.verdicts, snapshot.counts) == ({}, None, (), None)
 
 
 def test_what_cannot_be_asked_keeps_its_last_value(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"updates": 1}\n{"updates": 2}\n')
     replay, gate = Replay(), Gate()
-    replay.answer, gate.answer = replay_stats(), [verdict(1, 100)]
+    replay.answer, gate.answer, gate.count = replay_stats(), [verdict(1, 100)], Counts(1, 0)
     watched = RunMonitor(MetricsTail(path), replay, gate, since_ns=0)
     before = watched.look()
-    replay.answer, gate.answer = None, None
+    replay.answer, gate.answer, gate.count = None, None, None
     after = watched.look()
     assert after.metrics == before.metrics == {"updates": 2}
     assert after.replay == before.replay == replay_stats()
     assert after.verdicts == before.verdicts == (verdict(1, 100),)
+    assert after.counts == before.counts == Counts(1, 0)
 
 
 def test_verdicts_are_of_this_start_in_order_and_once(tmp_path: Path) -> None:
@@ -64,6 +69,17 @@ def test_verdicts_are_of_this_start_in_order_and_once(tmp_path: Path) -> None:
     assert [found.version for found in watched.look().verdicts] == [2]
     gate.answer = [verdict(4, 300), verdict(3, 200), verdict(2, 150)]
     assert [found.version for found in watched.look().verdicts] == [2, 3, 4]
+
+
+def test_of_a_long_run_only_the_newest_verdicts_are_kept(tmp_path: Path) -> None:
+    gate = Gate()
+    watched = RunMonitor(MetricsTail(tmp_path / "none"), Replay(), gate, since_ns=0)
+    for newest in range(1, 4 * VERDICTS_SHOWN_MAX):
+        gate.answer = [verdict(number, number) for number in range(newest, max(0, newest - 3), -1)]
+        watched.look()
+    assert [found.version for found in watched.snapshot.verdicts] == list(
+        range(3 * VERDICTS_SHOWN_MAX, 4 * VERDICTS_SHOWN_MAX)
+    )
 
 
 def test_it_watches_by_itself_until_stopped(

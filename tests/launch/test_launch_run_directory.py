@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,23 @@ def test_resume_keeps_the_run_id_and_clears_what_only_an_end_writes(tmp_path: Pa
         assert not directory.paths.final.exists()
 
 
+def test_a_directory_that_disappears_can_still_be_given_back(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path / "run") as directory:
+        directory.begin(make_recipe("catch"))
+        shutil.rmtree(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_refuses_another_unroll_length(tmp_path: Path) -> None:
+    """The records that wait in replay could not be stacked with the new ones."""
+    config = make_recipe("catch")
+    with RunDirectory(tmp_path / "run") as directory:
+        directory.begin(config)
+        changed = replace(config, actor=replace(config.actor, unroll_length=7))
+        with pytest.raises(RunDirectoryError, match=r"unroll_length = 7, but the records .* have 20 rows"):
+            directory.resume(changed)
+
+
 @pytest.mark.parametrize(
     ("section", "setting", "value"), [("network", "hidden_sizes", (8,)), ("environment", "episode_steps_max", 5)]
 )
@@ -150,7 +168,15 @@ def test_somebody_elses_files_stay(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
     with RunDirectory(tmp_path) as directory, pytest.raises(RunDirectoryError, match="not empty and holds no run"):
         directory.begin(make_recipe("catch"))
-    assert (tmp_path / "diary.txt").read_text() == "mine"
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("diary.txt", "mine")]
+
+
+def test_somebody_elses_file_called_lock_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    (tmp_path / "lock").write_text("the combination is 1234\n")
+    with RunDirectory(tmp_path) as directory, pytest.raises(RunDirectoryError, match="not empty and holds no run"):
+        directory.begin(make_recipe("catch"))
+    assert (tmp_path / "lock").read_text() == "the combination is 1234\n"
 
 
 def test_nobody_holds_a_directory_that_is_not_there(tmp_path: Path) -> None:

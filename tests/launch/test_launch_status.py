@@ -15,8 +15,9 @@ from launch.recipes import make_recipe
 from launch.run_directory import RunDirectory
 from launch.run_paths import RunPaths
 from launch.status import describe, gather
-from launch.summary import Counts, compose, write_summary
+from launch.summary import compose, write_summary
 from launch.topology import Addresses
+from launch.verdicts import Counts
 from tests.launch import made_up_run
 from tests.launch.supervision import MakeChild
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from launch.releases import newest_release
-from launch.summary import Counts, compose, last_word, render, write_summary
+from launch.summary import compose, last_word, render, write_summary
+from launch.verdicts import Counts
 from tests.launch import made_up_run
 
 
@@ -41,7 +43,7 @@ def test_a_learner_without_a_last_word_is_known_by_its_newest_figures(tmp_path: 
 def test_a_run_of_which_nothing_is_known(tmp_path: Path) -> None:
     paths = made_up_run.begin(tmp_path / "run")
     assert newest_release(paths) is None
-    summary = compose("catch", last_word(paths), None, Counts(), None)
+    summary = compose("catch", last_word(paths), None, None, None)
     assert summary == {
         "recipe": "catch",
         "env_steps": None,
@@ -49,17 +51,18 @@ def test_a_run_of_which_nothing_is_known(tmp_path: Path) -> None:
         "env_steps_per_s": None,
         "evaluation": None,
         "release": None,
-        "candidates": {"approved": 0, "rejected": 0},
+        "candidates": {"approved": None, "rejected": None},
         "replay": {"records": None, "bytes": None},
         "policy_lag": {"mean": None, "p95": None},
     }
     text = render(summary, paths)
     assert "unknown environment steps" in text
     assert "no release: no candidate was approved" in text
+    assert "candidates: unknown approved, unknown rejected" in text
 
 
 def test_no_time_means_no_rate(tmp_path: Path) -> None:
-    assert compose("catch", {"env_steps": 0, "wall_s": 0.0}, None, Counts(), None)["env_steps_per_s"] is None
+    assert compose("catch", {"env_steps": 0, "wall_s": 0.0}, None, None, None)["env_steps_per_s"] is None
 
 
 def test_the_rendered_summary_says_where_everything_is(tmp_path: Path) -> None:
@@ -72,6 +75,13 @@ def test_the_rendered_summary_says_where_everything_is(tmp_path: Path) -> None:
     assert "evaluation return 100.00, 95% [95.00, 105.00], 100 episodes" in text
     for place in (paths.summary, paths.policies, paths.replay, paths.tensorboard, paths.logs, paths.config):
         assert str(place) in text
+
+
+def test_the_commands_it_shows_can_be_copied_into_a_shell(tmp_path: Path) -> None:
+    paths = made_up_run.begin(tmp_path / "my first run")
+    text = render(compose("catch", {}, None, None, None), paths)
+    (line,) = (line for line in text.splitlines() if line.startswith("continue"))
+    assert shlex.split(line)[1:] == ["temper", "train", str(paths.config), "--run-dir", str(paths.root), "--resume"]
 
 
 def test_it_is_written_whole(tmp_path: Path) -> None:

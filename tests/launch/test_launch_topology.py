@@ -10,6 +10,7 @@ import pytest
 
 from launch.arguments import Actor, Learner, PolicyServe, ReplayServe, SafetyServe
 from launch.child import ChildSpec
+from launch.errors import BadInput
 from launch.parser import parse
 from launch.recipes import make_recipe
 from launch.run_paths import RunPaths
@@ -27,8 +28,8 @@ def processes(inference: str = "numpy", limits: Limits | None = None, *, resume:
 
 
 def arguments_of(spec: ChildSpec) -> object:
-    assert list(spec.command[:3]) == [sys.executable, "-m", "launch.cli"]
-    return parse([*spec.command[3:], *spec.restart_arguments])
+    assert list(spec.command[:4]) == [sys.executable, "-P", "-m", "launch.cli"]
+    return parse([*spec.command[4:], *spec.restart_arguments])
 
 
 def test_every_process_is_a_public_command() -> None:
@@ -58,6 +59,23 @@ def test_limits_reach_the_learner() -> None:
     command = arguments_of(processes(limits=Limits(2.5, 1000))["learner"])
     assert isinstance(command, Learner)
     assert (command.max_seconds, command.max_env_steps) == (2.5, 1000)
+
+
+@pytest.mark.parametrize("limits", [(-1.0, 0), (float("nan"), 0), (0.0, -1)])
+def test_a_limit_is_a_positive_number(limits: tuple[float, int]) -> None:
+    with pytest.raises(BadInput, match="write a positive limit"):
+        Limits(*limits)
+
+
+def test_actors_are_given_the_time_that_their_settings_grant() -> None:
+    config = make_recipe("catch")
+    config = replace(config, actor=replace(config.actor, stop_s_max=7.0))
+    (actors,) = (
+        spec
+        for spec in processes_of(config, PATHS, ADDRESSES, "run-1", Limits(), resume=False)
+        if spec.name == "actors"
+    )
+    assert actors.stop_s_max > 7.0
 
 
 def test_served_inference_has_its_process_and_the_actors_know_it() -> None:

@@ -6,13 +6,14 @@ import io
 import os
 import pty
 import re
+import select
 from collections.abc import Iterator
 from typing import IO
 
 import pytest
 
 from launch.monitor import RunSnapshot
-from launch.verdicts import Verdict
+from launch.verdicts import Counts, Verdict
 from launch.view import LiveView, PlainView, ProcessLine, figures, make_view
 from tests.launch.made_up_run import METRICS, replay_stats
 
@@ -23,13 +24,12 @@ REJECTED = Verdict("b", 9, "00", False, "its returns fell", 0, 100, 0, 1.0, (0.0
 
 def test_figures_before_anything_is_known() -> None:
     shown = dict(figures(RunSnapshot()))
-    assert shown["return"] == shown["replay"] == shown["insert wait"] == "-"
+    assert shown["return"] == shown["replay"] == shown["insert wait"] == shown["candidates"] == "-"
     assert shown["policy lag"] == "- (p95 -)"
-    assert shown["candidates"] == "0 approved, 0 rejected"
 
 
 def test_figures_of_a_running_run() -> None:
-    snapshot = RunSnapshot(metrics=METRICS, replay=replay_stats(), verdicts=(APPROVED, REJECTED))
+    snapshot = RunSnapshot(metrics=METRICS, replay=replay_stats(), counts=Counts(12, 345))
     assert dict(figures(snapshot)) == {
         "env steps": "9,000",
         "steps/s": "2,500",
@@ -40,7 +40,7 @@ def test_figures_of_a_running_run() -> None:
         "insert wait": "2.0 s",
         "sample wait": "0.8 s",
         "learner wait": "0.2 s",
-        "candidates": "1 approved, 1 rejected",
+        "candidates": "12 approved, 345 rejected",
     }
 
 
@@ -78,6 +78,17 @@ def test_plain_verdicts_and_restarts_come_at_once_and_once() -> None:
     ]
 
 
+def test_the_last_plain_line_comes_whatever_the_interval() -> None:
+    stream = io.StringIO()
+    view = PlainView(stream, interval_s=3600.0)
+    view.show(RunSnapshot(metrics=METRICS), PROCESSES)
+    view.finish(RunSnapshot(metrics={**METRICS, "updates": 41}, verdicts=(APPROVED,)), PROCESSES)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "candidate 7 approved" in lines[1]
+    assert "updates 41" in lines[2]
+
+
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[IO[str], int]]:
     """A stream onto a pseudo-terminal, and the descriptor to read what was drawn."""
@@ -96,16 +107,20 @@ def test_the_live_view_draws_figures_processes_and_verdicts(terminal: tuple[IO[s
     with view:
         snapshot = RunSnapshot(metrics=METRICS, replay=replay_stats(), verdicts=(APPROVED, REJECTED))
         view.show(snapshot, [ProcessLine("learner", "running", 1, 2)])
-        view.show(RunSnapshot(), PROCESSES)
+        view.show(RunSnapshot(), [ProcessLine("safety", "starting", 2, 0)])
+        view.finish(snapshot, PROCESSES)
     stream.flush()
-    drawn = os.read(descriptor, 1 << 16).decode()
+    drawn = ""
+    while select.select([descriptor], [], [], 0.2)[0]:
+        drawn += os.read(descriptor, 1 << 16).decode(errors="replace")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
     assert "temper train cartpole" in text
     assert "9,000" in text
     assert "learner running (restarted 2x)" in text
     assert "candidate 9 rejected: its returns fell" in text
-    # The second call came too soon to be drawn, and the cursor is given back.
-    assert "replay starting" not in text
+    # The second call came too soon to be drawn, the last picture is always, and the cursor is given back.
+    assert "safety starting" not in text
+    assert "replay starting" in text
     assert drawn.rstrip().endswith("\x1b[?25h")
 
 
