@@ -74,6 +74,7 @@ def figures(snapshot: RunSnapshot) -> list[tuple[str, str]]:
         ("insert wait", _seconds(sum(table.insert_wait_s for table in replay.tables) if replay else None)),
         ("sample wait", _seconds(sum(table.sample_wait_s for table in replay.tables) if replay else None)),
         ("learner wait", _seconds(metrics.get("wait_data_s"))),
+        ("lease", _lease(metrics.get("lease_refusal"))),
     ]
     counts = snapshot.counts
     return [*rows, ("candidates", f"{counts.approved} approved, {counts.rejected} rejected" if counts else UNKNOWN)]
@@ -188,6 +189,12 @@ def _seconds(value: object) -> str:
 
 def _lag(mean: object, p95: object) -> str:
     return f"{_number(mean, '.1f')} (p95 {_number(p95, '.0f')})"
+
+
+def _lease(refusal: object) -> str:
+    if refusal is None:
+        return UNKNOWN
+    return f"refused: {refusal}" if refusal else "held"
 
 
 def _fill(replay: replay_pb2.StatsResponse | None) -> str:

@@ -54,6 +54,7 @@ def run_learner(job: LearnerJob) -> int:
 
     Raises:
       AddressError, CheckpointError, RegistryError, TrustKeyMissing, EnvironmentUnsupported, SpecError: see there.
+      TrainingDiverged, BatchShapeError, ReplayRefused: it cannot go on.
     """
     start_s = time.monotonic()
     stop = _stop_on_signals()
@@ -62,7 +63,10 @@ def run_learner(job: LearnerJob) -> int:
     compiling = _compile_in_background(job, spec, initial)
     from learner.checkpoint import Checkpointer  # noqa: PLC0415 - takes its time to import, which can pass meanwhile
 
-    trust = TrustPolicy(_wait_for_key(job.trust_key_path, stop), job.run_id)
+    key = _wait_for_key(job.trust_key_path, stop)
+    if key is None:
+        return 0
+    trust = TrustPolicy(key, job.run_id)
     registry = PolicyRegistry(job.run_directory / "policies", trust)
     board = PolicyBoard()
     with contextlib.ExitStack() as cleanup:
@@ -86,7 +90,8 @@ def run_learner(job: LearnerJob) -> int:
         # Replay is asked for the first batches, and the actors act, while the update compiles.
         batches = BatchSource(job.replay_address, job.learner, job.unroll_length)
         cleanup.callback(batches.close)
-        promotion = PromotionDesk(safety, registry, board, job.run_id, job.learner.evaluation_timeout_s)
+        gate = SafetyClient(job.safety_address)
+        promotion = PromotionDesk(gate, registry, board, job.run_id, job.learner.evaluation_timeout_s)
         cleanup.callback(promotion.close)
         metrics = cleanup.enter_context(MetricsWriter(job.run_directory, progress.env_steps))
         replay = ReplayClient(job.replay_address)
@@ -100,6 +105,7 @@ def run_learner(job: LearnerJob) -> int:
             checkpoints,
             metrics,
             lambda: _replay_counters(replay),
+            lambda: leases.refusal,
         )
         target_met = newest is not None and newest.return_mean >= job.target_return
         loop = TrainLoop(job, parts, state, progress, stop, start_s=start_s, target_reached=target_met)
@@ -142,10 +148,13 @@ def _policy_spec(job: LearnerJob) -> PolicySpec:
         environment.close()
 
 
-def _wait_for_key(path: Path, stop: threading.Event) -> VerifyKey:
+def _wait_for_key(path: Path, stop: threading.Event) -> VerifyKey | None:
+    """The key; None where the process was told to stop before there was one."""
     deadline_s = time.monotonic() + TRUST_KEY_WAIT_S
     while not path.exists():
-        if time.monotonic() > deadline_s or stop.wait(0.02):
+        if stop.wait(0.02):
+            return None
+        if time.monotonic() > deadline_s:
             raise TrustKeyMissing(f"{path} did not appear within {TRUST_KEY_WAIT_S:g} s: is the safety service up?")
     return VerifyKey.load(path)
 

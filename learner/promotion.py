@@ -19,6 +19,8 @@ from safety.client import OfferRefused, SafetyClient, SafetyUnavailable
 
 _log = logging.getLogger(__name__)
 
+_CLOSE_S = 5.0
+
 
 @dataclass(frozen=True)
 class CandidateResult:
@@ -35,7 +37,7 @@ class CandidateResult:
 
 
 class PromotionDesk:
-    """Takes a candidate when it is idle, and hands back results when asked."""
+    """Takes a candidate when it is idle, and hands back results when asked. Owns the client: `close` closes it."""
 
     def __init__(
         self, client: SafetyClient, registry: PolicyRegistry, board: PolicyBoard, run_id: str, timeout_s: float
@@ -81,11 +83,12 @@ class PromotionDesk:
         return self._idle.wait(timeout_s)
 
     def close(self) -> None:
-        """Ends the thread once the evaluation under way has come back; waits no longer than its timeout."""
-        self._idle.wait(self._timeout_s)
+        """Closes the client and ends the thread. An evaluation under way is given up: nothing is promoted any more."""
+        self._client.close()
+        self._idle.wait(_CLOSE_S)
         if self._thread.is_alive():
             self._offers.put(None)
-            self._thread.join(self._timeout_s)
+            self._thread.join(_CLOSE_S)
 
     def _run(self) -> None:
         while (offer := self._offers.get()) is not None:

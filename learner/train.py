@@ -32,6 +32,13 @@ ReplayCounters = Callable[[], dict[str, float]]
 
 FIRST_CHECKPOINT_S = 3.0
 
+_WAIT_SLICE_S = 0.2
+"""Longest time between two looks at the request to stop while waiting for the gate."""
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss is not finite, and so are the parameters; what was learnt before is in the newest checkpoint."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -45,6 +52,8 @@ class Parts:
     checkpoints: Checkpointer
     metrics: MetricsWriter
     replay_counters: ReplayCounters
+    lease_refusal: Callable[[], str]
+    """Why snapshots have no lease at the moment; "" where they have one."""
 
 
 class TrainLoop:
@@ -76,13 +85,18 @@ class TrainLoop:
         self._start_s = start_s - progress.wall_s
         self._figures: Figures | None = None
         self._last_steps = progress.env_steps
+        self._steps_per_s = 0.0
         self._last_log_s = self._last_offer_s = time.monotonic()
         # The first checkpoint comes early: a learner killed before it would begin again from nothing.
         self._last_checkpoint_s = time.monotonic() - max(0.0, job.learner.checkpoint_interval_s - FIRST_CHECKPOINT_S)
         self._target_reached = target_reached
 
     def run(self) -> str:
-        """Trains; returns "target", "env_steps", "seconds" or "signal". A checkpoint is written before it returns."""
+        """Trains; returns "target", "env_steps", "seconds" or "signal". A checkpoint is written before it returns.
+
+        Raises:
+          TrainingDiverged: see there; it is never written into a checkpoint.
+        """
         while (reason := self._stop_reason()) is None:
             batch = self._parts.batches.next()
             if batch is not None:
@@ -96,13 +110,16 @@ class TrainLoop:
                 if self._progress.updates % self._job.learner.snapshot_updates == 0:
                     self._parts.snapshots.publish(self._state)
             self._take_results()
-            self._offer_candidate()
+            # A further candidate could become a release after the one that reached the target, and fall short of it.
+            if not self._target_reached:
+                self._offer_candidate()
             self._log()
             self._checkpoint()
+        # Before anybody is waited for: whoever loses patience and kills this process loses nothing.
+        self._checkpoint(due=True)
         if reason in {"env_steps", "seconds"}:
             self._offer_last_candidate()
         self._log(due=True)
-        self._checkpoint(due=True)
         return "target" if self._target_reached else reason
 
     @property
@@ -133,14 +150,20 @@ class TrainLoop:
             self._parts.promotion.offer(self._progress.updates, artifact_bytes(self._parts.spec, self._state))
 
     def _offer_last_candidate(self) -> None:
-        """At a limit, what has been learnt so far is still put to the gate once."""
-        timeout_s = self._job.learner.evaluation_timeout_s
-        if self._progress.updates and self._parts.promotion.wait(timeout_s):
+        """At a limit, what has been learnt so far is still put to the gate once, unless a signal comes."""
+        if self._progress.updates and self._wait_for_gate():
             self._take_results()
             if not self._target_reached:
                 self._parts.promotion.offer(self._progress.updates, artifact_bytes(self._parts.spec, self._state))
-                self._parts.promotion.wait(timeout_s)
+                self._wait_for_gate()
         self._take_results()
+
+    def _wait_for_gate(self) -> bool:
+        end_s = time.monotonic() + self._job.learner.evaluation_timeout_s
+        while not self._parts.promotion.wait(_WAIT_SLICE_S):
+            if self._stop.is_set() or time.monotonic() >= end_s:
+                return False
+        return True
 
     def _take_results(self) -> None:
         for result in self._parts.promotion.results():
@@ -152,12 +175,23 @@ class TrainLoop:
     def _checkpoint(self, *, due: bool = False) -> None:
         if due or time.monotonic() - self._last_checkpoint_s >= self._job.learner.checkpoint_interval_s:
             self._last_checkpoint_s = time.monotonic()
+            self._check_finite()
             self._progress.replay_counters = self._parts.replay_counters()
             self._parts.checkpoints.save(self._state, self.progress)
 
+    def _check_finite(self) -> None:
+        if self._figures is not None and not math.isfinite(float(self._figures.gradient_norm)):
+            raise TrainingDiverged(
+                f"the gradient of update {self._progress.updates} is not finite: lower learner.learning_rate or "
+                "learner.gradient_norm_max, or look at the environment's observations and rewards"
+            )
+
     def _log(self, *, due: bool = False) -> None:
-        if not due and time.monotonic() - self._last_log_s < self._job.learner.log_interval_s:
+        since_s = time.monotonic() - self._last_log_s
+        if not due and since_s < self._job.learner.log_interval_s:
             return
+        self._check_finite()
+        self._steps_per_s = (self._progress.env_steps - self._last_steps) / max(since_s, 1e-6)
         line = self._line(None)
         self._parts.metrics.line(line)
         self._last_log_s, self._last_steps = time.monotonic(), self._progress.env_steps
@@ -180,13 +214,12 @@ class TrainLoop:
 
     def _line(self, result: CandidateResult | None) -> dict[str, object]:
         loss = jax.device_get(self._figures.loss) if self._figures is not None else None
-        elapsed_s = max(time.monotonic() - self._last_log_s, 1e-6)
         lag = self._progress.policy_lag
         line: dict[str, object] = {
             "time_s": time.monotonic() - self._start_s,
             "updates": self._progress.updates,
             "env_steps": self._progress.env_steps,
-            "env_steps_per_s": (self._progress.env_steps - self._last_steps) / elapsed_s,
+            "env_steps_per_s": self._steps_per_s,
             "return_mean": self._progress.recent_return,
             "entropy": float(loss.entropy) if loss else math.nan,
             "policy_loss": float(loss.policy_loss) if loss else math.nan,
@@ -194,6 +227,7 @@ class TrainLoop:
             "policy_lag_mean": lag["mean"],
             "policy_lag_p95": lag["p95"],
             "wait_data_s": self._parts.batches.waiting_s,
+            "lease_refusal": self._parts.lease_refusal(),
         }
         if result is not None:
             line["candidate"] = {

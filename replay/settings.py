@@ -76,6 +76,9 @@ def validate(config: Any, prefix: str = "") -> None:
             validate(value, name + ".")
         elif "meaning" in field.metadata:
             _check_type(name, value, types[field.name])
+            # Only a setting whose default is infinite has a meaning for it, such as "no limit".
+            if isinstance(value, float) and math.isinf(value) and field.default not in (math.inf, -math.inf):
+                raise SettingError(f"{name} = {value} is not a finite number ({field.metadata['meaning']})")
             _check_bounds(name, value, field)
 
 

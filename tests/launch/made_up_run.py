@@ -17,7 +17,7 @@ from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2
 
 METRICS = {"time_s": 3.5, "updates": 40, "env_steps": 9000, "env_steps_per_s": 2500.0, "return_mean": 12.5,
-           "policy_lag_mean": 2.0, "policy_lag_p95": 4.0, "wait_data_s": 0.25}  # fmt: skip
+           "policy_lag_mean": 2.0, "policy_lag_p95": 4.0, "wait_data_s": 0.25, "lease_refusal": ""}  # fmt: skip
 FINAL = {"env_steps": 10_000, "updates": 50, "wall_s": 4.0, "policy_lag": {"mean": 1.5, "p95": 3.0},
          "stopped_because": "target", "return_mean": 13.0}  # fmt: skip
 

@@ -40,6 +40,7 @@ def test_figures_of_a_running_run() -> None:
         "insert wait": "2.0 s",
         "sample wait": "0.8 s",
         "learner wait": "0.2 s",
+        "lease": "held",
         "candidates": "12 approved, 345 rejected",
     }
 

@@ -29,6 +29,10 @@ class ScriptedGate(SafetyClient):
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        self.closed.set()
 
     def evaluate(
         self,
@@ -47,7 +51,8 @@ class Desk:
     def __init__(self, directory: Path, judge: Judge, key: SigningKey) -> None:
         self.registry = PolicyRegistry(directory, TrustPolicy(key.verify_key, RUN_ID))
         self.board = PolicyBoard()
-        self.desk = PromotionDesk(ScriptedGate(judge), self.registry, self.board, RUN_ID, timeout_s=20)
+        self.gate = ScriptedGate(judge)
+        self.desk = PromotionDesk(self.gate, self.registry, self.board, RUN_ID, timeout_s=20)
 
     def judge_one(self, data: bytes, version: int = 7) -> CandidateResult:
         self.desk.offer(version, data)
@@ -144,6 +149,20 @@ def test_one_candidate_at_a_time(make_desk: Callable[..., Desk]) -> None:
     release.set()
     assert desk.desk.wait(20)
     assert len(desk.desk.results()) == 1
+
+
+def test_closing_gives_up_the_evaluation_under_way(make_desk: Callable[..., Desk]) -> None:
+    """It may take minutes, and whoever closes wants the process to end."""
+
+    def judge(data: bytes, version: int) -> common_pb2.SignedStatement:
+        assert desk.gate.closed.wait(20)
+        raise SafetyUnavailable("the connection was closed")
+
+    desk = make_desk(judge)
+    desk.desk.offer(1, DATA)
+    desk.desk.close()
+    assert [result.decided for result in desk.desk.results()] == [False]
+    assert desk.registry.newest() is None
 
 
 def test_a_fault_of_the_desk_reaches_the_train_loop(make_desk: Callable[..., Desk]) -> None:

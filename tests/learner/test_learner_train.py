@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import threading
@@ -23,7 +24,7 @@ from learner.metrics import MetricsWriter
 from learner.progress import Progress
 from learner.promotion import CandidateResult, PromotionDesk
 from learner.publisher import SnapshotPublisher
-from learner.train import Parts, TrainLoop
+from learner.train import Parts, TrainingDiverged, TrainLoop
 from learner.update import initial_state, make_update
 from policies.distribution import PolicyBoard, Seen
 from policies.signing import SigningKey
@@ -143,6 +144,7 @@ class Bench:
                 self.checkpoints,
                 metrics,
                 lambda: {"appended_records": 1.0},
+                lambda: "no reason given",
             )
             loop = TrainLoop(
                 self.job,
@@ -195,6 +197,8 @@ def test_ends_at_the_first_release_that_reaches_the_target(tmp_path: Path) -> No
     assert 6 <= progress.updates <= 8
     candidates = [line["candidate"] for line in bench.lines() if "candidate" in line]
     assert candidates[-1]["return_mean"] == 60.0
+    # Another one, offered meanwhile, could become the newest release and fall short of the target.
+    assert bench.desk.offered == [candidate["version"] for candidate in candidates]
     bench.checkpoints.close()
 
 
@@ -227,6 +231,53 @@ def test_a_run_whose_target_was_reached_before_is_over_at_once(tmp_path: Path) -
     bench.checkpoints.close()
 
 
+def test_a_loss_that_is_not_finite_ends_it_and_is_never_kept(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, env_steps_max=100 * T * B)
+    steps = 0
+
+    def next_batch() -> LearnerBatch | None:
+        nonlocal steps
+        steps += 1
+        batch = ScriptedBatches.next(bench.batches)
+        if batch is not None and steps > 9:
+            batch.columns["reward"][:] = np.inf
+        return batch
+
+    bench.batches.next = next_batch  # type: ignore[method-assign]
+    with pytest.raises(TrainingDiverged, match=r"lower learner\.learning_rate"):
+        bench.run()
+    assert bench.checkpoints.restore(initial_state(SPEC, bench.job.learner, seed=1)) is None
+    bench.checkpoints.close()
+
+
+def test_a_request_to_stop_ends_the_wait_for_the_last_verdict(tmp_path: Path) -> None:
+    """The checkpoint is there by then."""
+    bench = Bench(tmp_path, env_steps_max=5 * T * B)
+    waited = 0
+
+    def never_idle(timeout_s: float) -> bool:
+        nonlocal waited
+        waited += 1
+        bench.stop.set()
+        return False
+
+    bench.desk.wait = never_idle  # type: ignore[method-assign]
+    assert bench.run()[0] == "env_steps"
+    assert waited == 1
+    assert bench.restored().updates == 5
+
+
+def test_the_rate_beside_a_candidate_is_that_of_the_last_interval(tmp_path: Path) -> None:
+    """Not of the moment since then, in which there may have been no step at all."""
+    bench = Bench(tmp_path, env_steps_max=200 * T * B)
+    bench.run()
+    lines = bench.lines()
+    for before, line in itertools.pairwise(lines):
+        if "candidate" in line:
+            assert line["env_steps_per_s"] == before["env_steps_per_s"]
+    bench.checkpoints.close()
+
+
 def test_metrics_lines_have_the_figures_of_the_live_view(tmp_path: Path) -> None:
     bench = Bench(tmp_path, env_steps_max=20 * T * B)
     bench.run()
@@ -236,6 +287,7 @@ def test_metrics_lines_have_the_figures_of_the_live_view(tmp_path: Path) -> None
         *("policy_lag_mean", "policy_lag_p95", "wait_data_s"),
     } <= set(last)
     assert last["updates"] == 20
+    assert last["lease_refusal"] == "no reason given"
     assert last["policy_lag_mean"] == pytest.approx(2.0, abs=0.4)
     steps = [line["env_steps"] for line in bench.lines()]
     assert steps == sorted(steps)

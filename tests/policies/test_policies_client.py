@@ -322,7 +322,7 @@ def test_without_any_authority_nothing_acts(socket_directory: Path) -> None:
 
 def test_a_client_outlives_its_server(socket_directory: Path) -> None:
     address = f"unix:{socket_directory}/policy"
-    client = PolicyClient(address, TrustPolicy(KEY.verify_key, RUN_ID), "numpy", "actor-1", "start-1")
+    client = PolicyClient(address, TrustPolicy(KEY.verify_key, RUN_ID, Clock()), "numpy", "actor-1", "start-1")
     first = PolicyBoard()
     first.publish_release(50, GOOD, verdict(GOOD, version=50, release_number=5))
     servers = [DistributionServer(first, address)]

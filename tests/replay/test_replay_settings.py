@@ -44,6 +44,7 @@ def test_an_int_is_a_float_but_not_the_other_way_round() -> None:
         ({"count": 0}, "count = 0 is out of range: must be in [1, 10] (a count)"),
         ({"count": 11}, "count = 11 is out of range: must be in [1, 10] (a count)"),
         ({"scale": 0.0}, "scale = 0.0 is out of range: must be in (0.0, inf) (a scale)"),
+        ({"scale": float("inf")}, "scale = inf is not a finite number (a scale)"),
         ({"kind": "green"}, "kind = 'green' is out of range: must be one of red, blue (a colour)"),
         ({"count": True}, "count = True is not of type int"),
         ({"loud": 1}, "loud = 1 is not of type bool"),
