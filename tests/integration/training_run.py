@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from launch.process_list import remove_stale_sockets
+from launch.run_paths import RunPaths
 from replay.config import ReplayConfig
 from replay.lmdb_store import LmdbStore
 from replay.store import StoreSettings
@@ -70,6 +72,7 @@ class TrainingRun:
                 member.kill()
         psutil.wait_procs(family, timeout=10)
         self.process.wait(timeout=10)
+        remove_stale_sockets(RunPaths(self.directory))
 
     def family(self) -> list[psutil.Process]:
         """The supervisor and everything below it that is alive now."""
