@@ -25,7 +25,8 @@ class Progress:
     """Counters of one training run, across restarts. Mutable: the train loop owns it."""
 
     seed: int
-    """The only source of randomness in the learner: updates themselves are deterministic."""
+    """What the first parameters came from; updates are deterministic. Replayed records are drawn by their table from
+    its own seed and its count of samples, which is among `replay_counters`: that is all the random state there is."""
     updates: int = 0
     env_steps: int = 0
     """Environment steps learnt from, each once, however often it was replayed."""

@@ -126,13 +126,17 @@ class FreshTable(Table):
 
 
 class UniformTable(Table):
-    """Independent uniform draws over the store."""
+    """Independent uniform draws over the store.
+
+    A draw's random numbers come from the seed and the number of samples before it, which is stored with every draw: so
+    a restarted service goes on where it was, and does not repeat the draws that it began with.
+    """
 
     kind = "uniform"
 
     def __init__(self, name: str, limiter: RateLimiter, state: TableState, *, inserts: int, seed: int) -> None:
         super().__init__(name, limiter, state)
-        self._generator = np.random.default_rng(seed)
+        self._seed = seed
         start = limiter.samples_to_start_from(inserts=inserts, samples=state.samples)
         self._samples_of_other_limiters = state.samples - start
 
@@ -142,7 +146,8 @@ class UniformTable(Table):
 
     def pick(self, count: int, counters: StoreCounters) -> Pick:
         """`count` draws with replacement."""
-        drawn = self._generator.integers(counters.first_position, counters.next_position, size=count)
+        generator = np.random.default_rng((self._seed, self.state.samples))
+        drawn = generator.integers(counters.first_position, counters.next_position, size=count)
         state = TableState(self.state.cursor, self.state.samples + count)
         return Pick(drawn.tolist(), 1.0 / counters.records, state)
 

@@ -84,6 +84,25 @@ def test_uniform_is_seeded() -> None:
     assert draws[0] == draws[1] != draws[2]
 
 
+def test_uniform_goes_on_after_a_restart_as_if_there_had_been_none() -> None:
+    def reopened(state: TableState) -> UniformTable:
+        return UniformTable("uniform", min_size_limiter(1), state, inserts=0, seed=1)
+
+    def draw(table: UniformTable) -> list[int]:
+        pick = table.pick(8, _counters(0, 100))
+        table.begin_draw(pick.state)
+        table.end_draw(pick.state, committed=True)
+        return list(pick.positions)
+
+    unbroken = reopened(TableState())
+    expected = [draw(unbroken) for _ in range(4)]
+    first = reopened(TableState())
+    before = [draw(first) for _ in range(2)]
+    second = reopened(first.state)
+    assert before + [draw(second) for _ in range(2)] == expected
+    assert len({tuple(positions) for positions in expected}) == 4
+
+
 def test_uniform_counts_samples_and_waits_for_min_size() -> None:
     table = UniformTable("uniform", min_size_limiter(5), TableState(0, 7), inserts=0, seed=0)
     assert not table.can_sample(1, _counters(0, 4))
