@@ -38,6 +38,11 @@ class ActorConfig:
         "where the policy runs: in the actor with numpy or with jax, or served by an inference service",
         choices=("numpy", "jax", "served"),
     )
+    compression: str = setting(
+        "none",
+        "how payloads are encoded: none, or zstd, which pays where observations are images",
+        choices=("none", "zstd"),
+    )
     window_records: int = setting(
         128,
         "most records sent and not yet acknowledged, per process; more of them is more policy lag",
@@ -55,4 +60,16 @@ class ActorConfig:
     )
     restart_backoff_s_max: float = setting(
         10.0, "longest pause before an actor process that keeps failing is started again (s)", above=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditConfig:
+    """The auditor: a process that re-executes records in their environment while the run goes on."""
+
+    fraction: float = setting(
+        0.01,
+        "share of the records that are re-executed and marked verified or mismatch; 0: no auditor",
+        low=0.0,
+        high=1.0,
     )

@@ -28,9 +28,11 @@ from policies.signing import VerifyKey
 from policies.trust import TrustPolicy
 from protos.common.v1 import common_pb2
 from protos.transport import check_address
-from replay.client import ReplayWriter
+from replay.client_sharded import open_writer
 from replay.config import ReplayConfig
+from replay.payload_encoding import ENCODINGS
 from replay.schema import PAYLOAD_BYTES_MAX
+from replay.sharding import check_addresses
 
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -90,7 +92,8 @@ def check_job(job: ActorJob) -> None:
             f"actor_prefix {job.actor_prefix!r} must be 1 to 100 of A-Z, a-z, 0-9, '.', '_' and '-': replay and the "
             "learner would refuse actors of that name"
         )
-    for address in (job.replay_address, job.policy_address, job.inference_address):
+    check_addresses(job.replay_address)
+    for address in (job.policy_address, job.inference_address):
         if address is not None:
             check_address(address)
     VerifyKey.load(job.trust_key_path)
@@ -140,8 +143,9 @@ def run_actor(job: ActorJob, actor_id: str, run_id: str, stop: Callable[[], bool
     """
     environment = make_vector(job.environment, job.actor.lanes)
     spec = environment.spec
-    buffer = UnrollBuffer(spec, environment.lanes, job.actor.unroll_length)
-    writer = ReplayWriter(
+    encoding = ENCODINGS[job.actor.compression]
+    buffer = UnrollBuffer(spec, environment.lanes, job.actor.unroll_length, encoding)
+    writer = open_writer(
         job.replay_address,
         _origin(job, spec, buffer.schema, actor_id, run_id),
         window_records=job.actor.window_records,

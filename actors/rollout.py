@@ -31,6 +31,10 @@ from replay.client import ReplayUnavailable
 _WAIT_SLICE_S = 0.5
 """Longest time between two looks at the stop signal while waiting for somebody else."""
 
+EPISODE_SEEDS_MAX = 4096
+"""Most episode seeds in one header, whose size is bounded. Where more episodes begin in a record, the first ones are
+named; the others cannot be re-executed."""
+
 
 class RolloutError(RuntimeError):
     """The rollout cannot go on."""
@@ -115,6 +119,7 @@ class Rollout:
         self._policy_wait_s_max = policy_wait_s_max
         self._stop = stop
         self._episodes = Episodes(lanes, seed_of)
+        self._begun: list[list[int]] = [[] for _ in range(lanes)]
         self._boundary = np.zeros(lanes, np.bool_)
         self._acting: ActingPolicy | None = None
         self.statistics = RolloutStatistics()
@@ -139,6 +144,7 @@ class Rollout:
         buffer, episodes = self._buffer, self._episodes
         buffer.begin_next()
         start = (list(episodes.seed), list(episodes.episode), episodes.step.tolist())
+        self._begun = [[] for _ in self._begun]
         spans: list[common_pb2.PolicySpan] = []
         behaviour: PolicyIdentity | None = None
         start_time_ns = end_time_ns = 0
@@ -216,8 +222,19 @@ class Rollout:
             self._episodes.finish(np.flatnonzero(ended))
         restart = np.flatnonzero((ended & step.terminated) | boundary)
         if restart.size:
-            buffer.observation[row + 1, restart] = self._environment.reset(restart, self._episodes.start(restart))
+            self._begin(row + 1, restart)
         self._boundary = ended & ~step.terminated
+
+    def _begin(self, row: int, lanes: NDArray[np.intp]) -> None:
+        """The next episode of `lanes` [K] begins in `row`.
+
+        Row T belongs to the next record as its row 0: that record's environment_seed names the seed, not this one.
+        """
+        seeds = self._episodes.start(lanes)
+        self._buffer.observation[row, lanes] = self._environment.reset(lanes, seeds)
+        if row < self._buffer.length:
+            for lane, seed in zip(lanes.tolist(), seeds, strict=True):
+                self._begun[lane].append(seed)
 
     def _headers(
         self,
@@ -226,7 +243,10 @@ class Rollout:
         start_time_ns: int,
         end_time_ns: int,
     ) -> list[common_pb2.RecordHeader]:
-        """One header per lane. Provenance of the start is that of observation row 0."""
+        """One header per lane. Provenance of the start is that of observation row 0.
+
+        `episode_seeds` are of the episodes whose first observation is in one of the rows 1 to T - 1.
+        """
         signals = self._episodes.take_ended()
         signals["steps"] = np.count_nonzero(self._buffer.mask, axis=0).tolist()
         signals["cost"] = self._buffer.cost.sum(axis=0, dtype=np.float64).tolist()
@@ -243,9 +263,11 @@ class Rollout:
                 start_time_ns=start_time_ns,
                 end_time_ns=end_time_ns,
                 signals=dict(zip(names, values, strict=True)),
+                episode_seeds=begun[:EPISODE_SEEDS_MAX],
+                encoding=self._buffer.encoding,
             )
-            for lane, (seed, episode, episode_step, values) in enumerate(
-                zip(*start, zip(*signals.values(), strict=True), strict=True)
+            for lane, (seed, episode, episode_step, values, begun) in enumerate(
+                zip(*start, zip(*signals.values(), strict=True), self._begun, strict=True)
             )
         ]
 

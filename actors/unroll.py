@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from actors.environment import EnvironmentSpec
 from protos.common.v1 import common_pb2
-from replay.schema import PayloadLayout, schema_of
+from replay.payload_encoding import RAW, encode_payload
+from replay.schema import Encoding, PayloadLayout, schema_of
 
 
 class UnrollFault(ValueError):
@@ -39,20 +40,23 @@ class UnrollBuffer:
     Attributes:
       length: T.
       schema: layout of the payloads.
-      payload_bytes: size of one of them.
+      payload_bytes: size of one of them, before it is encoded.
+      encoding: of the payloads.
 
     Args:
       spec: what each lane is.
       lanes: N.
       unroll_length: T.
+      encoding: of the payloads.
 
     Raises:
       SchemaError: a row of this environment would be larger than any may be.
     """
 
-    def __init__(self, spec: EnvironmentSpec, lanes: int, unroll_length: int) -> None:
+    def __init__(self, spec: EnvironmentSpec, lanes: int, unroll_length: int, encoding: Encoding = RAW) -> None:
         rows = (unroll_length, lanes)
         self.length = unroll_length
+        self.encoding = encoding
         self.observation: NDArray[Any] = np.zeros(
             (unroll_length + 1, lanes, *spec.observation_shape), spec.observation_dtype
         )
@@ -105,7 +109,7 @@ class UnrollBuffer:
             self._fault("cost", self.cost < 0)
         for name, view in self._views.items():
             view[...] = self._columns[name].swapaxes(0, 1)
-        return [payload.tobytes() for payload in self._payloads]
+        return [encode_payload(payload.tobytes(), self.encoding) for payload in self._payloads]
 
     def _fault(self, name: str, wrong: NDArray[np.bool_]) -> None:
         place = tuple(np.argwhere(wrong)[0].tolist())

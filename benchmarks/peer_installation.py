@@ -1,4 +1,4 @@
-"""An environment of its own for Sample Factory, whose requirements (numpy<2, gymnasium<1) contradict Temper's.
+"""Environments of their own for the peers, whose requirements (numpy<2, protobuf<5) contradict Temper's.
 
 Made once; a stamp written last says what is in it, so that an interrupted or different installation is done again.
 """
@@ -8,22 +8,42 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peer_settings import VERSION
 from benchmarks.process_group import BenchmarkError
 
-_REQUIREMENTS = (f"sample-factory=={VERSION}", "numpy<2", "gymnasium<1")
+CACHE = Path("~/.cache/temper-benchmarks")
+"""Where the environments are kept between runs, unless a benchmark is told otherwise."""
+
+_SAMPLE_FACTORY = (f"sample-factory=={VERSION}", "numpy<2", "gymnasium<1")
 _STAMP = "installed.txt"
 
 
 def install_peer(directory: Path, torch_requirement: str) -> Path:
-    """Makes the peer's virtual environment, unless it is there.
+    """Makes Sample Factory's virtual environment, unless it is there, and returns its Python.
 
     Args:
       directory: where it is kept between runs.
       torch_requirement: what to ask pip for, a CPU build for preference: with it a plain name may be several GB of
         CUDA libraries. Where pip looks is its own configuration's business.
+
+    Raises:
+      BenchmarkError: pip failed; nothing that could pass for an installation is left.
+    """
+    # torch comes first and is named again beside the rest, so that nothing puts another build in its place.
+    steps = ((torch_requirement, "numpy<2"), (torch_requirement, *_SAMPLE_FACTORY))
+    return install(directory, f"Sample Factory {VERSION}", steps)
+
+
+def install(directory: Path, name: str, steps: Sequence[Sequence[str]]) -> Path:
+    """Makes a peer's virtual environment, unless it is there.
+
+    Args:
+      directory: where it is kept between runs.
+      name: of the peer, for whoever waits.
+      steps: what to ask pip for, call by call; the last one names everything that matters.
 
     Returns:
       The environment's Python.
@@ -33,18 +53,17 @@ def install_peer(directory: Path, torch_requirement: str) -> Path:
     """
     python, stamp = directory / "bin" / "python", directory / _STAMP
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    contents = "\n".join((f"python {version}", torch_requirement, *_REQUIREMENTS)) + "\n"
+    contents = "\n".join((f"python {version}", *steps[-1])) + "\n"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == contents:
         return python
-    print(f"Installing Sample Factory {VERSION} into {directory}; this takes a few minutes, once.", flush=True)
+    print(f"Installing {name} into {directory}; this takes a few minutes, once.", file=sys.stderr, flush=True)
     if directory.exists() and not (directory / "pyvenv.cfg").exists() and any(directory.iterdir()):
-        raise BenchmarkError(f"--venv-dir {directory} holds something else than a virtual environment; left as it is")
+        raise BenchmarkError(f"{directory} holds something else than a virtual environment; left as it is")
     shutil.rmtree(directory, ignore_errors=True)
     _run([sys.executable, "-m", "venv", str(directory)])
-    # torch comes first and is named again beside the rest, so that nothing puts another build in its place.
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    _run([*pip, torch_requirement, "numpy<2"])
-    _run([*pip, torch_requirement, *_REQUIREMENTS])
+    for requirements in steps:
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+        _run([*pip, *requirements])
     stamp.write_text(contents, encoding="utf-8")
     return python
 

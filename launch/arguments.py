@@ -1,6 +1,7 @@
 """The arguments of every `temper` subcommand: what tyro parses, and nothing that runs.
 
-A command's docstring is its help. Every setting of a run is reached by `--set`, not by an argument of its own.
+A command's docstring is its help. Every setting of a run is reached by `--set`, not by an argument of its own. The
+arguments of the commands over the trajectory store are in launch.arguments_replay.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from launch import arguments_replay
 from policies.config import Backend
 
 Directory = Annotated[Path, arg(metavar="DIR")]
@@ -45,7 +47,7 @@ class Actor:
     config: File
     """The run's config.toml."""
     replay: Address
-    """Where the replay service listens, unix:PATH or HOST:PORT."""
+    """Where the replay service listens, unix:PATH or HOST:PORT; several shards with commas between them."""
     policy: Address
     """Where the learner serves policies."""
     trust: File
@@ -69,7 +71,7 @@ class Learner:
     run_dir: Directory
     """The run directory: checkpoints, figures and the policy registry go there."""
     replay: Address
-    """Where the replay service listens, unix:PATH or HOST:PORT."""
+    """Where the replay service listens, unix:PATH or HOST:PORT; several shards with commas between them."""
     safety: Address
     """Where the safety service listens."""
     listen: Address
@@ -111,7 +113,7 @@ class SafetyServe:
     run_id: Annotated[str, arg(metavar="ID")]
     """Id of the training run whose candidates it judges."""
     replay: Annotated[str, arg(metavar="ADDRESS")] = ""
-    """Where the replay service listens; without it the violations in training are not monitored."""
+    """Where the replay services listen; without them the violations in training are not monitored."""
 
 
 @dataclass(frozen=True)
@@ -186,4 +188,5 @@ Command = (
     | PolicyVerify
     | Status
     | Doctor
+    | arguments_replay.Command
 )

@@ -42,6 +42,8 @@ class ChildSpec:
       ready_s_max: how long it may take to print its "ready" line (s); 0: it prints none.
       stop_s_max: how long it may take to stop in order before it is killed (s).
       restarts_max: unexpected deaths in a row, none after HEALTHY_S or more, after which the next one fails the run.
+      essential: whether the run fails with it; one without which the run goes on is started again for ever, after
+        restarts_max deaths only every HEALTHY_S.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ChildSpec:
     ready_s_max: float = 0.0
     stop_s_max: float = 20.0
     restarts_max: int = 5
+    essential: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,8 @@ class Child:
           True once a process whose end is the end of the run has ended in order, else False.
 
         Raises:
-          BadInput: it refused its input (exit status 2); the message is its own.
-          RunFailed: it died more often than its spec allows, or gave up itself (exit status 3).
+          BadInput: an essential one refused its input (exit status 2); the message is its own.
+          RunFailed: an essential one died more often than its spec allows, or gave up itself (exit status 3).
         """
         if self._start_again_at is not None:
             if time.monotonic() >= self._start_again_at:
@@ -142,9 +145,9 @@ class Child:
         status = self._bury(self._process)
         if status == 0 and self.spec.ends_run:
             return True
-        if status == 2:
+        if status == 2 and self.spec.essential:
             raise BadInput(self.last_words())
-        if status == GAVE_UP:
+        if status == GAVE_UP and self.spec.essential:
             raise RunFailed(self._epitaph(f"{self.spec.name} gave up"))
         self._plan_restart(status)
         return False
@@ -211,12 +214,13 @@ class Child:
             self._deaths = 0
         self._deaths += 1
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        if self._deaths > self.spec.restarts_max:
+        too_often = self._deaths > self.spec.restarts_max
+        if too_often and self.spec.essential:
             name, times = self.spec.name, self._deaths
             raise RunFailed(
                 self._epitaph(f"{name} died {times} times in a row, each time within {HEALTHY_S:g} s ({how})")
             )
-        pause_s = self._backoff.pause_s(self._deaths)
+        pause_s = HEALTHY_S if too_often else self._backoff.pause_s(self._deaths)
         self._note(f"ended ({how}); starting it again in {pause_s:g} s")
         self._start_again_at = now + pause_s
 

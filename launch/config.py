@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from actors.config import ActorConfig, EnvironmentConfig
+from actors.config import ActorConfig, AuditConfig, EnvironmentConfig
 from learner.config import LearnerConfig
 from policies.config import NetworkConfig
 from replay.config import ReplayConfig, check_config
@@ -47,6 +47,7 @@ class RunConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     stop: StopConfig = field(default_factory=StopConfig)
 
 

@@ -27,7 +27,7 @@ from launch.run_directory import RunDirectory
 from launch.services import GateQuestions, ReplayQuestions
 from launch.summary import compose, last_word, write_summary
 from launch.supervisor import Supervisor
-from launch.topology import STOP_ORDER, Addresses, Limits, processes_of
+from launch.topology import Addresses, Limits, processes_of, stop_order
 from launch.view import ProcessLine, View
 
 DISK_BYTES_LEFT = 1024**2
@@ -75,7 +75,7 @@ class LocalRun:
             sockets = Path(tempfile.mkdtemp(prefix="temper-"))
             stack.callback(shutil.rmtree, sockets, ignore_errors=True)
             stack.callback(self._paths.processes.unlink, missing_ok=True)
-            addresses = Addresses.in_directory(sockets)
+            addresses = Addresses.in_directory(sockets, self._config.replay.shards)
             supervisor = Supervisor(
                 self._children(addresses), on_tick=lambda: self._tick(supervisor, monitor, addresses, view)
             )
@@ -90,7 +90,8 @@ class LocalRun:
             try:
                 supervisor.run()
             finally:
-                supervisor.stop(STOP_ORDER, before=lambda name: _take_a_last_look(name, monitor))
+                order = stop_order(child.spec.name for child in supervisor.children)
+                supervisor.stop(order, before=lambda name: _take_a_last_look(name, order, monitor))
             self._show(supervisor, lambda: view.finish(monitor.snapshot, self._listed))
             return self._summarise(monitor.snapshot), supervisor.signal
 
@@ -130,8 +131,9 @@ def _is_full(directory: Path) -> bool:
         return False
 
 
-def _take_a_last_look(name: str, monitor: RunMonitor) -> None:
+def _take_a_last_look(name: str, order: Sequence[str], monitor: RunMonitor) -> None:
     """When only gate and replay are left they have the run's last word, and nobody will ask them again."""
-    if name in {"safety", "replay"}:
+    first_replay = next((each for each in order if each.startswith("replay")), "")
+    if name in {"safety", first_replay}:
         monitor.stop()
         monitor.look()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -30,6 +30,10 @@ class ReplaySource(Protocol):
     def stats(self) -> replay_pb2.StatsResponse | None:
         """The counters now, or None when the service cannot be asked."""
 
+    @property
+    def down(self) -> Sequence[str]:
+        """Names of the shards that did not answer the last question; () where replay is one service."""
+
 
 class VerdictSource(Protocol):
     """Whom to ask about the gate."""
@@ -49,6 +53,7 @@ class RunSnapshot:
       elapsed_s: since the supervisor started (s).
       metrics: the learner's newest line, {} before the first.
       replay: the replay's newest counters, None before the first.
+      replay_down: names of its shards that did not answer; the counters have what they last said.
       verdicts: the newest of this start of the run, oldest first.
       counts: candidates judged in the whole run, None before it is known.
     """
@@ -56,6 +61,7 @@ class RunSnapshot:
     elapsed_s: float = 0.0
     metrics: Metrics = field(default_factory=dict)
     replay: replay_pb2.StatsResponse | None = None
+    replay_down: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     counts: Counts | None = None
 
@@ -106,6 +112,7 @@ class RunMonitor:
         self._snapshot = RunSnapshot(
             metrics=lines[-1] if lines else before.metrics,
             replay=replay or before.replay,
+            replay_down=tuple(self._replay.down),
             verdicts=(*before.verdicts, *new)[-VERDICTS_SHOWN_MAX:],
             counts=counts or before.counts,
         )

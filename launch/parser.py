@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from tyro.conf import FlagCreatePairsOff
 from tyro.extras import SubcommandApp
 
-from launch import arguments
+from launch import arguments, arguments_replay
 from launch.errors import BadInput
 
 _BOX = re.compile(r"^[│╭╰]\s?|\s*[│╮╯]$")
 _NOT_SAID = ("For full helptext", "Argument helptext")
+_ADVICE = "Perhaps you meant"
+_OPTION = re.compile(r"--[\w-]+")
 
 
 def parse(args: Sequence[str]) -> arguments.Command:
@@ -53,12 +55,26 @@ def _app() -> SubcommandApp:
     app.command(name="learner")(arguments.Learner)
     app.command(replay, name="replay", help="The trajectory store.")
     replay.command(name="serve")(arguments.ReplayServe)
+    replay.command(name="stats")(arguments_replay.ReplayStats)
+    replay.command(name="list")(arguments_replay.ReplayList)
+    replay.command(name="show")(arguments_replay.ReplayShow)
+    replay.command(name="tables")(arguments_replay.ReplayTables)
+    replay.command(name="audit")(arguments_replay.ReplayAudit)
+    replay.command(name="verify")(arguments_replay.ReplayVerify)
+    replay.command(name="auditor")(arguments_replay.ReplayAuditor)
+    replay.command(name="curate")(arguments_replay.ReplayCurate)
+    replay.command(name="lineage")(arguments_replay.ReplayLineage)
+    replay.command(name="quarantine")(arguments_replay.ReplayQuarantine)
+    replay.command(name="export")(arguments_replay.ReplayExport)
+    replay.command(name="import")(arguments_replay.ReplayImport)
     app.command(safety, name="safety", help="The gate.")
     safety.command(name="serve")(arguments.SafetyServe)
     app.command(policy, name="policy", help="Releases of a run, and inference as a service.")
     policy.command(name="list")(arguments.PolicyList)
     policy.command(name="show")(arguments.PolicyShow)
     policy.command(name="verify")(arguments.PolicyVerify)
+    policy.command(name="lineage")(arguments_replay.PolicyLineage)
+    policy.command(name="revoke")(arguments_replay.PolicyRevoke)
     policy.command(name="serve")(arguments.PolicyServe)
     app.command(name="status")(arguments.Status)
     app.command(name="doctor")(arguments.Doctor)
@@ -74,6 +90,14 @@ def _one_line(boxed: str, words: Sequence[str]) -> str:
             sections.append([])
         elif text and "─" not in text:
             sections[-1].append(text)
-    said = [" ".join(section) for section in sections if section and not section[0].startswith(_NOT_SAID)]
+    said = [_shortened(" ".join(section)) for section in sections if section and not section[0].startswith(_NOT_SAID)]
     command = " ".join(["temper", *words[:2]]) if words[:1] in (["replay"], ["safety"], ["policy"]) else "temper"
     return f"{'; '.join(said) or 'the command line cannot be read'} ({command} --help shows what there is)"
+
+
+def _shortened(section: str) -> str:
+    """Advice on a misspelt option with the options' names alone; their help would come once for every command."""
+    if not section.startswith(_ADVICE):
+        return section
+    names = dict.fromkeys(name for name in _OPTION.findall(section) if name != "--help")
+    return f"{_ADVICE}: {', '.join(names)}"

@@ -37,7 +37,7 @@ def check(config: RunConfig) -> None:
       JobError, SchemaError: a record, or an unroll of all lanes, is too large to be sent.
       BadInput: the environment's first reset or step fails.
     """
-    needed = (*_NEEDED, "lmdb") if config.replay.store == "lmdb" else _NEEDED
+    needed = (*_NEEDED, "lmdb", "pyroaring") if config.replay.store == "lmdb" else _NEEDED
     extras = {extra for name in needed if importlib.util.find_spec(name) is None and (extra := extra_of(name))}
     if extras:
         raise missing_extra("train", sorted(extras))

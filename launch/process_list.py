@@ -68,7 +68,8 @@ def remove_stale_sockets(paths: RunPaths) -> None:
     Only for whoever holds the run's lock: then none of its processes is left.
     """
     content = read_process_list(paths)
-    for address in content["addresses"].values() if content is not None else ():
+    # The address of replay may be several.
+    for address in ",".join(content["addresses"].values()).split(",") if content is not None else ():
         directory = Path(address.removeprefix("unix:")).parent
         if directory.name.startswith("temper-") and directory.parent == Path(tempfile.gettempdir()):
             shutil.rmtree(directory, ignore_errors=True)

@@ -19,7 +19,7 @@ from types import TracebackType
 from launch.config import RunConfig
 from launch.config_file import read_config, write_config
 from launch.errors import RunDirectoryError
-from launch.run_paths import RunPaths
+from launch.run_paths import RunPaths, check_shards
 
 
 def holder_of(paths: RunPaths) -> str | None:
@@ -137,6 +137,7 @@ class RunDirectory:
                 f"actor.unroll_length = {config.actor.unroll_length}, but the records of the run in {paths.root} have "
                 f"{existing.actor.unroll_length} rows: a run keeps its unroll_length; start a new one"
             )
+        check_shards(paths, config.replay.shards)
         paths.logs.mkdir(exist_ok=True)
         for stale in (paths.summary, paths.final):
             stale.unlink(missing_ok=True)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from launch.errors import RunDirectoryError
 
+_SHARD = "shard-"
+_STORE_NOTE = "format.json"
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -50,8 +53,12 @@ class RunPaths:
 
     @property
     def replay(self) -> Path:
-        """The trajectory store."""
+        """The trajectory store, or those of the shards."""
         return self.root / "replay"
+
+    def replay_stores(self, shards: int) -> list[Path]:
+        """The store of each replay service, in the order of the shards: one is `replay` itself, several lie in it."""
+        return [self.replay] if shards == 1 else [self.replay / f"{_SHARD}{shard}" for shard in range(shards)]
 
     @property
     def policies(self) -> Path:
@@ -82,6 +89,23 @@ class RunPaths:
     def tensorboard(self) -> Path:
         """TensorBoard event files."""
         return self.root / "tensorboard"
+
+
+def check_shards(paths: RunPaths, shards: int) -> None:
+    """Checks that so many replay services would have every record of the run; some of them may be new.
+
+    Raises:
+      RunDirectoryError: there are records that none of them would have.
+    """
+    whole = (paths.replay / _STORE_NOTE).is_file()
+    existing = len(list(paths.replay.glob(f"{_SHARD}*/{_STORE_NOTE}")))
+    wanted = 1 if whole else max(2, existing) if existing else shards
+    if shards < wanted or (whole and shards > 1):
+        lie = "whole in one store" if whole else f"in {existing} shards"
+        raise RunDirectoryError(
+            f"replay.shards = {shards}, but the records of the run in {paths.root} lie {lie}: some would be lost to "
+            f"it; resume it with --set replay.shards={wanted}"
+        )
 
 
 def default_run_directory(recipe: str) -> Path:

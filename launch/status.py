@@ -63,12 +63,17 @@ def _live(paths: RunPaths) -> dict[str, Any]:
     listed = read_process_list(paths) or {}
     processes: Sequence[Mapping[str, Any]] = listed.get("processes", [])
     if "addresses" not in listed:
-        return {"processes": processes, "figures": {}, "metrics": {}}
+        return {"processes": processes, "figures": {}, "metrics": {}, "replay_down": []}
     addresses = Addresses(**listed["addresses"])
     with ReplayQuestions(addresses.replay) as replay, GateQuestions(addresses.safety) as gate:
         monitor = RunMonitor(MetricsTail(paths.metrics), replay, gate, since_ns=listed.get("started_ns", 0))
         snapshot = monitor.look()
-    return {"processes": processes, "figures": dict(figures(snapshot)), "metrics": dict(snapshot.metrics)}
+    return {
+        "processes": processes,
+        "figures": dict(figures(snapshot)),
+        "metrics": dict(snapshot.metrics),
+        "replay_down": list(snapshot.replay_down),
+    }
 
 
 def _describe_process(process: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from launch.errors import BadInput
 from launch.process import ONE_THREAD
 from launch.run_paths import RunPaths
 
-STOP_ORDER = ("learner", "actors", "inference", "safety", "replay")
-"""Data flows from the last to the first: who consumes stops before who produces, and the store closes last."""
+STOP_ORDER = ("learner", "actors", "inference", "auditor", "safety", "replay")
+"""Data flows from the last to the first: who consumes stops before who produces, and the store closes last. Of several
+of a kind, such as replay-0 and replay-1, the name is the kind's.
+"""
 
 _ACTORS_STOP_S = 1.0
 """Time that the host of the actors needs besides that of its actors, to kill those that overstay theirs."""
@@ -45,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where each service of a run listens."""
+    """Where each service of a run listens; replay's shards with commas between them."""
 
     replay: str
     safety: str
@@ -53,9 +56,26 @@ class Addresses:
     inference: str
 
     @classmethod
-    def in_directory(cls, directory: Path) -> Addresses:
+    def in_directory(cls, directory: Path, shards: int = 1) -> Addresses:
         """Unix sockets in a directory with a short path (a socket path is at most 107 bytes)."""
-        return cls(*(f"unix:{directory / name}.sock" for name in ("replay", "safety", "policy", "inference")))
+        replay = [f"unix:{directory / name}.sock" for name in names_of("replay", shards)]
+        others = [f"unix:{directory / name}.sock" for name in ("safety", "policy", "inference")]
+        return cls(",".join(replay), *others)
+
+    @property
+    def replay_shards(self) -> list[str]:
+        """The address of each replay service, in order."""
+        return self.replay.split(",")
+
+
+def names_of(kind: str, count: int) -> list[str]:
+    """What processes of one kind are called: by the kind where there is one, else KIND-0 and so on."""
+    return [kind] if count == 1 else [f"{kind}-{number}" for number in range(count)]
+
+
+def stop_order(names: Iterable[str]) -> list[str]:
+    """These processes in the order in which to stop them."""
+    return sorted(names, key=lambda name: STOP_ORDER.index(name.partition("-")[0]))
 
 
 def processes_of(
@@ -76,13 +96,7 @@ def processes_of(
             address=addresses.safety,
             ready_s_max=60.0,
         ),
-        ChildSpec(
-            name="replay",
-            command=_temper("replay", "serve", *common, "--directory", str(paths.replay), "--listen", addresses.replay),
-            address=addresses.replay,
-            ready_s_max=60.0,
-            stop_s_max=30.0,
-        ),
+        *_replay(paths, addresses, common),
     ]
     served = config.actor.inference == "served"
     if served:
@@ -100,7 +114,39 @@ def processes_of(
     if served:
         actor += ["--inference-address", addresses.inference]
     specs.append(ChildSpec(name="actors", command=actor, stop_s_max=config.actor.stop_s_max + _ACTORS_STOP_S))
+    if config.audit.fraction:
+        specs += _auditors(config, addresses, common)
     return specs
+
+
+def _replay(paths: RunPaths, addresses: Addresses, common: tuple[str, ...]) -> list[ChildSpec]:
+    shards = addresses.replay_shards
+    places = zip(names_of("replay", len(shards)), shards, paths.replay_stores(len(shards)), strict=True)
+    return [
+        ChildSpec(
+            name=name,
+            command=_temper("replay", "serve", *common, "--directory", str(directory), "--listen", address),
+            address=address,
+            ready_s_max=60.0,
+            stop_s_max=30.0,
+        )
+        for name, address, directory in places
+    ]
+
+
+def _auditors(config: RunConfig, addresses: Addresses, common: tuple[str, ...]) -> list[ChildSpec]:
+    """One for each shard, because each has a log of its own. They look on: a run does without."""
+    choice = ("--fraction", str(config.audit.fraction), "--seed", str(config.seed))
+    shards = addresses.replay_shards
+    return [
+        ChildSpec(
+            name=name,
+            command=_temper("replay", "auditor", *common, "--replay", address, *choice),
+            environment=ONE_THREAD,
+            essential=False,
+        )
+        for name, address in zip(names_of("auditor", len(shards)), shards, strict=True)
+    ]
 
 
 def _learner(

@@ -70,7 +70,7 @@ def figures(snapshot: RunSnapshot) -> list[tuple[str, str]]:
         ("return", _number(metrics.get("return_mean"), ".2f")),
         ("policy lag", _lag(metrics.get("policy_lag_mean"), metrics.get("policy_lag_p95"))),
         ("updates", _number(metrics.get("updates"), ",.0f")),
-        ("replay", _fill(replay)),
+        ("replay", _fill(replay, snapshot.replay_down)),
         ("insert wait", _seconds(sum(table.insert_wait_s for table in replay.tables) if replay else None)),
         ("sample wait", _seconds(sum(table.sample_wait_s for table in replay.tables) if replay else None)),
         ("learner wait", _seconds(metrics.get("wait_data_s"))),
@@ -197,10 +197,11 @@ def _lease(refusal: object) -> str:
     return f"refused: {refusal}" if refusal else "held"
 
 
-def _fill(replay: replay_pb2.StatsResponse | None) -> str:
+def _fill(replay: replay_pb2.StatsResponse | None, down: Sequence[str]) -> str:
     if replay is None:
         return UNKNOWN
-    return f"{replay.records:,} records, {replay.payload_bytes / 1e6:,.0f} MB"
+    missing = f"; down: {', '.join(down)}" if down else ""
+    return f"{replay.records:,} records, {replay.payload_bytes / 1e6:,.0f} MB{missing}"
 
 
 def _times(restarts: int) -> str:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from learner.config import LearnerConfig
 from learner.update import trained_columns
 from protos.common.v1 import common_pb2
-from replay.client import ReplaySampler, SampledBatch, SampleTimeout
+from replay.client import SampledBatch, SampleTimeout
+from replay.client_sharded import open_sampler
 
 
 class BatchShapeError(ValueError):
@@ -33,6 +34,10 @@ class LearnerBatch:
     """The trained columns, time-major [T(+1), B, ...]."""
     positions: NDArray[np.uint64]
     """Log positions of the B records."""
+    headers: Sequence[common_pb2.RecordHeader]
+    """Of the B records."""
+    origins: Sequence[common_pb2.Origin]
+    """Of the B records."""
     fresh_headers: Sequence[common_pb2.RecordHeader]
     """Headers of the records that came from the fresh table."""
     fresh_steps: int
@@ -49,9 +54,9 @@ class BatchSource:
         self._fresh_size = config.batch_size - uniform_size
         self._unroll_length = unroll_length
         self._timeout_s = config.sample_timeout_s
-        self._fresh = ReplaySampler(address, "fresh", self._fresh_size, prefetch=config.prefetch_batches)
+        self._fresh = open_sampler(address, "fresh", self._fresh_size, prefetch=config.prefetch_batches)
         self._uniform = (
-            ReplaySampler(address, "uniform", uniform_size, prefetch=config.prefetch_batches) if uniform_size else None
+            open_sampler(address, "uniform", uniform_size, prefetch=config.prefetch_batches) if uniform_size else None
         )
         self._taken: SampledBatch | None = None
 
@@ -109,12 +114,14 @@ def policy_lags(headers: Sequence[common_pb2.RecordHeader], version: int) -> NDA
 def _join(parts: Sequence[SampledBatch]) -> LearnerBatch:
     fresh = parts[0]
     columns = trained_columns(fresh.columns)
-    positions = fresh.positions
+    positions, headers, origins = fresh.positions, fresh.headers, fresh.origins
     if len(parts) > 1:
         rest = [trained_columns(part.columns) for part in parts[1:]]
         columns = {
             name: np.concatenate([column, *(other[name] for other in rest)], axis=1) for name, column in columns.items()
         }
         positions = np.concatenate([part.positions for part in parts])
+        headers = [header for part in parts for header in part.headers]
+        origins = [origin for part in parts for origin in part.origins]
     fresh_steps = int(fresh.columns["mask"].sum())
-    return LearnerBatch(columns, positions, fresh.headers, fresh_steps)
+    return LearnerBatch(columns, positions, headers, origins, fresh.headers, fresh_steps)

@@ -19,18 +19,22 @@ from typing import TYPE_CHECKING
 from actors.environments.catalog import make_vector
 from learner.batches import BatchSource
 from learner.job import LearnerJob
+from learner.lineage_archive import DIRECTORY as LINEAGE_DIRECTORY
+from learner.lineage_archive import LineageArchive
 from learner.metrics import MetricsWriter
-from learner.progress import Progress
+from learner.progress import Progress, ProgressError
 from learner.promotion import PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher
 from learner.train import Parts, TrainLoop
 from learner.update import TrainState, Update, compile_update, initial_state, make_update
 from policies.distribution import DistributionServer, PolicyBoard
 from policies.registry import PolicyRegistry
+from policies.release_keeper import ReleaseKeeper
 from policies.signing import VerifyKey
 from policies.spec import PolicySpec
 from policies.trust import TrustPolicy
-from replay.client import ReplayClient, ReplayUnavailable
+from replay.client import ReplayUnavailable
+from replay.client_sharded import ReplayLog, open_client
 from safety.client import SafetyClient
 
 if TYPE_CHECKING:
@@ -53,7 +57,8 @@ def run_learner(job: LearnerJob) -> int:
     in the main thread (signal handlers).
 
     Raises:
-      AddressError, CheckpointError, RegistryError, TrustKeyMissing, EnvironmentUnsupported, SpecError: see there.
+      AddressError, CheckpointError, RegistryError, LineageError, TrustKeyMissing, EnvironmentUnsupported, SpecError:
+        see there.
       TrainingDiverged, BatchShapeError, ReplayRefused: it cannot go on.
     """
     start_s = time.monotonic()
@@ -66,11 +71,13 @@ def run_learner(job: LearnerJob) -> int:
     key = _wait_for_key(job.trust_key_path, stop)
     if key is None:
         return 0
-    trust = TrustPolicy(key, job.run_id)
-    registry = PolicyRegistry(job.run_directory / "policies", trust)
+    registry = PolicyRegistry(job.run_directory / "policies", TrustPolicy(key, job.run_id))
     board = PolicyBoard()
+    releases = ReleaseKeeper(registry, board)
+    # Before anybody can watch: who is offered a release must have heard first of what was revoked.
+    newest = releases.start()
     with contextlib.ExitStack() as cleanup:
-        server = DistributionServer(board, job.listen_address)
+        server = DistributionServer(board, job.listen_address, releases)
         cleanup.callback(server.stop)
         print(f"temper learner ready at {server.start()}", flush=True)
         safety = SafetyClient(job.safety_address)
@@ -78,10 +85,6 @@ def run_learner(job: LearnerJob) -> int:
         leases = LeaseKeeper(safety, board, job.run_id)
         leases.start()
         cleanup.callback(leases.close)
-        newest = registry.newest()
-        if newest is not None:
-            board.publish_release(newest.version, registry.artifact(newest.digest), newest.signed_verdict)
-
         checkpoints = Checkpointer(job.run_directory / "learner" / "checkpoints", job.learner.checkpoints_kept)
         cleanup.callback(checkpoints.close)
         state, progress = _starting_point(job, initial, checkpoints)
@@ -90,11 +93,10 @@ def run_learner(job: LearnerJob) -> int:
         # Replay is asked for the first batches, and the actors act, while the update compiles.
         batches = BatchSource(job.replay_address, job.learner, job.unroll_length)
         cleanup.callback(batches.close)
-        gate = SafetyClient(job.safety_address)
-        promotion = PromotionDesk(gate, registry, board, job.run_id, job.learner.evaluation_timeout_s)
+        promotion = _promotion_desk(job, registry, board)
         cleanup.callback(promotion.close)
         metrics = cleanup.enter_context(MetricsWriter(job.run_directory, progress.env_steps))
-        replay = ReplayClient(job.replay_address)
+        replay = open_client(job.replay_address)
         cleanup.callback(replay.close)
         parts = Parts(
             spec,
@@ -103,9 +105,11 @@ def run_learner(job: LearnerJob) -> int:
             snapshots,
             promotion,
             checkpoints,
+            _open_archive(job, registry),
             metrics,
             lambda: _replay_counters(replay),
             lambda: leases.refusal,
+            lambda: len(board.revocations),
         )
         target_met = newest is not None and newest.return_mean >= job.target_return
         loop = TrainLoop(job, parts, state, progress, stop, start_s=start_s, target_reached=target_met)
@@ -113,6 +117,16 @@ def run_learner(job: LearnerJob) -> int:
         checkpoints.wait()
         _write_final(job.run_directory / "learner" / "final.json", loop.progress, reason)
     return 0
+
+
+def _promotion_desk(job: LearnerJob, registry: PolicyRegistry, board: PolicyBoard) -> PromotionDesk:
+    gate = SafetyClient(job.safety_address)
+    return PromotionDesk(gate, registry, board, job.run_id, job.learner.evaluation_timeout_s)
+
+
+def _open_archive(job: LearnerJob, registry: PolicyRegistry) -> LineageArchive:
+    released = (release.digest for release in registry.releases())
+    return LineageArchive(job.run_directory / LINEAGE_DIRECTORY, released)
 
 
 def _stop_on_signals() -> threading.Event:
@@ -160,14 +174,21 @@ def _wait_for_key(path: Path, stop: threading.Event) -> VerifyKey | None:
 
 
 def _starting_point(job: LearnerJob, initial: TrainState, checkpoints: Checkpointer) -> tuple[TrainState, Progress]:
-    restored = checkpoints.restore(initial) if job.resume else None
+    from learner.checkpoint import CheckpointError  # noqa: PLC0415 - as above; it is there by now
+
+    try:
+        restored = checkpoints.restore(initial) if job.resume else None
+    except ProgressError as error:
+        raise CheckpointError(
+            f"the newest checkpoint of {job.run_directory} cannot be continued from: {error}"
+        ) from error
     if restored is None:
         return initial, Progress(seed=job.seed)
     _log.info("resumed at update %d, %d environment steps", restored[1].updates, restored[1].env_steps)
     return restored
 
 
-def _replay_counters(replay: ReplayClient) -> dict[str, float]:
+def _replay_counters(replay: ReplayLog) -> dict[str, float]:
     try:
         stats = replay.stats(timeout_s=1.0)
     except ReplayUnavailable:

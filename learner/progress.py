@@ -1,10 +1,13 @@
 """How far a training run has come: what a checkpoint keeps beside the arrays, and what the metrics report.
 
 Plain numbers and JSON; no devices, no files.
+
+Exceptions: ProgressError for what was kept by a version that kept it differently.
 """
 
 from __future__ import annotations
 
+import base64
 import collections
 import dataclasses
 from collections.abc import Sequence
@@ -14,10 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.lineage import ConsumedRecords
+from learner.lineage_provenance import ConsumedProvenance
 from protos.common.v1 import common_pb2
 
 RECENT_EPISODES = 100
 LAG_HISTORY_RECORDS = 10_000
+
+
+class ProgressError(ValueError):
+    """What a checkpoint keeps of the progress is not what this version keeps."""
 
 
 @dataclasses.dataclass
@@ -37,6 +45,8 @@ class Progress:
     replay_counters: dict[str, float] = dataclasses.field(default_factory=dict)
     """Replay's own counters and limiter state as of the last checkpoint, for comparison after a crash."""
     consumed: ConsumedRecords = dataclasses.field(default_factory=ConsumedRecords)
+    provenance: ConsumedProvenance = dataclasses.field(default_factory=ConsumedProvenance)
+    """Of the consumed records."""
     recent_lags: collections.deque[float] = dataclasses.field(
         default_factory=lambda: collections.deque(maxlen=LAG_HISTORY_RECORDS)
     )
@@ -44,6 +54,16 @@ class Progress:
         default_factory=lambda: collections.deque(maxlen=4 * RECENT_EPISODES)
     )
     """(sum of returns, episodes) of the newest records in which an episode ended."""
+
+    def add_records(
+        self,
+        positions: Sequence[int],
+        headers: Sequence[common_pb2.RecordHeader],
+        origins: Sequence[common_pb2.Origin],
+    ) -> None:
+        """Counts the records of a batch among those that have been learnt from, each once however often it comes."""
+        new = self.consumed.add(positions)
+        self.provenance.add([headers[index] for index in new], [origins[index] for index in new])
 
     def add_lags(self, lags: NDArray[np.float64]) -> None:
         """Counts the policy lag of each record of a batch (updates)."""
@@ -81,18 +101,23 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON types."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        plain["consumed"] = self.consumed.ranges()
+        plain["consumed"] = base64.b64encode(self.consumed.to_bytes()).decode()
+        plain["provenance"] = self.provenance.to_json()
         plain["recent_lags"] = list(self.recent_lags)
         plain["recent_returns"] = list(self.recent_returns)
         return plain
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> Progress:
-        """What `to_json` gave."""
+        """What `to_json` gave. Raises ProgressError."""
         plain = dict(plain)
-        lags, returns = plain.pop("recent_lags"), plain.pop("recent_returns")
-        consumed = ConsumedRecords((first, last) for first, last in plain.pop("consumed"))
-        progress = cls(**plain, consumed=consumed)
-        progress.recent_lags.extend(lags)
-        progress.recent_returns.extend((total, count) for total, count in returns)
+        try:
+            lags, returns = plain.pop("recent_lags"), plain.pop("recent_returns")
+            consumed = ConsumedRecords.from_bytes(base64.b64decode(plain.pop("consumed"), validate=True))
+            provenance = ConsumedProvenance.from_json(plain.pop("provenance"))
+            progress = cls(**plain, consumed=consumed, provenance=provenance)
+            progress.recent_lags.extend(lags)
+            progress.recent_returns.extend((total, count) for total, count in returns)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProgressError(f"the progress in it was kept by another version of temper: {error!r}") from error
         return progress

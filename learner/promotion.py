@@ -11,6 +11,7 @@ import queue
 import threading
 from dataclasses import dataclass
 
+from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard
 from policies.registry import PolicyRegistry, RegistryError
 from policies.trust import UntrustedError
@@ -34,6 +35,7 @@ class CandidateResult:
     violation_bound: float = float("nan")
     release_number: int = 0
     verdict_id: str = ""
+    artifact_digest: bytes = b""
 
 
 class PromotionDesk:
@@ -125,4 +127,5 @@ class PromotionDesk:
             violation_bound=bounds[0] if bounds else float("nan"),
             release_number=verdict.release_number if approved else 0,
             verdict_id=verdict.verdict_id,
+            artifact_digest=artifact_digest(data),
         )

@@ -17,11 +17,14 @@ import jax
 
 from learner.batches import BatchSource, policy_lags
 from learner.job import LearnerJob
+from learner.lineage_archive import LineageArchive
+from learner.lineage_file import Lineage, LineageHead
 from learner.metrics import MetricsWriter
 from learner.progress import Progress
 from learner.promotion import CandidateResult, PromotionDesk
 from learner.publisher import SnapshotPublisher, artifact_bytes
 from learner.update import Figures, TrainState, Update
+from policies.artifact import artifact_digest
 from policies.spec import PolicySpec
 
 if TYPE_CHECKING:
@@ -50,10 +53,13 @@ class Parts:
     snapshots: SnapshotPublisher
     promotion: PromotionDesk
     checkpoints: Checkpointer
+    lineages: LineageArchive
     metrics: MetricsWriter
     replay_counters: ReplayCounters
     lease_refusal: Callable[[], str]
     """Why snapshots have no lease at the moment; "" where they have one."""
+    revoked_releases: Callable[[], int]
+    """How many releases have been taken back. Training goes on whatever is: the next release takes their place."""
 
 
 class TrainLoop:
@@ -106,7 +112,7 @@ class TrainLoop:
                 self._progress.env_steps += batch.fresh_steps
                 self._progress.add_lags(policy_lags(batch.fresh_headers, version))
                 self._progress.add_episodes(batch.fresh_headers)
-                self._progress.consumed.add(batch.positions.tolist())
+                self._progress.add_records(batch.positions.tolist(), batch.headers, batch.origins)
                 if self._progress.updates % self._job.learner.snapshot_updates == 0:
                     self._parts.snapshots.publish(self._state)
             self._take_results()
@@ -147,16 +153,34 @@ class TrainLoop:
             if not self._parts.promotion.idle:
                 return
             self._last_offer_s = time.monotonic()
-            self._parts.promotion.offer(self._progress.updates, artifact_bytes(self._parts.spec, self._state))
+            self._offer()
 
     def _offer_last_candidate(self) -> None:
         """At a limit, what has been learnt so far is still put to the gate once, unless a signal comes."""
         if self._progress.updates and self._wait_for_gate():
             self._take_results()
             if not self._target_reached:
-                self._parts.promotion.offer(self._progress.updates, artifact_bytes(self._parts.spec, self._state))
+                self._offer()
                 self._wait_for_gate()
         self._take_results()
+
+    def _offer(self) -> None:
+        """Puts the policy to the gate. What it learnt from is on disk by then: nothing is released without that."""
+        data = artifact_bytes(self._parts.spec, self._state)
+        self._keep_lineage(artifact_digest=artifact_digest(data))
+        self._parts.promotion.offer(self._progress.updates, data)
+
+    def _keep_lineage(self, *, checkpoint: bool = False, artifact_digest: bytes = b"") -> None:
+        progress = self._progress
+        head = LineageHead(
+            version=progress.updates,
+            run_id=self._job.run_id,
+            env_steps=progress.env_steps,
+            time_ns=time.time_ns(),
+            checkpoint=checkpoint,
+            artifact_digest=artifact_digest,
+        )
+        self._parts.lineages.write(Lineage(head, progress.consumed, progress.provenance))
 
     def _wait_for_gate(self) -> bool:
         end_s = time.monotonic() + self._job.learner.evaluation_timeout_s
@@ -169,6 +193,8 @@ class TrainLoop:
         for result in self._parts.promotion.results():
             self._parts.metrics.candidate(result, self._progress.env_steps)
             self._parts.metrics.line(self._line(result))
+            if result.approved:
+                self._parts.lineages.keep(result.artifact_digest)
             if result.approved and result.return_mean >= self._job.target_return:
                 self._target_reached = True
 
@@ -177,6 +203,7 @@ class TrainLoop:
             self._last_checkpoint_s = time.monotonic()
             self._check_finite()
             self._progress.replay_counters = self._parts.replay_counters()
+            self._keep_lineage(checkpoint=True)
             self._parts.checkpoints.save(self._state, self.progress)
 
     def _check_finite(self) -> None:
@@ -209,6 +236,7 @@ class TrainLoop:
             "train/wait_data_s": self._parts.batches.waiting_s,
             "lag/mean": _number(line["policy_lag_mean"]),
             "lag/p95": _number(line["policy_lag_p95"]),
+            "gate/revoked_releases": _number(line["revoked_releases"]),
         }
         self._parts.metrics.scalars(scalars, self._progress.env_steps)
 
@@ -228,6 +256,7 @@ class TrainLoop:
             "policy_lag_p95": lag["p95"],
             "wait_data_s": self._parts.batches.waiting_s,
             "lease_refusal": self._parts.lease_refusal(),
+            "revoked_releases": self._parts.revoked_releases(),
         }
         if result is not None:
             line["candidate"] = {

@@ -4,12 +4,15 @@ Rules, applied at the moment of each `current()`:
   1. the newest verified snapshot, while a verified lease is unexpired by the wall clock, and has not been held for
      longer than it had left when it came: setting that clock back prolongs nothing;
   2. otherwise the newest release whose verdict was valid when it was taken;
-  3. otherwise nothing: the actor must not act.
+  3. otherwise nothing: the actor must not act;
+  4. an artifact that a verified revocation names is never acted with again, by whatever right, whatever is offered.
+When the newest release is revoked, the one before it acts if it is still held; an older one acts when it is offered
+again. One older than the newest that was accepted and is not revoked is refused, as ever.
 An offer that fails any check is refused, counted by its reason and logged once per reason; what was held stays. The
 client outlives its server: it keeps what it has, and reconnects.
 
 Reasons in `PolicyClient.refused`: those of `policies.trust` (forged, expired, replayed, wrong_artifact, wrong_run,
-not_approved) and altered_artifact, malformed_artifact, not_finite, wrong_spec, fetch_failed, unusable,
+not_approved, revoked) and altered_artifact, malformed_artifact, not_finite, wrong_spec, fetch_failed, unusable,
 unknown_offer.
 """
 
@@ -29,6 +32,7 @@ from policies.artifact import ARTIFACT_BYTES_MAX, Artifact, ArtifactError, Diges
 from policies.config import Backend
 from policies.inference import load_backend
 from policies.policy import Policy
+from policies.revocation import Revocation
 from policies.spec import PolicyInterface, mismatch
 from policies.trust import TrustPolicy, UntrustedError
 from protos import transport
@@ -38,6 +42,12 @@ from protos.policy.v1 import policy_pb2, policy_pb2_grpc
 FETCH_TIMEOUT_S = 60.0
 RECONNECT_S_MIN = 0.05
 RECONNECT_S_MAX = 2.0
+
+RELEASES_HELD = 2
+"""Policies of the newest releases that are held: what acts, and what acts at once should that be revoked."""
+
+ACCEPTED_MAX = 1_024
+"""Newest releases of which it is remembered that they were accepted, so that no older one is."""
 
 _log = logging.getLogger(__name__)
 
@@ -98,8 +108,10 @@ class PolicyClient:
         self._expected = expected
         self._changed = threading.Condition()
         self._snapshot: ActingPolicy | None = None
-        self._release: ActingPolicy | None = None
-        self._verdict: common_pb2.SignedStatement | None = None
+        self._releases: list[ActingPolicy] = []
+        self._verdicts: dict[int, common_pb2.SignedStatement] = {}
+        self._accepted: dict[int, bytes] = {}
+        self._revoked: dict[bytes, Revocation] = {}
         self._lease_number = 0
         self._lease_expiry_ns = 0
         self._lease_end_s = 0.0
@@ -114,7 +126,7 @@ class PolicyClient:
         with self._changed:
             if self._snapshot is not None and self._lease_lives():
                 return self._snapshot
-            return self._release
+            return self._releases[-1] if self._releases else None
 
     def wait(self, timeout_s: float) -> ActingPolicy | None:
         """As `current`, after waiting at most `timeout_s` for there to be one."""
@@ -156,6 +168,8 @@ class PolicyClient:
                 self._take_snapshot(offer)
             elif offer.kind == policy_pb2.PolicyOffer.KIND_LEASE:
                 self._take_lease(offer)
+            elif offer.kind == policy_pb2.PolicyOffer.KIND_REVOCATION:
+                self._take_revocation(offer)
             else:
                 raise _Refused("unknown_offer", f"offers of kind {offer.kind} are not known")
         except (UntrustedError, _Refused) as error:
@@ -184,24 +198,56 @@ class PolicyClient:
         held = self._snapshot
         if held is not None and (held.digest, held.version) == (offer.digest, offer.version):
             return
+        self._check_not_revoked(offer.digest)
         policy = self._build(offer)
         with self._changed:
             self._snapshot = ActingPolicy(policy, offer.version, offer.digest, "snapshot", 0)
             self._changed.notify_all()
 
     def _take_release(self, offer: policy_pb2.PolicyOffer) -> None:
-        held = self._release
-        if held is not None and held.digest == offer.digest and self._verdict == offer.authority:
+        held = self._releases[-1] if self._releases else None
+        if held is not None and held.digest == offer.digest and self._verdicts[held.release_number] == offer.authority:
             # The same once more after a reconnect; its verdict may have expired since, which takes nothing back.
             return
-        number, digest = (0, b"") if held is None else (held.release_number, held.digest)
-        verdict = self._trust.check_release(offer.authority, offer.digest, number, digest)
+        self._check_not_revoked(offer.digest)
+        number = max(self._accepted, default=0)
+        verdict = self._trust.check_release(offer.authority, offer.digest, number, self._accepted.get(number, b""))
         policy = self._build(offer)
+        number = verdict.release_number
         with self._changed:
+            self._accepted[number] = offer.digest
+            while len(self._accepted) > ACCEPTED_MAX:
+                del self._accepted[min(self._accepted)]
             # The version that was signed, not the one that was offered.
-            self._release = ActingPolicy(policy, verdict.version, offer.digest, "release", verdict.release_number)
-            self._verdict = offer.authority
+            release = ActingPolicy(policy, verdict.version, offer.digest, "release", number)
+            self._hold([*(each for each in self._releases if each.release_number != number), release])
+            self._verdicts[number] = offer.authority
             self._changed.notify_all()
+
+    def _take_revocation(self, offer: policy_pb2.PolicyOffer) -> None:
+        revocation = Revocation.verified(offer.authority, self._trust)
+        digest = revocation.digest
+        if digest in self._revoked:
+            return
+        with self._changed:
+            self._revoked[digest] = revocation
+            self._accepted = {number: each for number, each in self._accepted.items() if each != digest}
+            self._hold([release for release in self._releases if release.digest != digest])
+            if self._snapshot is not None and self._snapshot.digest == digest:
+                self._snapshot = None
+            self._changed.notify_all()
+        _log.warning("release %d is revoked: %s", revocation.release_number, revocation.why)
+
+    def _hold(self, releases: list[ActingPolicy]) -> None:
+        """Holds the newest of these, ascending by number. Called with the lock held."""
+        self._releases = releases[-RELEASES_HELD:]
+        held = {release.release_number for release in self._releases}
+        self._verdicts = {number: verdict for number, verdict in self._verdicts.items() if number in held}
+
+    def _check_not_revoked(self, digest: bytes) -> None:
+        """Raises RevokedArtifact."""
+        if digest in self._revoked:
+            raise self._revoked[digest].refusal()
 
     def _build(self, offer: policy_pb2.PolicyOffer) -> Policy:
         data = offer.artifact or self._fetch(offer.digest)

@@ -2,7 +2,12 @@
 
 The board is written by the learner's thread, which must not wait: publishing is a digest, a lock and a notification.
 The server lives on a thread and an asyncio loop of its own. It decides nothing about trust: it passes statements on
-as they are, and every client verifies them. A watcher that is slower than the learner skips to the newest.
+as they are, and every client verifies them. A watcher that is slower than the learner skips to the newest, but for
+revocations: each of them reaches every watcher, before any policy that is offered after it. What is revoked is never
+offered again. There are as many as the safety service signs, which bounds them.
+
+Revoke answers INVALID_ARGUMENT for a statement that does not verify, FAILED_PRECONDITION where nothing can be stored,
+and INTERNAL where it could not be.
 """
 
 from __future__ import annotations
@@ -11,18 +16,24 @@ import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 import grpc
 import grpc.aio
 
 from policies.artifact import DIGEST_BYTES, artifact_digest
+from policies.registry import RegistryError, Release
+from policies.revocation import Revocation
+from policies.trust import UntrustedError
 from protos import transport
 from protos.common.v1 import common_pb2
 from protos.policy.v1 import policy_pb2, policy_pb2_grpc
+from protos.safety.v1 import safety_pb2
 
 INLINE_BYTES_MAX = 1 << 20
 """A larger artifact is fetched by its digest instead of travelling in the offer."""
@@ -39,11 +50,22 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What one watcher has been sent: the board's revision of each kind; 0: nothing yet."""
+    """What one watcher has been sent: the board's revision of each kind, and how many revocations; 0: nothing yet."""
 
     release: int = 0
     snapshot: int = 0
     lease: int = 0
+    revocations: int = 0
+
+
+class RevocationTaker(Protocol):
+    """Who takes the revocations that the server is handed, e.g. a `policies.release_keeper.ReleaseKeeper`."""
+
+    def revoke(self, signed: common_pb2.SignedStatement) -> tuple[Revocation, Release | None]:
+        """Verifies, stores and publishes one; returns it and the release that is left.
+
+        Raises UntrustedError where it does not verify, RegistryError where it was published but not stored.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +76,7 @@ class _Weights:
 
 
 class PolicyBoard:
-    """The newest snapshot, lease and release. For any number of threads."""
+    """The newest snapshot, lease and release, and every revocation. For any number of threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,17 +84,23 @@ class PolicyBoard:
         self._snapshot: _Weights | None = None
         self._lease: common_pb2.SignedStatement | None = None
         self._release: _Weights | None = None
+        self._release_number = 0
         self._verdict: common_pb2.SignedStatement | None = None
+        self._revocations: dict[int, Revocation] = {}
+        self._revoked: dict[bytes, Revocation] = {}
         self._recent: OrderedDict[bytes, bytes] = OrderedDict()
         self._subscribers: tuple[Callable[[], None], ...] = ()
 
     def publish_snapshot(self, version: int, data: bytes) -> bytes:
         """Replaces the snapshot by the artifact `data` of learner update count `version`; returns its digest.
 
-        It is offered once there is a lease.
+        It is offered once there is a lease. An artifact that has been revoked is passed over: the next update brings
+        another one.
         """
         weights = _Weights(version, artifact_digest(data), data)
         with self._lock:
+            if weights.digest in self._revoked:
+                return weights.digest
             self._snapshot = weights
             self._recent[weights.digest] = data
             self._recent.move_to_end(weights.digest)
@@ -92,23 +120,69 @@ class PolicyBoard:
         _notify(subscribers)
 
     def publish_release(self, version: int, data: bytes, verdict: common_pb2.SignedStatement) -> bytes:
-        """Replaces the release by the artifact `data` under its signed verdict; returns its digest."""
+        """Replaces the release by the artifact `data` under its signed verdict; returns its digest.
+
+        The release that is offered already, or an older one, changes nothing. Raises RevokedArtifact.
+        """
         weights = _Weights(version, artifact_digest(data), data)
+        number = safety_pb2.VerdictStatement.FromString(verdict.payload).release_number
         with self._lock:
-            self._release, self._verdict = weights, verdict
+            if weights.digest in self._revoked:
+                raise self._revoked[weights.digest].refusal()
+            if self._release is not None and (number, weights.digest) == (self._release_number, self._release.digest):
+                return weights.digest
+            if self._release is not None and number < self._release_number:
+                return weights.digest
+            self._release, self._release_number, self._verdict = weights, number, verdict
             self._newest = dataclasses.replace(self._newest, release=self._newest.release + 1)
             subscribers = self._subscribers
         _notify(subscribers)
         return weights.digest
 
-    def offers_since(self, seen: Seen) -> tuple[list[policy_pb2.PolicyOffer], Seen]:
-        """The newest offer of each kind that `seen` has not, release first, and what has been seen with them.
+    def publish_revocation(self, revocation: Revocation) -> bool:
+        """Tells every watcher, and takes the artifact off the board; False where this revocation was known already."""
+        with self._lock:
+            if revocation.number in self._revocations:
+                return False
+            self._revocations[revocation.number] = revocation
+            self._revoked[revocation.digest] = revocation
+            if self._release is not None and self._release.digest == revocation.digest:
+                self._release, self._verdict = None, None
+            if self._snapshot is not None and self._snapshot.digest == revocation.digest:
+                self._snapshot = None
+            self._recent.pop(revocation.digest, None)
+            self._newest = dataclasses.replace(self._newest, revocations=len(self._revocations))
+            subscribers = self._subscribers
+        _notify(subscribers)
+        return True
 
-        A snapshot always goes with the newest lease, and not at all while there is none.
+    @property
+    def release_number(self) -> int:
+        """Number of the release that is offered; 0: none is."""
+        with self._lock:
+            return self._release_number if self._release is not None else 0
+
+    @property
+    def revocations(self) -> tuple[Revocation, ...]:
+        """Every revocation, in the order in which it came."""
+        with self._lock:
+            return tuple(self._revocations.values())
+
+    def offers_since(self, seen: Seen) -> tuple[list[policy_pb2.PolicyOffer], Seen]:
+        """The newest offer of each kind that `seen` has not, and what has been seen with them.
+
+        All revocations come first, then the release. A snapshot always goes with the newest lease, and not at all
+        while there is none.
         """
         offers = []
         with self._lock:
             newest = self._newest
+            offers += [
+                policy_pb2.PolicyOffer(
+                    kind=policy_pb2.PolicyOffer.KIND_REVOCATION, digest=each.digest, authority=each.signed
+                )
+                for each in itertools.islice(self._revocations.values(), seen.revocations, None)
+            ]
             if newest.release > seen.release and self._release is not None and self._verdict is not None:
                 offers.append(_offer(policy_pb2.PolicyOffer.KIND_RELEASE, self._release, self._verdict))
             if self._lease is None:
@@ -140,11 +214,15 @@ class PolicyBoard:
 
 
 class DistributionServer:
-    """Serves a board at an address ("unix:PATH" or "HOST:PORT", port 0: any) from a daemon thread of its own."""
+    """Serves a board at an address ("unix:PATH" or "HOST:PORT", port 0: any) from a daemon thread of its own.
 
-    def __init__(self, board: PolicyBoard, address: str) -> None:
+    Without a `taker` it takes no revocations.
+    """
+
+    def __init__(self, board: PolicyBoard, address: str, taker: RevocationTaker | None = None) -> None:
         self._board = board
         self._address = address
+        self._taker = taker
         self._started: concurrent.futures.Future[str] = concurrent.futures.Future()
         self._servicer: _Distribution | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -177,7 +255,7 @@ class DistributionServer:
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        servicer = _Distribution(self._board)
+        servicer = _Distribution(self._board, self._taker)
         server = grpc.aio.server(options=transport.server_options(), maximum_concurrent_rpcs=WATCHERS_MAX)
         policy_pb2_grpc.add_PolicyDistributionServicer_to_server(servicer, server)
         health = transport.add_health_and_reflection(server, [_SERVICE])
@@ -203,8 +281,9 @@ class DistributionServer:
 class _Distribution(policy_pb2_grpc.PolicyDistributionServicer):
     """The gRPC side; lives on the server's loop."""
 
-    def __init__(self, board: PolicyBoard) -> None:
+    def __init__(self, board: PolicyBoard, taker: RevocationTaker | None) -> None:
         self._board = board
+        self._taker = taker
         self._changed = asyncio.Event()
         self.closed = asyncio.Event()
         self.watchers = 0
@@ -256,6 +335,23 @@ class _Distribution(policy_pb2_grpc.PolicyDistributionServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, message)
         for start in range(0, len(data), CHUNK_BYTES):
             yield policy_pb2.ArtifactChunk(data=data[start : start + CHUNK_BYTES], total_bytes=len(data))
+
+    async def Revoke(
+        self,
+        request: policy_pb2.RevokeRequest,
+        context: grpc.aio.ServicerContext[policy_pb2.RevokeRequest, policy_pb2.RevokeResponse],
+    ) -> policy_pb2.RevokeResponse:
+        """Hands the statement to whoever verifies and stores it; the board then tells the watchers."""
+        if self._taker is None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no revocations are stored here: ask the learner")
+        try:
+            # In a thread: it waits for the disk.
+            await asyncio.to_thread(self._taker.revoke, request.revocation)
+        except UntrustedError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{error}; nothing was revoked")
+        except RegistryError as error:
+            await context.abort(grpc.StatusCode.INTERNAL, f"{error}; the actors that watch have been told")
+        return policy_pb2.RevokeResponse(release_number=self._board.release_number, watchers=self.watchers)
 
 
 def _offer(

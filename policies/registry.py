@@ -3,11 +3,14 @@
 Layout, and what holds at every moment, also after a crash:
   DIRECTORY/artifacts/DIGEST.safetensors   its SHA-256 is DIGEST; complete, since it was renamed into place after fsync
   DIRECTORY/releases/NUMBER.verdict        a serialized SignedStatement; its artifact was in place before it
+  DIRECTORY/revocations/NUMBER.revocation  a serialized SignedStatement; NUMBER is the revocation's own
   DIRECTORY/lock                           held by a writer while it writes; readers need no lock
-Names that begin with a dot are unfinished writes: readers pass over them, the next writer removes them. A release is
-never replaced or removed. An artifact without a release is what a crash between the two writes leaves; it harms nobody.
+Names that begin with a dot are unfinished writes: readers pass over them, the next writer removes them. A release or a
+revocation is never replaced or removed; a release that is revoked stays, and is shown as such, but is never the newest.
+An artifact without a release is what a crash between the two writes leaves; it harms nobody.
 
-It stores nothing on anybody's word: a release enters only with a verdict that verifies. It is no service.
+It stores nothing on anybody's word: a release enters only with a verdict that verifies, a revocation likewise only
+signed, and both are verified again whenever they are read. It is no service.
 
 Exceptions: RegistryError; promotion also raises those of `policies.trust` and `policies.artifact`.
 """
@@ -24,12 +27,14 @@ from google.protobuf.message import DecodeError
 
 from policies.artifact import DIGEST_BYTES, Artifact, ArtifactError, artifact_digest
 from policies.durable import replace_file
+from policies.revocation import Revocation
 from policies.trust import TrustPolicy, UntrustedError
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 
 _ARTIFACT_SUFFIX = ".safetensors"
 _RELEASE_SUFFIX = ".verdict"
+_REVOCATION_SUFFIX = ".revocation"
 
 
 class RegistryError(Exception):
@@ -38,7 +43,10 @@ class RegistryError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """A promoted policy, as its verdict describes it. Units and meanings are those of `VerdictStatement`."""
+    """A promoted policy, as its verdict describes it. Units and meanings are those of `VerdictStatement`.
+
+    `revocation` says that it was taken back; None: it may act.
+    """
 
     number: int
     version: int
@@ -53,6 +61,7 @@ class Release:
     issue_time_ns: int
     expiry_time_ns: int
     signed_verdict: common_pb2.SignedStatement = dataclasses.field(repr=False, hash=False)
+    revocation: Revocation | None = None
 
 
 class PolicyRegistry:
@@ -67,7 +76,13 @@ class PolicyRegistry:
         self._directory = directory
         self._artifacts = directory / "artifacts"
         self._releases = directory / "releases"
+        self._revocations = directory / "revocations"
         self._trust = trust
+
+    @property
+    def trust(self) -> TrustPolicy:
+        """Whose statements count here."""
+        return self._trust
 
     def promote(self, data: bytes, signed_verdict: common_pb2.SignedStatement) -> Release:
         """Makes an artifact a release, durably once this returns. The same promotion again changes nothing.
@@ -77,18 +92,23 @@ class PolicyRegistry:
           signed_verdict: the verdict that approves exactly them.
 
         Raises:
-          UntrustedError: the verdict does not verify, has expired, is older than a release, or is about another.
+          UntrustedError: the verdict does not verify, has expired, is older than a release, or is about another; or the
+            artifact has been revoked.
           ArtifactError: the bytes are no artifact, or have a value that is not finite.
           RegistryError: the newest release cannot be read.
         """
         digest = artifact_digest(data)
         verdict = self._trust.check_past_release(signed_verdict, digest)
         with self._writing():
+            revocation = self._revoked().get(digest)
+            if revocation is not None:
+                raise revocation.refusal()
             path = self._release_path(verdict.release_number)
             held = self._read_release(path) if path.exists() else None
             if held is not None and held.digest == digest:
                 return held
-            newest = self.newest()
+            # Of all releases, the revoked ones included: numbers ascend whatever becomes of them.
+            newest = self._read_release(paths[-1]) if (paths := self._release_paths()) else None
             number, newest_digest = (0, b"") if newest is None else (newest.number, newest.digest)
             self._trust.check_release(signed_verdict, digest, number, newest_digest)
             Artifact.from_bytes(data, digest).check_finite()
@@ -96,14 +116,47 @@ class PolicyRegistry:
             replace_file(path, signed_verdict.SerializeToString(deterministic=True))
         return _release(verdict, signed_verdict)
 
+    def revoke(self, signed_revocation: common_pb2.SignedStatement) -> Revocation:
+        """Takes an artifact out of use, durably once this returns, whether or not it is here. Again changes nothing.
+
+        Raises:
+          UntrustedError: the statement does not verify.
+          RegistryError: another revocation has its number, or it cannot be written.
+        """
+        revocation = Revocation.verified(signed_revocation, self._trust)
+        path = self._revocation_path(revocation.number)
+        try:
+            with self._writing():
+                held = self._read_revocation(path) if path.exists() else None
+                if held is None:
+                    replace_file(path, signed_revocation.SerializeToString(deterministic=True))
+        except OSError as error:
+            raise RegistryError(f"revocation {path} cannot be written: {error.strerror}") from error
+        if held is not None and held.digest != revocation.digest:
+            raise RegistryError(
+                f"revocation {path} is about artifact {held.digest.hex()}, another of the same number about "
+                f"{revocation.digest.hex()}: the safety service's ledger has been set back"
+            )
+        return revocation
+
     def releases(self) -> list[Release]:
-        """All releases, ascending. Raises RegistryError when one cannot be read or its verdict does not verify."""
-        return [self._read_release(path) for path in self._release_paths()]
+        """All releases, ascending, revoked ones included. Raises RegistryError when anything does not verify."""
+        revoked = self._revoked()
+        releases = [self._read_release(path) for path in self._release_paths()]
+        return [dataclasses.replace(release, revocation=revoked.get(release.digest)) for release in releases]
 
     def newest(self) -> Release | None:
-        """The release with the highest number, or None when there is none. Raises RegistryError, as `releases`."""
-        paths = self._release_paths()
-        return self._read_release(paths[-1]) if paths else None
+        """The release with the highest number that is not revoked, or None. Raises RegistryError, as `releases`."""
+        revoked = self._revoked()
+        for path in reversed(self._release_paths()):
+            release = self._read_release(path)
+            if release.digest not in revoked:
+                return release
+        return None
+
+    def revocations(self) -> list[Revocation]:
+        """All revocations, ascending. Raises RegistryError when one cannot be read or does not verify."""
+        return [self._read_revocation(path) for path in self._revocation_paths()]
 
     def artifact(self, digest: bytes) -> bytes:
         """An artifact's bytes. Raises RegistryError when it is not there or its bytes have changed."""
@@ -121,6 +174,11 @@ class PolicyRegistry:
     def verify(self) -> list[str]:
         """Reads everything and returns what is wrong, one line each; empty when all is well."""
         problems = []
+        for path in self._revocation_paths():
+            try:
+                self._read_revocation(path)
+            except RegistryError as error:
+                problems.append(str(error))
         for path in self._release_paths():
             try:
                 release = self._read_release(path)
@@ -153,6 +211,29 @@ class PolicyRegistry:
             raise RegistryError(f"release {path} holds the verdict of release {verdict.release_number}")
         return _release(verdict, signed)
 
+    def _read_revocation(self, path: Path) -> Revocation:
+        try:
+            signed = common_pb2.SignedStatement.FromString(path.read_bytes())
+            revocation = Revocation.verified(signed, self._trust)
+        except (DecodeError, UntrustedError) as error:
+            raise RegistryError(f"revocation {path} is not to be trusted: {error}") from error
+        except OSError as error:
+            raise RegistryError(f"revocation {path} cannot be read: {error.strerror}") from error
+        if path != self._revocation_path(revocation.number):
+            raise RegistryError(f"revocation {path} holds revocation {revocation.number}")
+        return revocation
+
+    def _revoked(self) -> dict[bytes, Revocation]:
+        """The revocation of each artifact that has one: the first, should there be several."""
+        return {revocation.digest: revocation for revocation in reversed(self.revocations())}
+
+    def _revocation_paths(self) -> list[Path]:
+        paths = self._revocations.glob(f"*{_REVOCATION_SUFFIX}")
+        return sorted(path for path in paths if not path.name.startswith("."))
+
+    def _revocation_path(self, number: int) -> Path:
+        return self._revocations / f"{number:08d}{_REVOCATION_SUFFIX}"
+
     def _release_paths(self) -> list[Path]:
         return sorted(path for path in self._releases.glob(f"*{_RELEASE_SUFFIX}") if not path.name.startswith("."))
 
@@ -170,9 +251,10 @@ class PolicyRegistry:
         """Holds the writers' lock, and clears away what a writer that died has left."""
         self._artifacts.mkdir(parents=True, exist_ok=True)
         self._releases.mkdir(exist_ok=True)
+        self._revocations.mkdir(exist_ok=True)
         with (self._directory / "lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for directory in (self._artifacts, self._releases):
+            for directory in (self._artifacts, self._releases, self._revocations):
                 for unfinished in directory.glob(".*"):
                     unfinished.unlink()
             yield

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from policies.artifact import Artifact
 from policies.config import NetworkConfig
 from policies.policy import Policy
-from policies.signing import LEASE_TYPE, VERDICT_TYPE, SigningKey, sign
+from policies.signing import LEASE_TYPE, REVOCATION_TYPE, VERDICT_TYPE, SigningKey, sign
 from policies.spec import PolicySpec, parameter_shapes
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
@@ -74,6 +74,20 @@ def signed_lease(key: SigningKey, **fields: Any) -> common_pb2.SignedStatement:
         "expiry_time_ns": now + 60 * SECOND_NS,
     } | fields
     return sign(key, LEASE_TYPE, safety_pb2.LeaseStatement(**lease).SerializeToString(deterministic=True))
+
+
+def signed_revocation(key: SigningKey, artifact_digest: bytes, **fields: Any) -> common_pb2.SignedStatement:
+    """Revocation 1 of RUN_ID, of release 1 with the artifact `artifact_digest`, but for `fields`."""
+    revocation: dict[str, Any] = {
+        "run_id": RUN_ID,
+        "revocation_number": 1,
+        "release_number": 1,
+        "artifact_digest": artifact_digest,
+        "why": "it learnt from poisoned records",
+        "issue_time_ns": time.time_ns(),
+    } | fields
+    statement = safety_pb2.RevocationStatement(**revocation)
+    return sign(key, REVOCATION_TYPE, statement.SerializeToString(deterministic=True))
 
 
 class PolicyContract(abc.ABC):

@@ -1,12 +1,12 @@
 """Whether a signed statement lets a policy act here and now. Every process that loads a policy asks this itself.
 
 A verdict vouches for one artifact. A lease vouches for a time in which the snapshots of one run may be used, not for
-any particular weights: it is meant for sandboxed actors. What has been accepted before is the caller's to remember
-(the newest numbers); a process that starts afresh remembers nothing, so an old statement can be played back to it
-until that statement expires.
+any particular weights: it is meant for sandboxed actors. A revocation takes an artifact out of use, for good. What has
+been accepted before is the caller's to remember (the newest numbers, what is revoked); a process that starts afresh
+remembers nothing, so an old statement can be played back to it until that statement expires.
 
 Exceptions: UntrustedError and, below it, ForgedStatement, ExpiredStatement, ReplayedStatement, WrongArtifact,
-WrongRun and NotApproved; the attribute `reason` is a short name to count by.
+WrongRun, NotApproved and RevokedArtifact; the attribute `reason` is a short name to count by.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import ClassVar
 
 from google.protobuf.message import DecodeError
 
-from policies.signing import LEASE_TYPE, VERDICT_TYPE, SignatureError, VerifyKey, verify
+from policies.artifact import DIGEST_BYTES
+from policies.signing import LEASE_TYPE, REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey, verify
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 
@@ -66,6 +67,12 @@ class NotApproved(UntrustedError):
     """The verdict rejects the artifact."""
 
     reason = "not_approved"
+
+
+class RevokedArtifact(UntrustedError):
+    """A release of the artifact has been revoked: no statement lets it act any more."""
+
+    reason = "revoked"
 
 
 class TrustPolicy:
@@ -145,11 +152,25 @@ class TrustPolicy:
             raise ReplayedStatement(f"the lease has number {lease.lease_number}, {newest_lease_number} is in use")
         return lease
 
+    def check_revocation(self, signed: common_pb2.SignedStatement) -> safety_pb2.RevocationStatement:
+        """The revocation of an artifact of the run. It holds whenever it was issued: nothing is said of time and order.
+
+        Raises:
+          ForgedStatement: the trusted key did not sign it as a revocation, or it names no artifact.
+          WrongRun: it is another run's.
+        """
+        revocation = safety_pb2.RevocationStatement()
+        self._open(signed, REVOCATION_TYPE, revocation)
+        self._check_run("revocation", revocation.run_id)
+        if len(revocation.artifact_digest) != DIGEST_BYTES or not revocation.revocation_number:
+            raise ForgedStatement(f"the revocation of release {revocation.release_number} names no artifact")
+        return revocation
+
     def _open(
         self,
         signed: common_pb2.SignedStatement,
         payload_type: str,
-        statement: safety_pb2.VerdictStatement | safety_pb2.LeaseStatement,
+        statement: safety_pb2.VerdictStatement | safety_pb2.LeaseStatement | safety_pb2.RevocationStatement,
     ) -> None:
         try:
             statement.ParseFromString(verify(self.verify_key, signed, payload_type))

@@ -89,7 +89,7 @@ class ReplayWriter:
         reconnect_ms_max: int = 2000,
     ) -> None:
         self._address = address
-        self._open_request = replay_pb2.AppendRequest(open=origin).SerializeToString()
+        self._origin = origin
         self._own_records, self._own_bytes = window_records, window_bytes
         self._window_records, self._window_bytes = window_records, window_bytes
         self._backoff = Backoff(reconnect_ms_max / 1e3)
@@ -261,7 +261,9 @@ class ReplayWriter:
                 self._condition.wait_for(lambda: self._closing, self._backoff.next_s())
 
     def _requests(self, stream: _Stream) -> Iterator[bytes]:
-        yield self._open_request
+        with self._condition:
+            below = self._entries[0].first if self._entries else self._next_sequence
+        yield replay_pb2.AppendRequest(open=self._origin, acknowledged_below=below).SerializeToString()
         while True:
             with self._condition:
                 self._condition.wait_for(

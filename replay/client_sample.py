@@ -1,8 +1,9 @@
 """ReplaySampler: batches of one table, asked for ahead of time and decoded in the background.
 
 One background thread owns the connection, reassembles each batch from its responses and decodes it to time-major
-arrays. After a break it reconnects and asks again for what is missing. Batches of `fresh` that were on the way when
-the connection broke, or that wait here when the process ends, were consumed and do not come again (tables.py).
+arrays. Where the service's files can be read from here it asks for positions only and reads the records itself
+(same_host.py). After a break it reconnects and asks again for what is missing. Batches of `fresh` that were on the way
+when the connection broke, or that wait here when the process ends, were consumed and do not come again (replay/tables).
 """
 
 from __future__ import annotations
@@ -11,36 +12,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
 from protos import transport
 from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2, replay_pb2_grpc
 from replay.client_errors import Backoff, ReplayError, ReplayRefused, ReplayUnavailable, SampleTimeout, translate
-from replay.schema import PayloadLayout, SchemaError
+from replay.packing import unpack
+from replay.same_host import SameHostReader
+from replay.sampled_batch import BatchMaker, DrawnRecord, SampledBatch
+from replay.schema import SchemaError
+
+__all__ = ["ReplaySampler", "SampledBatch"]
 
 _JOIN_S = 5.0
 _RECONNECT_S_MAX = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class SampledBatch:
-    """B records of equal schema and equal T, in the order in which they were drawn."""
-
-    positions: NDArray[np.uint64]
-    """[B] positions in the store's log."""
-    headers: list[common_pb2.RecordHeader]
-    origins: list[common_pb2.Origin]
-    columns: dict[str, NDArray[Any]]
-    """Time-major: [T, B, ...], or [T + 1, B, ...] where the schema has a row beyond the steps."""
-    probabilities: NDArray[np.float64]
-    """[B] probability of each record in this draw; 1 for a FIFO table."""
 
 
 class ReplaySampler:
@@ -48,30 +37,36 @@ class ReplaySampler:
 
     Args:
       address: of the replay service.
-      table: "fresh" or "uniform".
+      table: name of a table, e.g. "fresh" or "uniform".
       batch_size: B.
       prefetch: batches asked for ahead, at least 1; for `fresh`, as many may be lost with this process.
+      same_host: whether to read payloads from the service's files; None: where that can be done.
 
     Raises:
       AddressError: `address` cannot be parsed.
     """
 
-    def __init__(self, address: str, table: str, batch_size: int, *, prefetch: int = 2) -> None:
+    def __init__(
+        self, address: str, table: str, batch_size: int, *, prefetch: int = 2, same_host: bool | None = None
+    ) -> None:
         if prefetch < 1:
             raise ValueError(f"prefetch = {prefetch} must be at least 1: nothing would ever be asked for")
         self._address = address
-        self._request = replay_pb2.SampleRequest(table=table, batch_size=batch_size)
+        self._table = table
+        self._batch_size = batch_size
         self._prefetch = prefetch
+        self._same_host = same_host
         self._condition = threading.Condition()
         self._ready: deque[SampledBatch | SchemaError] = deque()
         self._asked = 0
+        self._missing = 0
         self._waiting_s = 0.0
         self._refusal: ReplayError | None = None
         self._failure: ReplayError | None = None
         self._closing = False
         self._call: Any = None
         self._backoff = Backoff(_RECONNECT_S_MAX)
-        self._layouts: dict[bytes, PayloadLayout] = {}
+        self._maker = BatchMaker()
         self._channel = transport.channel(address)
         self._thread = threading.Thread(target=self._run, name="replay-sample", daemon=True)
         self._thread.start()
@@ -113,9 +108,7 @@ class ReplaySampler:
             if self._closing:
                 raise ReplayUnavailable(f"the sampler of replay at {self._address} is closed")
             why = f" (since the last batch: {self._failure})" if self._failure is not None else ""
-        raise SampleTimeout(
-            f"no batch of {self._request.table!r} from replay at {self._address} in {timeout_s:.1f} s{why}"
-        )
+        raise SampleTimeout(f"no batch of {self._table!r} from replay at {self._address} in {timeout_s:.1f} s{why}")
 
     def close(self) -> None:
         """Ends the connection; what waits here is dropped. A second call does nothing."""
@@ -130,98 +123,132 @@ class ReplaySampler:
         self._channel.close()
 
     def _run(self) -> None:
-        sample = replay_pb2_grpc.ReplayStub(self._channel).Sample
+        stub = replay_pb2_grpc.ReplayStub(self._channel)
         while not self._is_done():
-            ended = threading.Event()
-            call: Any = None
             try:
-                call = sample(self._requests(ended))
-                with self._condition:
-                    self._call = call
-                    if self._closing:
-                        call.cancel()
-                self._receive(call)
+                self._sample(stub)
             except grpc.RpcError as error:
-                failure = translate(error, self._address)
-                with self._condition:
-                    self._failure = failure
-                    self._refusal = failure if isinstance(failure, ReplayRefused) else None
+                self._fail(translate(error, self._address))
+            except ReplayRefused as error:
+                self._fail(error)
+            except _FilesUnreadable as error:
+                # Once is enough: over the wire the service says what is wrong with them.
+                self._same_host = False
+                self._fail(ReplayUnavailable(str(error)))
             except Exception as error:  # noqa: BLE001  a thread that died in silence would leave callers waiting
-                self._refusal = ReplayRefused(f"replay at {self._address} answered what it must not: {error!r}")
-            finally:
-                if call is not None:
-                    call.cancel()
-                with self._condition:
-                    ended.set()
-                    self._asked = 0
-                    self._condition.notify_all()
+                self._fail(ReplayRefused(f"replay at {self._address} answered what it must not: {error!r}"))
             with self._condition:
                 if self._refusal is None:
                     self._condition.wait_for(lambda: self._closing, self._backoff.next_s())
 
+    def _sample(self, stub: replay_pb2_grpc.ReplayStub) -> None:
+        """One connection, until it breaks."""
+        reader = SameHostReader.find(stub) if self._same_host is not False else None
+        if reader is None and self._same_host:
+            raise ReplayRefused(f"the files of replay at {self._address} cannot be read from this host")
+        ended = threading.Event()
+        call: Any = None
+        try:
+            call = stub.Sample(self._requests(ended, keys_only=reader is not None))
+            with self._condition:
+                self._call = call
+                if self._closing:
+                    call.cancel()
+            if reader is None:
+                self._receive(call)
+            else:
+                self._receive_keys(call, reader)
+        finally:
+            if call is not None:
+                call.cancel()
+            if reader is not None:
+                reader.close()
+            with self._condition:
+                ended.set()
+                self._asked = self._missing = 0
+                self._condition.notify_all()
+
     def _is_done(self) -> bool:
         return self._closing or self._refusal is not None
 
-    def _requests(self, ended: threading.Event) -> Iterator[replay_pb2.SampleRequest]:
+    def _fail(self, error: ReplayError) -> None:
+        with self._condition:
+            self._failure = error
+            self._refusal = error if isinstance(error, ReplayRefused) else None
+            self._condition.notify_all()
+
+    def _requests(self, ended: threading.Event, *, keys_only: bool) -> Iterator[replay_pb2.SampleRequest]:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: ended.is_set() or self._asked + len(self._ready) < self._prefetch)
+                self._condition.wait_for(
+                    lambda: ended.is_set() or self._missing or self._asked + len(self._ready) < self._prefetch
+                )
                 if ended.is_set():
                     return
-                self._asked += 1
-            yield self._request
+                # What could not be read comes first: a batch waits for it.
+                self._asked += not self._missing
+                count, self._missing = self._missing or self._batch_size, 0
+            yield replay_pb2.SampleRequest(table=self._table, batch_size=count, keys_only=keys_only)
 
     def _receive(self, responses: Iterator[replay_pb2.SampleResponse]) -> None:
         origins: dict[int, common_pb2.Origin] = {}
-        records: list[replay_pb2.SampledRecord] = []
+        records: list[DrawnRecord] = []
         for response in responses:
             origins.update(response.origins)
-            records.extend(response.records)
-            if not response.end_of_batch:
-                continue
-            batch = self._decoded(records, origins)
-            records = []
-            with self._condition:
-                self._asked -= 1
-                self._failure = None
-                self._ready.append(batch)
-                self._backoff.reset()
-                self._condition.notify_all()
+            for record, probability in zip(unpack(response.records), response.probabilities, strict=True):
+                header = common_pb2.RecordHeader.FromString(record.header)
+                origin = origins[record.origin_id]
+                records.append(DrawnRecord(record.position, header, origin, record.payload, probability))
+            if response.end_of_batch:
+                self._deliver(records, response.available)
+                records = []
 
-    def _decoded(
-        self, records: list[replay_pb2.SampledRecord], origins: dict[int, common_pb2.Origin]
-    ) -> SampledBatch | SchemaError:
+    def _receive_keys(self, responses: Iterator[replay_pb2.SampleResponse], reader: SameHostReader) -> None:
+        """As `_receive`, with records read from the service's files; those that are gone are asked for again."""
+        from replay.store import StoreError  # noqa: PLC0415  known where there is a reader
+
+        kept: list[DrawnRecord] = []
+        for response in responses:
+            positions = list(response.records.positions)
+            probability_of = dict(zip(positions, response.probabilities, strict=True))
+            try:
+                with reader.lend(positions) as stored:
+                    # One pass, and nothing looked up twice: this is where the time of small records goes.
+                    parse, origin_of = common_pb2.RecordHeader.FromString, reader.origin
+                    drawn = [
+                        DrawnRecord(position, parse(header), origin_of(origin_id), payload, probability_of[position])
+                        for position, origin_id, header, payload, _, _ in stored
+                    ]
+                    if not kept and len(drawn) == self._batch_size:
+                        self._deliver(drawn, response.available)
+                        continue
+                    # Kept beyond this transaction, so copied out of the map.
+                    kept += [record._replace(payload=bytes(record.payload)) for record in drawn]
+            except StoreError as error:
+                raise _FilesUnreadable(str(error)) from error
+            self._complete(kept, len(positions) - len(drawn), response.available)
+
+    def _complete(self, kept: list[DrawnRecord], missing: int, available: int) -> None:
+        while len(kept) >= self._batch_size:
+            self._deliver(kept[: self._batch_size], available)
+            del kept[: self._batch_size]
+        with self._condition:
+            self._missing += missing
+            self._condition.notify_all()
+
+    def _deliver(self, records: list[DrawnRecord], available: int) -> None:
+        batch: SampledBatch | SchemaError
         try:
-            return self._decode(records, origins)
+            batch = self._maker.make(records, available)
         except SchemaError as error:
-            return error
-
-    def _decode(self, records: list[replay_pb2.SampledRecord], origins: dict[int, common_pb2.Origin]) -> SampledBatch:
-        headers = [record.header for record in records]
-        own = [origins[record.origin_id] for record in records]
-        steps, schema = headers[0].steps, own[0].schema
-        for header, origin in zip(headers, own, strict=True):
-            if header.steps != steps:
-                raise SchemaError(
-                    f"a batch mixes records of T = {steps} and T = {header.steps}: they cannot be stacked"
-                )
-            if origin is not own[0] and origin.schema != schema:
-                raise SchemaError(
-                    f"a batch mixes schemas: actor {own[0].actor_id!r} writes {_described(schema)}, "
-                    f"actor {origin.actor_id!r} writes {_described(origin.schema)}: they cannot be stacked"
-                )
-        key = schema.SerializeToString(deterministic=True)
-        layout = self._layouts.get(key)
-        if layout is None:
-            layout = self._layouts[key] = PayloadLayout(schema)
-        return SampledBatch(
-            positions=np.array([record.position for record in records], np.uint64),
-            headers=headers,
-            origins=own,
-            columns=layout.decode_batch([record.payload for record in records], steps),
-            probabilities=np.array([record.probability for record in records], np.float64),
-        )
+            batch = error
+        with self._condition:
+            self._asked -= 1
+            self._failure = None
+            self._ready.append(batch)
+            self._backoff.reset()
+            self._condition.notify_all()
 
 
-def _described(schema: common_pb2.Schema) -> str:
-    return ", ".join(f"{column.name} {column.dtype}{list(column.shape)}" for column in schema.columns)
+class _FilesUnreadable(Exception):
+    """The service's files are here, but cannot be read."""

@@ -1,45 +1,48 @@
 """What a group commit will change, worked out before anything is written; shared by every store.
 
-Pure: takes the counters and sequences as they are and returns them as they will be, so that a store whose
+Pure: takes the counters, sequences and origins as they are and returns them as they will be, so that a store whose
 transaction fails simply keeps the old ones. Eviction is not planned here: it depends on how a store keeps its records.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from replay.chain import next_link
 from replay.sequences import RunSequences
-from replay.store import Append, AppendOutcome, PendingRecord, RecordInvalid, StoreCounters
+from replay.store import Append, AppendOutcome, PendingRecord, RecordInvalid, StoreCounters, StoreSettings
 
 
 class PlannedRecord(NamedTuple):
-    """A record that will be stored: the append it came in, itself, and its link. Positions are consecutive."""
+    """A record that will be stored: under which origin, itself, and its link. Positions are consecutive."""
 
-    append: Append
+    origin_id: int
     record: PendingRecord
     chain: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class CommitPlan:
-    """The state after a commit: new records from `first_position` on, changed runs, counters, and outcomes."""
+    """The state after a commit: new records from `first_position` on, changed runs, new origins, counters, outcomes."""
 
     first_position: int
     counters: StoreCounters
     outcomes: list[AppendOutcome] = field(default_factory=list)
     records: list[PlannedRecord] = field(default_factory=list)
     runs: dict[bytes, RunSequences] = field(default_factory=dict)
+    origins: dict[bytes, bytes] = field(default_factory=dict)
+    """Serialized, by digest, in the order of their ids, which follow those of the origins known before."""
 
 
 def plan_commit(
     appends: Sequence[Append],
     counters: StoreCounters,
     sequences_of: Callable[[bytes], RunSequences],
-    signal_names: tuple[str, ...],
+    origin_ids: Mapping[bytes, int],
+    settings: StoreSettings,
 ) -> CommitPlan:
     """Plans the commit of `appends`, deduplicated by run and sequence, on top of `counters`.
 
@@ -47,45 +50,51 @@ def plan_commit(
       appends: in the order in which they arrived.
       counters: after the newest commit.
       sequences_of: what is stored of a run; never changed, copied first.
-      signal_names: header signals to add to the totals.
+      origin_ids: ids of the origins known, by digest: 0, 1, 2, ...
+      settings: which signals to total, and whether watermarks follow `acknowledged_below`.
     """
-    outcomes: list[AppendOutcome] = []
-    records: list[PlannedRecord] = []
-    runs: dict[bytes, RunSequences] = {}
+    plan = CommitPlan(counters.next_position, counters)
     chain = counters.chain_head
-    duplicates = 0
     for append in appends:
-        sequences = runs.get(append.run) or sequences_of(append.run).copy()
+        sequences = plan.runs.get(append.run) or sequences_of(append.run).copy()
+        if settings.durability == "async":
+            sequences.raise_to(append.acknowledged_below)
         try:
-            new = sequences.admit([record.sequence for record in append.records])
+            new = sequences.admit([record.sequence for record in append.records]) if append.records else ()
         except RecordInvalid as refusal:
-            outcomes.append(AppendOutcome(0, 0, refusal))
+            plan.outcomes.append(AppendOutcome(0, 0, refusal))
             continue
-        runs[append.run] = sequences
+        plan.runs[append.run] = sequences
+        if not new:
+            plan.outcomes.append(AppendOutcome(0, len(append.records)))
+            continue
+        origin_id = origin_ids.get(append.origin_digest, -1)
+        if origin_id < 0:
+            plan.origins.setdefault(append.origin_digest, append.origin)
+            origin_id = len(origin_ids) + list(plan.origins).index(append.origin_digest)
+        first_position = plan.first_position + len(plan.records)
         for index in new:
             record = append.records[index]
             chain = next_link(chain, append.origin_digest, record.header, record.payload_digest)
-            records.append(PlannedRecord(append, record, chain))
-        outcomes.append(AppendOutcome(len(new), len(append.records) - len(new)))
-        duplicates += len(append.records) - len(new)
-    before = counters.signal_totals
+            plan.records.append(PlannedRecord(origin_id, record, chain))
+        duplicates = len(append.records) - len(new)
+        plan.outcomes.append(AppendOutcome(len(new), duplicates, None, first_position, new, origin_id))
+    return dataclasses.replace(plan, counters=_counters_after(plan, chain, settings.signal_names))
+
+
+def _counters_after(plan: CommitPlan, chain_head: bytes, signal_names: tuple[str, ...]) -> StoreCounters:
+    before = plan.counters
     totals = {
         # One no longer totalled is dropped: it would stand still and look like the others.
-        name: before.get(name, 0.0) + sum(item.record.signals.get(name, 0.0) for item in records)
+        name: before.signal_totals.get(name, 0.0) + sum(item.record.signals.get(name, 0.0) for item in plan.records)
         for name in signal_names
     }
-    after = dataclasses.replace(
-        counters,
-        next_position=counters.next_position + len(records),
-        payload_bytes=counters.payload_bytes + sum(len(item.record.payload) for item in records),
-        appended_steps=counters.appended_steps + sum(item.record.steps for item in records),
-        duplicate_records=counters.duplicate_records + duplicates,
-        chain_head=chain,
+    return dataclasses.replace(
+        before,
+        next_position=before.next_position + len(plan.records),
+        payload_bytes=before.payload_bytes + sum(len(item.record.payload) for item in plan.records),
+        appended_steps=before.appended_steps + sum(item.record.steps for item in plan.records),
+        duplicate_records=before.duplicate_records + sum(outcome.duplicates for outcome in plan.outcomes),
+        chain_head=chain_head,
         signal_totals=totals,
     )
-    return CommitPlan(counters.next_position, after, outcomes, records, runs)
-
-
-def eviction_budget(plan: CommitPlan) -> int:
-    """Most records to evict with this commit: twice what came in, so that an excess drains, but in small batches."""
-    return max(256, 2 * len(plan.records))

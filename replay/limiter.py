@@ -8,9 +8,10 @@ is kept in [min_diff, max_diff]: an insert waits that would push it above, a sam
 are free until the table holds min_size_to_sample records, and nothing is sampled before that. (Cassirer et al. 2021,
 "Reverb: A Framework For Experience Replay", arXiv:2102.04736, section 3.4.)
 
-A table outlives its settings: see `samples_to_start_from` for what becomes of its counts under another limiter.
+A table outlives its limiter, which a restart or a live change may replace: see `samples_to_start_from` for what becomes
+of its counts under another one.
 
-Only the arithmetic: who waits, and for how long, is the business of `tables.py` and `handlers.py`.
+Only the arithmetic: which counts go in is the business of tables/table.py, who waits that of ingest.py and draws.py.
 
 Exceptions: LimiterError (a ValueError) for settings with which inserts and samples can wait for each other forever.
 """
@@ -59,7 +60,7 @@ class RateLimiter:
         return room + 1 if whole else room
 
     def samples_to_start_from(self, *, inserts: int, samples: int) -> int:
-        """The count of samples from which to go on with a table that a service before this one has used.
+        """The count of samples from which to go on with a table that has been used, under this limiter or another.
 
         That is `samples`, unless diff would then be out of bounds, as it is when the limiter has been changed: one side
         could be held until the other had caught up for the table's whole life. Then it is the middle of the bounds.

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 
 from protos.common.v1 import common_pb2
+from replay.payload_encoding import RAW
 from replay.schema import PAYLOAD_BYTES_MAX, PayloadLayout, SchemaError
 from replay.store import PendingRecord, RecordInvalid
 
@@ -22,6 +23,9 @@ ORIGIN_BYTES_MAX = 64 * 1024
 TEXT_CHARACTERS_MAX = 256
 SIGNAL_MAX = 1e15
 """Largest magnitude of a signal, so that no sum of signals ever ceases to be finite."""
+
+RESERVED_SIGNALS = frozenset({"verified", "mismatch", "verification_error", "reward_verified"})
+"""Signals that verification writes: an actor that vouched for itself by them would pass for verified until it is."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CONSEQUENCE = "nothing of the batch was stored"
@@ -89,10 +93,46 @@ def _check_record(header: common_pb2.RecordHeader, payload: bytes, layout: Paylo
         raise _invalid(sequence, f"header has {len(serialized)} bytes, at most {HEADER_BYTES_MAX} may be")
     if steps < 1:
         raise _invalid(sequence, f"steps = {steps}, must be at least 1")
+    digest = _check_payload(header, payload, layout)
+    _check_policies(header, sequence, steps)
+    if not 0 <= header.start_time_ns <= header.end_time_ns:
+        raise _invalid(
+            sequence,
+            f"start_time_ns = {header.start_time_ns} and end_time_ns = {header.end_time_ns} must ascend from 0",
+        )
+    signals = dict(header.signals)
+    if claimed := RESERVED_SIGNALS.intersection(signals):
+        raise _invalid(
+            sequence, f"signal {min(claimed)!r} is for verification to write, not for the record's own header"
+        )
+    for name, value in signals.items():
+        if not -SIGNAL_MAX <= value <= SIGNAL_MAX:
+            raise _invalid(sequence, f"signal {name!r} = {value}, must be finite and within +-{SIGNAL_MAX:.0e}")
+    if len(header.task_id) > TEXT_CHARACTERS_MAX:
+        raise _invalid(sequence, f"task_id has {len(header.task_id)} characters, at most {TEXT_CHARACTERS_MAX} may be")
+    if len(header.episode_seeds) > steps:
+        raise _invalid(sequence, f"{len(header.episode_seeds)} episodes begin in {steps} steps: at most one a step can")
+    if bool(header.parents) != bool(header.transformation):
+        raise _invalid(sequence, "parents and transformation go together: a derived record names both, others neither")
+    return PendingRecord(sequence, steps, serialized, payload, digest, signals)
+
+
+def _check_payload(header: common_pb2.RecordHeader, payload: bytes, layout: PayloadLayout) -> bytes:
+    """Checks a payload's size and digest, and returns the latter."""
+    sequence, steps = header.sequence, header.steps
     expected = layout.payload_bytes(steps)
-    if expected > PAYLOAD_BYTES_MAX:
-        raise _invalid(sequence, f"a payload of {steps} steps takes {expected} bytes, at most {PAYLOAD_BYTES_MAX} do")
-    if len(payload) != expected:
+    if max(expected, len(payload)) > PAYLOAD_BYTES_MAX:
+        raise _invalid(
+            sequence,
+            f"a payload of {steps} steps takes {expected} bytes and has {len(payload)}, at most "
+            f"{PAYLOAD_BYTES_MAX} may be",
+        )
+    if header.encoding != RAW:
+        try:
+            layout.check_payload(payload, steps, header.encoding)
+        except SchemaError as error:
+            raise _invalid(sequence, str(error)) from error
+    elif len(payload) != expected:
         raise _invalid(sequence, f"payload has {len(payload)} bytes, the schema requires {expected} at T = {steps}")
     digest = hashlib.sha256(payload).digest()
     if digest != header.payload_digest:
@@ -101,21 +141,7 @@ def _check_record(header: common_pb2.RecordHeader, payload: bytes, layout: Paylo
             f"payload has digest {digest.hex()[:16]}..., its header says "
             f"{header.payload_digest.hex()[:16] or 'none'}...: it was altered on the way",
         )
-    _check_policies(header, sequence, steps)
-    if not 0 <= header.start_time_ns <= header.end_time_ns:
-        raise _invalid(
-            sequence,
-            f"start_time_ns = {header.start_time_ns} and end_time_ns = {header.end_time_ns} must ascend from 0",
-        )
-    signals = dict(header.signals)
-    for name, value in signals.items():
-        if not -SIGNAL_MAX <= value <= SIGNAL_MAX:
-            raise _invalid(sequence, f"signal {name!r} = {value}, must be finite and within +-{SIGNAL_MAX:.0e}")
-    if len(header.task_id) > TEXT_CHARACTERS_MAX:
-        raise _invalid(sequence, f"task_id has {len(header.task_id)} characters, at most {TEXT_CHARACTERS_MAX} may be")
-    if bool(header.parents) != bool(header.transformation):
-        raise _invalid(sequence, "parents and transformation go together: a derived record names both, others neither")
-    return PendingRecord(sequence, steps, serialized, payload, digest, signals)
+    return digest
 
 
 def _check_policies(header: common_pb2.RecordHeader, sequence: int, steps: int) -> None:

@@ -1,8 +1,9 @@
 """The payload codec: columns of arrays <-> the bytes of one record, as `common.proto` lays down in Schema.
 
 A payload is its columns' C-contiguous little-endian bytes one after another in schema order, without padding, so the
-schema and the step count T fix its size to the byte and a column is found by arithmetic alone. Nothing is compressed,
-cast or copied that need not be. Not part of the ingest path: the service checks a payload's size and digest only.
+schema and the step count T fix its size to the byte and a column is found by arithmetic alone. It may travel and be
+stored in an encoding (payload_encoding.py). Nothing is cast or copied that need not be. Not part of the ingest path:
+the service checks a payload's size and digest only.
 
 Exceptions: SchemaError (a ValueError) for every schema, array or payload that does not fit.
 """
@@ -12,12 +13,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protos.common.v1 import common_pb2
+from replay.payload_encoding import RAW, EncodingError, content_bytes, decode_payload, encode_payload
 
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<f2", "<i4", "<u4", "<f4", "<i8", "<u8", "<f8")
 """Column types allowed: fixed-size numbers with one little-endian representation; no objects, strings or records."""
@@ -28,7 +30,12 @@ ROW_BYTES_MAX = 16 * 1024 * 1024
 PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
 """Largest payload of one record: half of the largest message (protos.transport)."""
 
+_JOIN_BYTES_MAX = 32 * 1024
+"""Payloads up to this size are joined and rearranged all at once; larger ones are copied straight to their place."""
+
 _NAME = re.compile(r"[A-Za-z0-9._/-]{1,128}")
+
+Encoding: TypeAlias = "common_pb2.PayloadEncoding"
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -91,7 +98,7 @@ class PayloadLayout:
             raise SchemaError(f"steps = {steps} must be at least 1: a record holds at least one step")
         return steps * self._step_bytes + self._beyond_bytes
 
-    def encode(self, columns: Mapping[str, NDArray[Any]]) -> bytes:
+    def encode(self, columns: Mapping[str, NDArray[Any]], encoding: Encoding = RAW) -> bytes:
         """One record's payload from its arrays [T (+ rows_beyond_steps), *shape].
 
         T is taken from the first column. Raises SchemaError when names, types, shapes or row counts do not fit.
@@ -112,15 +119,25 @@ class PayloadLayout:
                     f"the schema wants {column.dtype.str} {list(expected)} at T = {steps}"
                 )
             parts.append(np.asarray(array, dtype=column.dtype).tobytes())
-        return b"".join(parts)
+        return encode_payload(b"".join(parts), encoding)
 
-    def decode(self, payload: bytes | memoryview, steps: int) -> Arrays:
+    def check_payload(self, payload: bytes | memoryview, steps: int, encoding: Encoding = RAW) -> None:
+        """Checks that a payload says it stands for as many bytes as T = `steps` takes. Raises SchemaError."""
+        expected = self.payload_bytes(steps)
+        try:
+            found = content_bytes(payload, encoding)
+        except EncodingError as error:
+            raise SchemaError(str(error)) from error
+        if found != expected:
+            raise SchemaError(f"payload has {found} bytes, the schema requires {expected} at T = {steps}")
+
+    def decode(self, payload: bytes | memoryview, steps: int, encoding: Encoding = RAW) -> Arrays:
         """Read-only views [T (+ rows_beyond_steps), *shape] into `payload`, which they keep alive.
 
         A bool column with a byte other than 0 and 1 is the one thing copied: any non-zero byte reads as True.
         Raises SchemaError when the payload has another size than schema and steps require.
         """
-        self._check_size(len(payload), steps)
+        payload = self._raw(payload, steps, encoding)
         arrays: Arrays = {}
         offset = 0
         for column in self._columns:
@@ -133,20 +150,44 @@ class PayloadLayout:
             offset += array.nbytes
         return arrays
 
-    def decode_batch(self, payloads: Sequence[bytes | memoryview], steps: int) -> Arrays:
+    def decode_batch(
+        self, payloads: Sequence[bytes | memoryview], steps: int, encodings: Sequence[Encoding] | None = None
+    ) -> Arrays:
         """New time-major arrays [T (+ rows_beyond_steps), B, *shape] of B records of equal T.
+
+        Args:
+          payloads: B of them; need not outlive the call.
+          steps: T.
+          encodings: of each payload; None: all are RAW.
 
         Raises SchemaError when there is no payload or one has another size than schema and steps require.
         """
         if not payloads:
             raise SchemaError("a batch of 0 payloads has no arrays: pass at least one")
-        for payload in payloads:
-            self._check_size(len(payload), steps)
-        joined = np.frombuffer(b"".join(payloads), np.uint8).reshape(len(payloads), -1)
+        raw = payloads
+        if encodings is not None or set(map(len, payloads)) != {self.payload_bytes(steps)}:
+            each = encodings if encodings is not None else [RAW] * len(payloads)
+            raw = [self._raw(payload, steps, encoding) for payload, encoding in zip(payloads, each, strict=True)]
+        if self.payload_bytes(steps) > _JOIN_BYTES_MAX:
+            return self._stacked(raw, steps)
+        joined = np.frombuffer(b"".join(raw), np.uint8).reshape(len(raw), -1)
         arrays: Arrays = {}
         for name, lanes in self.views(joined, steps).items():
             time_major = np.array(lanes.swapaxes(0, 1), order="C", copy=True)
             arrays[name] = time_major.view(np.uint8) != 0 if lanes.dtype.kind == "b" else time_major
+        return arrays
+
+    def _stacked(self, payloads: Sequence[bytes | memoryview], steps: int) -> Arrays:
+        """As decode_batch, with one copy of each byte: from its payload to its place."""
+        arrays: Arrays = {}
+        offset = 0
+        for column in self._columns:
+            rows = steps + column.rows_beyond_steps
+            stacked = np.empty((rows, len(payloads), *column.shape), column.dtype)
+            for lane, payload in enumerate(payloads):
+                stacked[:, lane] = np.ndarray((rows, *column.shape), column.dtype, buffer=payload, offset=offset)
+            arrays[column.name] = stacked.view(np.uint8) != 0 if column.dtype.kind == "b" else stacked
+            offset += rows * column.row_bytes
         return arrays
 
     def views(self, buffer: NDArray[np.uint8], steps: int) -> Arrays:
@@ -173,10 +214,14 @@ class PayloadLayout:
             offset += shape[0] * column.row_bytes
         return arrays
 
-    def _check_size(self, size: int, steps: int) -> None:
+    def _raw(self, payload: bytes | memoryview, steps: int, encoding: Encoding) -> bytes | memoryview:
         expected = self.payload_bytes(steps)
-        if size != expected:
-            raise SchemaError(f"payload has {size} bytes, the schema requires {expected} at T = {steps}")
+        if encoding == RAW and len(payload) != expected:
+            raise SchemaError(f"payload has {len(payload)} bytes, the schema requires {expected} at T = {steps}")
+        try:
+            return decode_payload(payload, encoding, expected)
+        except EncodingError as error:
+            raise SchemaError(str(error)) from error
 
 
 def _checked_column(column: common_pb2.Column) -> _Column:

@@ -40,7 +40,17 @@ class RunSequences:
             index for index, sequence in enumerate(sequences) if sequence >= self.next and sequence not in self.ahead
         ]
         self.ahead.update(sequences[index] for index in new)
+        self._advance()
+        return new
+
+    def raise_to(self, sequence: int) -> None:
+        """Counts every sequence below `sequence` as stored; does nothing where they are."""
+        if sequence > self.next:
+            self.next = sequence
+            self.ahead = {ahead for ahead in self.ahead if ahead >= sequence}
+            self._advance()
+
+    def _advance(self) -> None:
         while self.next in self.ahead:
             self.ahead.discard(self.next)
             self.next += 1
-        return new

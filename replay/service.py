@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import grpc.aio
@@ -27,18 +28,18 @@ from protos import transport
 from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2, replay_pb2_grpc
 from replay.config import ReplayConfig, check_config
-from replay.handlers import (
-    Acknowledgement,
-    AppendSession,
-    BatchSizeInvalid,
-    Draw,
-    ReplayHandlers,
-    StreamsExhausted,
-    UnknownTable,
-)
+from replay.draws import BatchSizeInvalid, Draw
+from replay.filters import FilterError
+from replay.handlers import ReplayHandlers, RequestInvalid
+from replay.ingest import Acknowledgement, AppendSession, StreamsExhausted
+from replay.ingest_rules import applying_rules
+from replay.limiter import LimiterError
 from replay.memory_store import MemoryStore
+from replay.packing import pack
 from replay.read_ahead import answer_in_order
 from replay.store import RecordInvalid, Store, StoreCorrupt, StoredRecord, StoreError, StoreFull, StoreSettings
+from replay.table_set import UnknownTable
+from replay.table_spec import TableSpecError
 from replay.writer import CommitterClosed, GroupCommitter
 
 SERVICE_NAME = replay_pb2.DESCRIPTOR.services_by_name["Replay"].full_name
@@ -53,12 +54,18 @@ STOP_GRACE_S = 0.5
 """Streams have no end of their own: at a stop they are given this long and then broken off; clients reconnect."""
 
 _CLOSE_S = 30.0
+_SEGMENT_BYTES_MIN = 64 * 1024
+_SEGMENT_RECORDS_MIN = 256
 _IDLE_S = 5.0
 
 _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (RecordInvalid, grpc.StatusCode.INVALID_ARGUMENT),
     (DecodeError, grpc.StatusCode.INVALID_ARGUMENT),
     (BatchSizeInvalid, grpc.StatusCode.INVALID_ARGUMENT),
+    (RequestInvalid, grpc.StatusCode.INVALID_ARGUMENT),
+    (FilterError, grpc.StatusCode.INVALID_ARGUMENT),
+    (TableSpecError, grpc.StatusCode.INVALID_ARGUMENT),
+    (LimiterError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownTable, grpc.StatusCode.NOT_FOUND),
     (StreamsExhausted, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StoreFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -69,6 +76,8 @@ _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
 _ERRORS = tuple(kind for kind, _ in _STATUS)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 
 class _Chunk(NamedTuple):
@@ -78,27 +87,53 @@ class _Chunk(NamedTuple):
     origins: Mapping[int, common_pb2.Origin]
 
 
-class ReplayServicer(replay_pb2_grpc.ReplayServicer):
-    """The four calls of replay.proto."""
+def _answered(
+    method: Callable[[ReplayServicer, Request], Awaitable[Response]],
+) -> Callable[[ReplayServicer, Request, Context], Awaitable[Response]]:
+    """A unary call out of a method that may raise what has a status."""
 
-    def __init__(self, handlers: ReplayHandlers) -> None:
+    @functools.wraps(method)
+    async def answer(servicer: ReplayServicer, request: Request, context: Context) -> Response:
+        try:
+            return await method(servicer, request)
+        except _ERRORS as error:
+            await _abort(context, error)
+            raise
+
+    return answer
+
+
+class ReplayServicer(replay_pb2_grpc.ReplayServicer):
+    """The calls of replay.proto.
+
+    Args:
+      handlers: do the work.
+      directory: where the store lies, for readers on the same host; None where it is not in files.
+      store_id: of that store.
+    """
+
+    def __init__(self, handlers: ReplayHandlers, directory: Path | None, store_id: bytes) -> None:
         self._handlers = handlers
+        self._located = replay_pb2.LocateResponse(
+            directory=str(directory.absolute()) if directory is not None else "", store_id=store_id
+        )
 
     async def Append(
         self, request_iterator: AsyncIterator[replay_pb2.AppendRequest], context: Context
     ) -> AsyncIterator[replay_pb2.AppendResponse]:
         """Opens a session with the first message and acknowledges each later one after its commit, in order."""
+        ingest = self._handlers.ingest
         try:
             session = await _opened(self._handlers, request_iterator)
             try:
                 yield replay_pb2.AppendResponse(
                     opened=replay_pb2.AppendOpened(
-                        window_records=self._handlers.config.window_records,
-                        window_bytes=self._handlers.config.window_bytes,
+                        window_records=ingest.config.window_records,
+                        window_bytes=ingest.config.window_bytes,
                         next_sequence=session.next_sequence,
                     )
                 )
-                ahead = self._handlers.config.window_records
+                ahead = ingest.config.window_records
                 # Closed explicitly: the stream counts as open until nothing works for it any more.
                 answering = answer_in_order(request_iterator, partial(_append, session), ahead)
                 async with contextlib.aclosing(answering) as answers:
@@ -108,7 +143,7 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
                         )
                         yield replay_pb2.AppendResponse(acknowledged=acknowledged)
             finally:
-                self._handlers.close_append()
+                ingest.close()
         except _ERRORS as error:
             await _abort(context, error)
 
@@ -116,20 +151,17 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
         self, request_iterator: AsyncIterator[replay_pb2.SampleRequest], context: Context
     ) -> AsyncIterator[replay_pb2.SampleResponse]:
         """Answers each request in order with one batch, cut into responses."""
+        draws = self._handlers.draws
         try:
-            self._handlers.open_sample()
+            draws.open()
             sent_origins: set[int] = set()
             try:
-                async with contextlib.aclosing(answer_in_order(request_iterator, self._draw, DRAWS_AHEAD)) as draws:
-                    async for draw in draws:
-                        left = len(draw.records)
-                        for chunk in self._chunks(draw.records, sent_origins):
-                            left -= len(chunk.records)
-                            response = replay_pb2.SampleResponse(end_of_batch=not left)
-                            _fill(response, chunk, draw.probability)
+                async with contextlib.aclosing(answer_in_order(request_iterator, self._draw, DRAWS_AHEAD)) as answers:
+                    async for draw in answers:
+                        for response in self._sampled(draw, sent_origins):
                             yield response
             finally:
-                self._handlers.close_sample()
+                draws.close()
         except _ERRORS as error:
             await _abort(context, error)
 
@@ -137,25 +169,83 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
         """Streams what is in the store when the call begins."""
         sent_origins: set[int] = set()
         try:
-            async for records in self._handlers.list_records(request):
-                for chunk in self._chunks(records, sent_origins):
-                    response = replay_pb2.ListResponse()
-                    _fill(response, chunk, 1.0)
+            async for group in self._handlers.list_records(request):
+                for chunk in self._chunks(group.records, sent_origins):
+                    response = replay_pb2.ListResponse(next_position=chunk.records[-1].position + 1)
+                    pack(response.records, chunk.records, group.marks)
+                    _add_origins(response, chunk)
                     yield response
+                # Alone where nothing passed: so a client sees how far a filter that passes little has come.
+                yield replay_pb2.ListResponse(next_position=group.next_position)
         except _ERRORS as error:
             await _abort(context, error)
 
-    async def Stats(self, request: replay_pb2.StatsRequest, context: Context) -> replay_pb2.StatsResponse:
+    @_answered
+    async def Stats(self, request: replay_pb2.StatsRequest) -> replay_pb2.StatsResponse:
         """All counters."""
         del request
-        try:
-            return self._handlers.stats()
-        except _ERRORS as error:
-            await _abort(context, error)
-            raise
+        return self._handlers.stats()
+
+    @_answered
+    async def Locate(self, request: replay_pb2.LocateRequest) -> replay_pb2.LocateResponse:
+        """Where the store lies."""
+        del request
+        return self._located
+
+    @_answered
+    async def UpdatePriorities(
+        self, request: replay_pb2.UpdatePrioritiesRequest
+    ) -> replay_pb2.UpdatePrioritiesResponse:
+        """Changes priorities of a prioritised table."""
+        return replay_pb2.UpdatePrioritiesResponse(updated=self._handlers.update_priorities(request))
+
+    @_answered
+    async def Annotate(self, request: replay_pb2.AnnotateRequest) -> replay_pb2.AnnotateResponse:
+        """Writes signals about stored records."""
+        return replay_pb2.AnnotateResponse(annotated=await self._handlers.annotate(request))
+
+    @_answered
+    async def Quarantine(self, request: replay_pb2.QuarantineRequest) -> replay_pb2.QuarantineResponse:
+        """Takes records out of use, or lets them back."""
+        entry, positions = await self._handlers.quarantine(request)
+        return replay_pb2.QuarantineResponse(entry=entry, positions=positions.serialize())
+
+    @_answered
+    async def ListQuarantines(self, request: replay_pb2.ListQuarantinesRequest) -> replay_pb2.ListQuarantinesResponse:
+        """Every quarantine there is or was."""
+        del request
+        entries = [quarantine.entry for quarantine in self._handlers.store.quarantines()]
+        return replay_pb2.ListQuarantinesResponse(entries=entries)
+
+    @_answered
+    async def SetTable(self, request: replay_pb2.SetTableRequest) -> replay_pb2.SetTableResponse:
+        """Makes a table, or changes one."""
+        return replay_pb2.SetTableResponse(stats=await self._handlers.set_table(request))
 
     async def _draw(self, request: replay_pb2.SampleRequest) -> asyncio.Task[Draw]:
-        return asyncio.create_task(self._handlers.draw(request.table, request.batch_size))
+        drawing = self._handlers.draws.draw(request.table, request.batch_size, keys_only=request.keys_only)
+        return asyncio.create_task(drawing)
+
+    def _sampled(self, draw: Draw, sent_origins: set[int]) -> Iterator[replay_pb2.SampleResponse]:
+        probabilities = draw.probabilities.tolist()
+        if not draw.records:
+            yield replay_pb2.SampleResponse(
+                records=replay_pb2.PackedRecords(positions=draw.positions.tolist()),
+                probabilities=probabilities,
+                available=draw.available,
+                end_of_batch=True,
+            )
+            return
+        done = 0
+        for chunk in self._chunks(draw.records, sent_origins):
+            end = done + len(chunk.records)
+            response = replay_pb2.SampleResponse(
+                probabilities=probabilities[done:end], available=draw.available, end_of_batch=end == len(draw.records)
+            )
+            pack(response.records, chunk.records)
+            _add_origins(response, chunk)
+            done = end
+            yield response
 
     def _chunks(self, records: Sequence[StoredRecord], sent_origins: set[int]) -> Iterator[_Chunk]:
         """Cuts records into responses, each with the origins not in `sent_origins`, and adds these to it."""
@@ -192,11 +282,12 @@ async def serve(
       stop: set by the caller for an orderly stop.
 
     Raises:
-      SettingError, LimiterError, StoreBusy, StoreFormatError, StoreError, AddressError: nothing was started.
+      SettingError, LimiterError, TableSpecError, StoreBusy, StoreFormatError, StoreError, AddressError: nothing was
+        started.
     """
     check_config(config)
-    with contextlib.ExitStack() as cleanup:
-        store = _open_store(config, directory)
+    async with contextlib.AsyncExitStack() as cleanup:
+        store, store_id = _open_store(config, directory)
         cleanup.callback(store.close)
         committer = GroupCommitter(
             store, commit_records_max=config.commit_records_max, commit_ms_max=config.commit_ms_max
@@ -204,17 +295,24 @@ async def serve(
         cleanup.callback(committer.close, _CLOSE_S)
         server = grpc.aio.server(options=transport.server_options())
         handlers = ReplayHandlers(config, store, committer)
-        replay_pb2_grpc.add_ReplayServicer_to_server(ReplayServicer(handlers), server)
+        await handlers.start()
+        servicer = ReplayServicer(handlers, directory if config.store == "lmdb" else None, store_id)
+        replay_pb2_grpc.add_ReplayServicer_to_server(servicer, server)
         health = transport.add_health_and_reflection(server, [SERVICE_NAME])
         bound = transport.bind(server, address)
         await server.start()
+        maintaining = asyncio.create_task(handlers.maintain())
         try:
             await transport.set_serving(health, [SERVICE_NAME])
-            on_ready(bound)
-            await stop.wait()
+            async with applying_rules(config, bound):
+                on_ready(bound)
+                await stop.wait()
         finally:
+            maintaining.cancel()
             await server.stop(STOP_GRACE_S)
             await _until_idle(handlers)
+            with contextlib.suppress(StoreError):
+                await handlers.tables.save_priorities()
 
 
 async def _until_idle(handlers: ReplayHandlers) -> None:
@@ -224,24 +322,33 @@ async def _until_idle(handlers: ReplayHandlers) -> None:
         await asyncio.sleep(0.005)
 
 
-def _open_store(config: ReplayConfig, directory: Path) -> Store:
-    settings = StoreSettings(config.records_max, config.payload_bytes_max, config.signal_totals)
+def _open_store(config: ReplayConfig, directory: Path) -> tuple[Store, bytes]:
+    """The store, and its id where others can find it by that."""
+    # A segment is dropped whole: an eighth of what is kept is how far the disk may lag behind that.
+    settings = StoreSettings(
+        signal_names=config.signal_totals,
+        segment_bytes=min(config.segment_bytes, max(_SEGMENT_BYTES_MIN, config.payload_bytes_max // 8)),
+        segment_records=max(_SEGMENT_RECORDS_MIN, config.records_max // 8),
+        durability="async" if config.durability == "async" else "sync",
+        async_ms_max=config.async_ms_max,
+    )
     if config.store == "memory":
-        return MemoryStore(settings)
+        return MemoryStore(settings), b""
     try:
         from replay.lmdb_store import LmdbStore  # noqa: PLC0415  a service in memory needs no LMDB
     except ModuleNotFoundError as error:
         raise StoreError(
             f"replay.store = 'lmdb' needs the module {error.name}: install it with pip install 'temper[replay]'"
         ) from error
-    return LmdbStore(directory, settings, map_bytes=config.map_bytes)
+    store = LmdbStore(directory, settings)
+    return store, store.store_id
 
 
 async def _opened(handlers: ReplayHandlers, requests: AsyncIterator[replay_pb2.AppendRequest]) -> AppendSession:
     async for request in requests:
         if request.WhichOneof("kind") != "open":
             break
-        return handlers.open_append(request.open)
+        return handlers.ingest.open(request.open, request.acknowledged_below)
     raise RecordInvalid("an append stream must begin with `open`: nothing was stored")
 
 
@@ -252,17 +359,9 @@ async def _append(session: AppendSession, request: replay_pb2.AppendRequest) -> 
     return asyncio.create_task(submission.acknowledged())
 
 
-def _fill(response: replay_pb2.SampleResponse | replay_pb2.ListResponse, chunk: _Chunk, probability: float) -> None:
+def _add_origins(response: replay_pb2.SampleResponse | replay_pb2.ListResponse, chunk: _Chunk) -> None:
     for origin_id, origin in chunk.origins.items():
         response.origins[origin_id].CopyFrom(origin)
-    for record in chunk.records:
-        response.records.add(
-            position=record.position,
-            origin_id=record.origin_id,
-            header=record.header,
-            payload=record.payload,
-            probability=probability,
-        )
 
 
 async def _abort(context: Context, error: Exception) -> None:

@@ -23,6 +23,11 @@ class Window:
         self._turn = asyncio.Lock()
         self._released = asyncio.Event()
 
+    @property
+    def held_bytes(self) -> int:
+        """Payload bytes taken and not yet given back."""
+        return self._bytes
+
     async def acquire(self, records: int, payload_bytes: int) -> None:
         """Waits until there is room, then takes it. Takes nothing when cancelled."""
         async with self._turn:

@@ -4,6 +4,7 @@ Exceptions:
   SafetyUnavailable: no answer, or the queue is full: nothing was decided that could not be asked for again.
   OfferRefused: the offer makes no sense to this service; offering it again will not help.
   LeaseRefused: snapshots must stop; the message says why.
+  RevocationRefused (safety.revocations): there is no such release, it is another run's, or no reason was given.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from policies.artifact import artifact_digest
 from protos import transport
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2, safety_pb2_grpc
+from safety.revocations import RevocationRefused, UnknownRelease
 
 CHUNK_BYTES = 256 * 1024
 """Artifacts travel in pieces of this size."""
@@ -105,6 +107,25 @@ class SafetyClient:
             request = safety_pb2.ListVerdictsRequest(limit=limit)
             return list(self._calls.ListVerdicts(request, timeout=timeout_s).verdicts)
         except grpc.RpcError as error:
+            raise self._translated(error) from error
+
+    def revoke(self, run_id: str, release_number: int, why: str, timeout_s: float = 10.0) -> common_pb2.SignedStatement:
+        """The signed revocation of a release, in the ledger by then; of one revoked before, that of then.
+
+        The actors do not hear of it from the safety service: hand it to the policy distribution.
+
+        Raises:
+          SafetyUnavailable: no answer; it may be revoked or not. Asking again is safe.
+          RevocationRefused: see there.
+        """
+        request = safety_pb2.RevokeRequest(run_id=run_id, release_number=release_number, why=why)
+        try:
+            return self._calls.Revoke(request, timeout=timeout_s).revocation
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                raise UnknownRelease(error.details()) from error
+            if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
+                raise RevocationRefused(error.details()) from error
             raise self._translated(error) from error
 
     def close(self) -> None:

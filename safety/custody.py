@@ -1,10 +1,12 @@
 """What the safety service alone holds, in its own directory: the signing key, the secret of the held-out seeds, the
-incumbent's artifact, and the highest lease number it may have used. It decides nothing.
+incumbent's artifact and those of the releases before it, and the highest lease number it may have used. It decides
+nothing.
 
     signing_key.pem    Ed25519 private key, mode 0600
     verify_key.pem     its public half, for everybody
     evaluation_secret  32 random bytes, mode 0600
-    incumbents/HEX     artifact of the newest release, named by its digest
+    incumbents/HEX     artifacts of releases, named by their digests: the newest, and as many before it as have room,
+                       for the one before is the incumbent once the newest is revoked
     lease_number       decimal: no lease with a higher number has been granted
 
 Exceptions: CustodyError where something is missing, damaged, readable by others, or belongs to something else.
@@ -14,11 +16,15 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from policies.artifact import artifact_digest
 from policies.durable import create_file, read_private_file, replace_file
 from policies.signing import KeyFileError, SigningKey, VerifyKey
+
+INCUMBENTS_BYTES_MAX = 1 << 30
+"""Room for the artifacts of releases; that of the newest is kept in any case."""
 
 _SECRET_BYTES = 32
 _LEASE_NUMBERS_RESERVED = 1000
@@ -70,20 +76,28 @@ class Custody:
             artifact = path.read_bytes()
         except OSError as error:
             raise CustodyError(
-                f"{path}, the artifact of the newest release, cannot be read ({error.strerror}): without it no "
-                "candidate can be compared; restore it from the policy registry"
+                f"{path}, the artifact of the newest release that stands, cannot be read ({error.strerror}): without "
+                "it no candidate can be compared; restore it from the policy registry"
             ) from error
         if artifact_digest(artifact) != digest:
             raise CustodyError(
-                f"{path}, the artifact of the newest release, is damaged; restore it from the policy registry"
+                f"{path}, the artifact of the newest release that stands, is damaged; restore it from the policy "
+                "registry"
             )
         return artifact
 
-    def forget_incumbents_except(self, digest: bytes) -> None:
-        """Removes the artifacts of earlier releases, and of candidates that never became one."""
-        for path in self._incumbents.iterdir():
-            if path.name != digest.hex():
-                path.unlink()
+    def forget_incumbents_except(self, digests: Sequence[bytes]) -> None:
+        """Removes the artifacts of all but these, which are newest first, and of those for which there is no room."""
+        sizes = {path.name: path.stat().st_size for path in self._incumbents.iterdir()}
+        kept: set[str] = set()
+        kept_bytes = 0
+        for name in dict.fromkeys(digest.hex() for digest in digests):
+            kept_bytes += sizes.get(name, 0)
+            if kept and kept_bytes > INCUMBENTS_BYTES_MAX:
+                break
+            kept.add(name)
+        for name in sizes.keys() - kept:
+            (self._incumbents / name).unlink()
 
     def next_lease_number(self) -> int:
         """A number above all those before it, also after a restart (which skips some). Raises CustodyError."""

@@ -1,13 +1,15 @@
-"""The gate: takes candidates, one evaluation at a time, and gives verdicts. Knows no gRPC.
+"""The gate: takes candidates, one evaluation at a time, and gives verdicts; takes releases back. Knows no gRPC.
 
 The order is what makes it safe to crash anywhere: evaluate, apply the criteria, keep the artifact if it passed, sign,
 append to the ledger and sync, and only then answer. Whatever is not answered has either not been decided, or stands in
-the ledger and is found there when the candidate is offered again.
+the ledger and is found there when the candidate is offered again. A revocation waits for no evaluation: a candidate
+that is being compared with a release that is revoked meanwhile gets the verdict of that comparison.
 
 Exceptions:
   OfferRefused: the offer makes no sense here; nothing was decided, and nothing will be.
   GateBusy: too many candidates are waiting; nothing was decided.
   GateClosed: the service stops; nothing was decided.
+  RevocationRefused (safety.revocations): what cannot be revoked.
   LedgerError, CustodyError: see there; nothing was decided, and the service must be started anew.
 """
 
@@ -16,26 +18,22 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from actors.config import EnvironmentConfig
 from policies.artifact import DIGEST_BYTES, artifact_digest
-from policies.signing import VERDICT_TYPE, VerifyKey, sign
+from policies.signing import VerifyKey
 from protos.common.v1 import common_pb2
 from replay.settings import validate
 from safety.config import SafetyConfig
 from safety.criteria import check_attainable, return_non_inferiority, violation_rate
 from safety.custody import Custody, CustodyError
+from safety.docket import Docket
 from safety.evaluator import EvaluationFailed, Evaluator, EvaluatorClosed
-from safety.history import VERDICT, VerdictHistory
-from safety.ledger import Ledger, LedgerEntry
+from safety.ledger import Ledger
 from safety.suite import criteria_digest, draw_seeds, seed_manifest_digest, suite_digest
-from safety.verdicts import Assessment, Offer, Rule, compose_statement, ledger_fields, statement_in
-
-OPENED = "opened"
-"""Kind of the ledger's entry that binds it to a run and a key."""
+from safety.verdicts import Assessment, Offer, Rule
 
 Progress = Callable[[int, int], None]
 """Called with the episodes that have ended and the episodes in all."""
@@ -80,14 +78,14 @@ class Gate:
         check_attainable(config)
         # Whoever can write here can replace the keys, so not even a generous umask may let others.
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._config, self._run_id, self._clock = config, run_id, clock
-        self.ledger = Ledger(directory, clock)
+        self._config, self._run_id = config, run_id
+        self._docket = Docket(directory, run_id, clock)
         try:
-            self.custody = self._open_custody(directory)
-            self._history = VerdictHistory(self.ledger.entries(), self.verify_key, run_id)
-            self._incumbent = self._load_incumbent()
+            # A gate that has nothing to compare with must not start.
+            self._docket.incumbent()
+            self._docket.forget_what_never_was_released()
         except BaseException:
-            self.ledger.close()
+            self._docket.close()
             raise
         self._evaluator = Evaluator(environment, config, directory / "evaluator.log")
         # One thread, alive as long as the gate: it makes one evaluation at a time, and the worker lives with it.
@@ -99,12 +97,22 @@ class Gate:
     @property
     def verify_key(self) -> VerifyKey:
         """The key that verifies this gate's verdicts."""
-        return self.custody.signing_key.verify_key
+        return self._docket.verify_key
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where it enters what it decides."""
+        return self._docket.ledger
+
+    @property
+    def custody(self) -> Custody:
+        """Its keys."""
+        return self._docket.custody
 
     @property
     def counts(self) -> tuple[int, int]:
         """Approved and rejected verdicts so far."""
-        return self._history.approved, self._history.rejected
+        return self._docket.counts
 
     @property
     def pending_max(self) -> int:
@@ -122,7 +130,11 @@ class Gate:
 
     def newest_verdicts(self, limit: int) -> list[common_pb2.SignedStatement]:
         """Verdicts, newest first, at most `limit` (0: all)."""
-        return self._history.newest(limit)
+        return self._docket.newest_verdicts(limit)
+
+    def revoke(self, run_id: str, release_number: int, why: str) -> common_pb2.SignedStatement:
+        """The signed revocation of a release, in the ledger by then; raises as `Docket.revoke`. For any thread."""
+        return self._docket.revoke(run_id, release_number, why)
 
     def check_offer(self, offer: Offer) -> None:
         """Raises OfferRefused for an offer that no bytes could make good."""
@@ -174,24 +186,7 @@ class Gate:
         self._evaluator.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._evaluator.release()
-        self.ledger.close()
-
-    def _open_custody(self, directory: Path) -> Custody:
-        opened = next((entry for entry in self.ledger.entries() if entry.kind == OPENED), None)
-        custody = Custody(directory, first_start=opened is None)
-        identity = {"run_id": self._run_id, "key_id": custody.signing_key.verify_key.key_id}
-        if opened is None:
-            self.ledger.append(OPENED, lambda _: identity)
-        elif opened.fields != identity:
-            raise CustodyError(f"safety directory {directory} belongs to {dict(opened.fields)}, this is {identity}")
-        return custody
-
-    def _load_incumbent(self) -> bytes | None:
-        """The artifact of the newest release; None where there is none."""
-        digest = self._history.incumbent_digest
-        artifact = self.custody.incumbent(digest) if digest else None
-        self.custody.forget_incumbents_except(digest)
-        return artifact
+        self._docket.close()
 
     def _count_done(self, _: concurrent.futures.Future[common_pb2.SignedStatement]) -> None:
         with self._lock:
@@ -200,31 +195,29 @@ class Gate:
     def _judge(self, offer: Offer, artifact: bytes, on_progress: Progress) -> common_pb2.SignedStatement:
         """Runs in the gate's thread: from a candidate to a verdict that is in the ledger."""
         criteria, suite = criteria_digest(self._config), suite_digest(self._evaluator.environment, self._config)
-        recorded = self._history.recorded(offer.digest, criteria, suite, self._clock())
+        recorded = self._docket.recorded(offer.digest, criteria, suite)
         if recorded is not None:
             return recorded
-        evaluation = self._history.evaluations + 1
-        seeds = draw_seeds(self.custody.secret, self._run_id, evaluation, self._config.episodes)
+        seeds = draw_seeds(self.custody.secret, self._run_id, self._docket.evaluations + 1, self._config.episodes)
         try:
             assessment = self._assess(offer, artifact, seeds, on_progress)
         except EvaluatorClosed as error:
             raise GateClosed("the safety service stops; nothing was decided") from error
         rule = Rule(criteria, suite, seed_manifest_digest(seeds))
-        if assessment.approved:
-            self.custody.keep_incumbent(artifact)
-        entry = self._record(offer, assessment, rule, evaluation)
-        self._history.add(entry)
-        if assessment.approved:
-            self._incumbent = artifact
-            self.custody.forget_incumbents_except(offer.digest)
-        return statement_in(entry.fields)
+        return self._docket.record(offer, artifact, assessment, rule, self._config.verdict_s_valid)
 
     def _assess(self, offer: Offer, artifact: bytes, seeds: Sequence[int], on_progress: Progress) -> Assessment:
         """Evaluates the candidate, then the incumbent on the same seeds, and applies the criteria."""
         if self.is_oversize(offer):
             limit = self._config.artifact_bytes_max
             return Assessment(f"the artifact has {offer.total_bytes} bytes, the limit is {limit}: it was not read")
-        count, digest, incumbent = len(seeds), self._history.incumbent_digest, self._incumbent
+        if objection := self._docket.objection(offer.digest):
+            return Assessment(objection)
+        try:
+            digest, incumbent = self._docket.incumbent()
+        except CustodyError as error:
+            return Assessment(f"the incumbent cannot be compared with: {error}")
+        count = len(seeds)
         total = count if incumbent is None else 2 * count
         try:
             outcomes = self._evaluator.evaluate(artifact, offer.digest, seeds, lambda ended: on_progress(ended, total))
@@ -243,21 +236,3 @@ class Gate:
             return_non_inferiority(outcomes.returns, incumbent_returns, self._config),
         )
         return Assessment("", criteria, outcomes, digest)
-
-    def _record(self, offer: Offer, assessment: Assessment, rule: Rule, evaluation: int) -> LedgerEntry:
-        """Signs the verdict and puts it in the ledger."""
-
-        def compose(previous: bytes) -> Mapping[str, Any]:
-            statement = compose_statement(
-                offer,
-                assessment,
-                rule,
-                release_number=self._history.approved + 1,
-                previous_entry_digest=previous,
-                issue_time_ns=self._clock(),
-                validity_s=self._config.verdict_s_valid,
-            )
-            payload = statement.SerializeToString(deterministic=True)
-            return ledger_fields(sign(self.custody.signing_key, VERDICT_TYPE, payload), statement, evaluation)
-
-        return self.ledger.append(VERDICT, compose)

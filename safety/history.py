@@ -1,29 +1,41 @@
-"""What the ledger says of past verdicts: how many, which release is the incumbent, what was judged before.
+"""What the ledger says of past decisions: verdicts and revocations, which release is the incumbent, what was judged.
 
 Read from the entries when the service starts, each verified against the key and against the chain, and kept up with
-each verdict since. It writes nothing.
+each decision since. It writes nothing. For one thread at a time.
 
-Exceptions: LedgerError where an entry's verdict is not one that this service signed at this place.
+Exceptions: LedgerError where an entry's statement is not one that this service signed at this place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
-from policies.signing import VERDICT_TYPE, SignatureError, VerifyKey, verify
+from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey, verify
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.ledger import LedgerEntry, LedgerError
+from safety.revocations import revocation_fields
 from safety.verdicts import ledger_fields, statement_in
 
 VERDICT = "verdict"
-"""Kind of the ledger entries that hold verdicts."""
+REVOCATION = "revocation"
+"""Kinds of the ledger entries that hold verdicts and revocations."""
+
+_Statement = TypeVar("_Statement", bound=Message)
 
 
-class VerdictHistory:
-    """Past verdicts, oldest first.
+class PastRevocation(NamedTuple):
+    """A release taken back, as it was signed and what it says."""
+
+    signed: common_pb2.SignedStatement
+    statement: safety_pb2.RevocationStatement
+
+
+class DecisionHistory:
+    """Past verdicts and revocations, oldest first.
 
     Args:
       entries: the ledger's.
@@ -32,45 +44,55 @@ class VerdictHistory:
     """
 
     def __init__(self, entries: Iterable[LedgerEntry], key: VerifyKey, run_id: str) -> None:
-        self.approved = 0
         self.rejected = 0
-        self.incumbent_digest = b""
+        self._released: list[bytes] = []
+        self._revocations: dict[bytes, PastRevocation] = {}
         self._statements: list[common_pb2.SignedStatement] = []
         self._judged: dict[bytes, tuple[common_pb2.SignedStatement, safety_pb2.VerdictStatement]] = {}
         self._key = key
         self._run_id = run_id
         for entry in entries:
-            if entry.kind == VERDICT:
-                self.add(entry)
+            self.add(entry)
+
+    @property
+    def approved(self) -> int:
+        """Approved verdicts so far: as many as there are releases, the revoked ones included."""
+        return len(self._released)
 
     @property
     def evaluations(self) -> int:
         """Verdicts so far; the next evaluation has the number after it."""
         return self.approved + self.rejected
 
+    @property
+    def standing(self) -> Sequence[bytes]:
+        """Artifact digests of the releases that are not revoked, newest first; the first is the incumbent's."""
+        return [digest for digest in reversed(self._released) if digest not in self._revocations]
+
+    @property
+    def incumbent_digest(self) -> bytes:
+        """That of the newest release that is not revoked; b"" where there is none."""
+        return next((digest for digest in reversed(self._released) if digest not in self._revocations), b"")
+
+    @property
+    def revocations(self) -> Sequence[PastRevocation]:
+        """All of them, oldest first."""
+        return list(self._revocations.values())
+
+    def released(self, release_number: int) -> bytes | None:
+        """Artifact digest of a release, revoked or not; None where there is none of this number."""
+        return self._released[release_number - 1] if 1 <= release_number <= len(self._released) else None
+
+    def revocation(self, digest: bytes) -> PastRevocation | None:
+        """The revocation of an artifact (32-byte digest), if there is one."""
+        return self._revocations.get(digest)
+
     def add(self, entry: LedgerEntry) -> None:
-        """Takes a verdict's entry into account; raises LedgerError unless it is the verdict that must stand there."""
-        try:
-            signed = statement_in(entry.fields)
-            statement = safety_pb2.VerdictStatement.FromString(verify(self._key, signed, VERDICT_TYPE))
-        except (SignatureError, DecodeError, ValueError, KeyError, TypeError) as error:
-            raise LedgerError(
-                f"ledger entry {entry.index} holds no verdict signed by {self._key.key_id}: {error}"
-            ) from error
-        expected = ledger_fields(signed, statement, self.evaluations + 1)
-        numbered = statement.release_number == (self.approved + 1 if statement.approved else 0)
-        if entry.fields != expected or statement.previous_entry_digest != entry.previous or not numbered:
-            raise LedgerError(f"ledger entry {entry.index} does not say what its verdict says, or stands out of place")
-        if statement.run_id != self._run_id:
-            raise LedgerError(f"ledger entry {entry.index} is about run {statement.run_id!r}, not {self._run_id!r}")
-        if statement.approved:
-            self.approved += 1
-            self.incumbent_digest = statement.artifact_digest
-        else:
-            self.rejected += 1
-        self._statements.append(signed)
-        if statement.criteria:
-            self._judged[statement.artifact_digest] = signed, statement
+        """Takes an entry into account; raises LedgerError unless its statement is the one that must stand there."""
+        if entry.kind == VERDICT:
+            self._add_verdict(entry)
+        elif entry.kind == REVOCATION:
+            self._add_revocation(entry)
 
     def recorded(
         self, digest: bytes, criteria_digest: bytes, suite_digest: bytes, now_ns: int
@@ -79,9 +101,9 @@ class VerdictHistory:
 
         An artifact that has been judged by the criteria is not judged again: with fresh seeds for every attempt, a bad
         one would pass at last. One that could not be judged, whose approval has expired, or that was judged before the
-        settings or the environment changed, may be offered again.
+        settings or the environment changed, may be offered again. For one that was revoked no verdict stands.
         """
-        if digest not in self._judged:
+        if digest not in self._judged or digest in self._revocations:
             return None
         signed, statement = self._judged[digest]
         if (statement.criteria_digest, statement.suite_digest) != (criteria_digest, suite_digest):
@@ -92,3 +114,49 @@ class VerdictHistory:
         """Verdicts, newest first, at most `limit` (0: all)."""
         statements = self._statements[-limit:] if limit else self._statements
         return statements[::-1]
+
+    def _add_verdict(self, entry: LedgerEntry) -> None:
+        signed, statement = self._opened(entry, VERDICT_TYPE, safety_pb2.VerdictStatement())
+        expected = ledger_fields(signed, statement, self.evaluations + 1)
+        numbered = statement.release_number == (self.approved + 1 if statement.approved else 0)
+        if entry.fields != expected or statement.previous_entry_digest != entry.previous or not numbered:
+            raise LedgerError(f"ledger entry {entry.index} does not say what its verdict says, or stands out of place")
+        self._check_run(entry, statement.run_id)
+        if statement.approved:
+            self._released.append(statement.artifact_digest)
+        else:
+            self.rejected += 1
+        self._statements.append(signed)
+        if statement.criteria:
+            self._judged[statement.artifact_digest] = signed, statement
+
+    def _add_revocation(self, entry: LedgerEntry) -> None:
+        signed, statement = self._opened(entry, REVOCATION_TYPE, safety_pb2.RevocationStatement())
+        numbered = statement.revocation_number == len(self._revocations) + 1
+        if (
+            entry.fields != revocation_fields(signed, statement)
+            or statement.previous_entry_digest != entry.previous
+            or self.released(statement.release_number) != statement.artifact_digest
+            or not numbered
+        ):
+            raise LedgerError(
+                f"ledger entry {entry.index} does not say what its revocation says, or stands out of place"
+            )
+        self._check_run(entry, statement.run_id)
+        self._revocations[statement.artifact_digest] = PastRevocation(signed, statement)
+
+    def _opened(
+        self, entry: LedgerEntry, payload_type: str, statement: _Statement
+    ) -> tuple[common_pb2.SignedStatement, _Statement]:
+        try:
+            signed = statement_in(entry.fields)
+            statement.ParseFromString(verify(self._key, signed, payload_type))
+        except (SignatureError, DecodeError, ValueError, KeyError, TypeError) as error:
+            raise LedgerError(
+                f"ledger entry {entry.index} holds no {entry.kind} signed by {self._key.key_id}: {error}"
+            ) from error
+        return signed, statement
+
+    def _check_run(self, entry: LedgerEntry, run_id: str) -> None:
+        if run_id != self._run_id:
+            raise LedgerError(f"ledger entry {entry.index} is about run {run_id!r}, not {self._run_id!r}")

@@ -1,9 +1,9 @@
 """The safety service on the wire: translates calls for the gate and the lease authority, and decides nothing itself.
 
-Status codes: INVALID_ARGUMENT for an offer that makes no sense, RESOURCE_EXHAUSTED while the queue is full or others
-upload, DEADLINE_EXCEEDED for an upload that does not end, FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE
-while the service stops, INTERNAL where it can no longer record what it decides; after that it stops. A candidate that
-cannot be judged is no error: it gets a verdict.
+Status codes: INVALID_ARGUMENT for an offer or a revocation that makes no sense, NOT_FOUND for a release that there is
+not, RESOURCE_EXHAUSTED while the queue is full or others upload, DEADLINE_EXCEEDED for an upload that does not end,
+FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE while the service stops, INTERNAL where it can no longer
+record what it decides; after that it stops. A candidate that cannot be judged is no error: it gets a verdict.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import grpc.aio
 from actors.config import EnvironmentConfig
 from protos import transport
 from protos.safety.v1 import safety_pb2, safety_pb2_grpc
-from replay.client import ReplayClient
+from replay.client_sharded import open_client
 from replay.settings import SettingError
 from safety.config import SafetyConfig
 from safety.custody import CustodyError
@@ -31,6 +31,7 @@ from safety.gate import Gate, GateBusy, GateClosed, OfferRefused
 from safety.leases import LeaseAuthority, LeaseWithheld
 from safety.ledger import LedgerError
 from safety.monitor import RiskMonitor
+from safety.revocations import RevocationRefused, UnknownRelease
 from safety.training_counts import STATS_S_MAX, replay_counts
 from safety.verdicts import Offer
 
@@ -123,7 +124,7 @@ def _monitoring(config: SafetyConfig, replay_address: str | None) -> Iterator[Ri
     if replay_address is None:
         yield None
         return
-    client = ReplayClient(replay_address)
+    client = open_client(replay_address)
     monitor = RiskMonitor(functools.partial(replay_counts, client), config)
     ended = threading.Event()
     thread = threading.Thread(target=monitor.run, args=(ended,), name="temper-risk-monitor", daemon=True)
@@ -209,6 +210,19 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
     ) -> safety_pb2.ListVerdictsResponse:
         """See the service's definition."""
         return safety_pb2.ListVerdictsResponse(verdicts=self._gate.newest_verdicts(request.limit))
+
+    async def Revoke(self, request: safety_pb2.RevokeRequest, context: _Context) -> safety_pb2.RevokeResponse:
+        """See the service's definition."""
+        try:
+            # In a thread: it waits for the disk.
+            revocation = await asyncio.to_thread(self._gate.revoke, request.run_id, request.release_number, request.why)
+        except UnknownRelease as error:
+            await _abort(context, grpc.StatusCode.NOT_FOUND, error)
+        except RevocationRefused as error:
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        except (LedgerError, CustodyError) as error:
+            await self._abort_broken(context, error)
+        return safety_pb2.RevokeResponse(revocation=revocation)
 
     async def _upload_in_turn(self, requests: AsyncIterator[safety_pb2.EvaluateRequest]) -> tuple[Offer, bytes]:
         """As `_upload`, one of a few and within its time. Raises OfferRefused, GateBusy or _UploadTimeout."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 
-from replay.client import ReplayClient, ReplayError
+from replay.client import ReplayError
+from replay.client_sharded import ReplayLog
 from safety.monitor import CountsUnreadable, TrainingCounts
 
 STATS_S_MAX = 2.0
 """Time that replay has to answer."""
 
 
-def replay_counts(client: ReplayClient) -> TrainingCounts:
+def replay_counts(client: ReplayLog) -> TrainingCounts:
     """The totals that a replay service holds.
 
     Raises:

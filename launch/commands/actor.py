@@ -15,6 +15,7 @@ from launch.config_file import read_config
 from launch.errors import BadInput
 from launch.process import ONE_THREAD, import_path
 from protos.transport import check_address
+from replay.sharding import check_addresses
 
 
 def run(arguments: Actor) -> int:
@@ -26,7 +27,7 @@ def run(arguments: Actor) -> int:
         raise BadInput(f"--processes {arguments.processes} is negative: write how many actor processes to run here")
     host = {
         "config": str(arguments.config),
-        "replay_address": check_address(arguments.replay),
+        "replay_address": ",".join(check_addresses(arguments.replay)),
         "policy_address": check_address(arguments.policy),
         "inference_address": check_address(arguments.inference_address) if arguments.inference_address else None,
         "trust": str(arguments.trust),

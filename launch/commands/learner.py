@@ -8,6 +8,7 @@ from launch.logs import configure_logging
 from launch.topology import Limits
 from learner.job import LearnerJob
 from protos.transport import check_address
+from replay.sharding import check_addresses
 
 
 def run(arguments: Learner) -> int:
@@ -22,7 +23,7 @@ def run(arguments: Learner) -> int:
         seed=config.seed,
         run_id=arguments.run_id,
         run_directory=arguments.run_dir,
-        replay_address=check_address(arguments.replay),
+        replay_address=",".join(check_addresses(arguments.replay)),
         safety_address=check_address(arguments.safety),
         listen_address=check_address(arguments.listen),
         trust_key_path=arguments.trust,

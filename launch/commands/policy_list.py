@@ -1,12 +1,14 @@
-"""`temper policy list`: the releases of a run, one line each."""
+"""`temper policy list`: the releases of a run, one line each; those that were taken back say so."""
 
 from __future__ import annotations
 
 import time
 
 from launch.arguments import PolicyList
+from launch.json_output import printable
 from launch.releases import open_registry
 from launch.run_paths import require_run_directory
+from policies.registry import Release
 
 
 def run(arguments: PolicyList) -> int:
@@ -22,6 +24,10 @@ def run(arguments: PolicyList) -> int:
         violations = f"{release.violating_episodes}/{release.episodes}"
         print(
             f"{release.number:>7}  {release.version:>8}  {release.return_mean:>10.2f}  {violations:>10}  {when:<19}  "
-            f"{release.digest.hex()}"
+            f"{release.digest.hex()}{_revoked(release)}"
         )
     return 0
+
+
+def _revoked(release: Release) -> str:
+    return "" if release.revocation is None else f"  REVOKED: {printable(release.revocation.why)}"

@@ -6,6 +6,7 @@ import time
 
 from launch.arguments import PolicyShow
 from launch.errors import BadInput
+from launch.json_output import printable
 from launch.releases import open_registry
 from launch.run_paths import require_run_directory
 from policies.artifact import Artifact
@@ -25,6 +26,9 @@ def run(arguments: PolicyShow) -> int:
     verdict = safety_pb2.VerdictStatement.FromString(release.signed_verdict.payload)
     count = sum(array.size for array in artifact.parameters.values())
     print(f"release     {release.number}, update {release.version}")
+    if release.revocation is not None:
+        when = _time(release.revocation.issue_time_ns)
+        print(f"REVOKED     {when}: {printable(release.revocation.why)}; no actor acts with it")
     print(f"artifact    {release.digest.hex()}")
     print(f"network     {artifact.spec.network}")
     print(

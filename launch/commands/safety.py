@@ -6,6 +6,7 @@ from launch.arguments import SafetyServe
 from launch.config_file import read_config
 from launch.serving import announce, serve_until_signal
 from protos.transport import check_address
+from replay.sharding import check_addresses
 from safety.service import serve
 
 
@@ -13,7 +14,7 @@ def run(arguments: SafetyServe) -> int:
     """Serves until SIGTERM or SIGINT."""
     config = read_config(arguments.config)
     address = check_address(arguments.listen)
-    replay_address = check_address(arguments.replay) if arguments.replay else None
+    replay_address = ",".join(check_addresses(arguments.replay)) if arguments.replay else None
     return serve_until_signal(
         lambda stop: serve(
             config.safety,

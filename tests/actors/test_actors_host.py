@@ -168,7 +168,7 @@ class World:
     def records(self) -> dict[tuple[str, str], list[Any]]:
         """Headers in log order, by (actor id, run id)."""
         found: dict[tuple[str, str], list[Any]] = {}
-        for record in self.client.list(0, 1_000_000, with_payload=False):
+        for record in self.client.records(limit=1_000_000):
             found.setdefault((record.origin.actor_id, record.origin.run_id), []).append(record.header)
         return found
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from actors.environment import SequentialVector
-from actors.rollout import NoAuthorisedPolicy, PolicyMismatch, Rollout
+from actors.rollout import EPISODE_SEEDS_MAX, NoAuthorisedPolicy, PolicyMismatch, Rollout
 from actors.unroll import UnrollBuffer, UnrollFault
 from policies.policy import PolicyIdentity
 from protos.common.v1 import common_pb2
@@ -148,6 +148,9 @@ def check_against_reference(script: Script, run: Run, lanes: int, length: int, u
             assert (header.lane, header.steps) == (lane, length)
             assert header.environment_seed == seed_of(lane, first.episode)
             assert (header.episode, header.episode_step) == (first.episode, first.episode_step)
+            # An episode begins where its step 0 is; that of row 0 is named by environment_seed, that of row T later.
+            begun = [seed_of(lane, row.episode) for row in here[1:] if row.episode_step == 0]
+            assert list(header.episode_seeds) == begun
             expected = {"steps": float(sum(row.mask for row in here)), "cost": float(sum(row.cost for row in here))}
             for name in ("episodes", "return", "episode_steps", "violating_episodes"):
                 expected[name] = float(sum(row.ended.get(name, 0.0) for row in here))
@@ -196,8 +199,10 @@ def test_a_truncated_step_at_the_edge_keeps_its_bootstrap() -> None:
     assert second["mask"].tolist() == [False, True, True]
     assert second["discount"].tolist() == [0, 1, 1]
     assert second["logits"][0].tolist() == [0, 0, 0]
+    assert list(run.headers[0][0].episode_seeds) == []
     header = run.headers[1][0]
     assert (header.environment_seed, header.episode, header.episode_step) == (0, 0, 3)
+    assert list(header.episode_seeds) == [1]
     assert header.signals["steps"] == 2
 
 
@@ -221,6 +226,26 @@ def test_the_stream_of_a_lane_is_its_episodes_without_a_gap() -> None:
     assert run.rollout.statistics.records == 30
     ended = sum(header.signals["episodes"] for headers in run.headers for header in headers)
     assert run.rollout.statistics.episodes == ended
+
+
+def test_a_seed_is_named_once_even_where_its_episode_begins_at_the_edge() -> None:
+    """T = 3 and terminated episodes of 3 steps: each begins in the row that two records share."""
+
+    def script(_seed: int) -> tuple[int, bool, bool]:
+        return 3, True, False
+
+    headers = [headers[0] for headers in Run(script, lanes=1, length=3, unrolls=3).headers]
+    assert [(header.environment_seed, header.episode_step) for header in headers] == [(0, 0), (1, 0), (2, 0)]
+    assert [list(header.episode_seeds) for header in headers] == [[], [], []]
+
+
+def test_seeds_of_very_many_episodes_are_cut_off_so_that_replay_takes_the_header() -> None:
+    def script(_seed: int) -> tuple[int, bool, bool]:
+        return 1, True, False
+
+    length = EPISODE_SEEDS_MAX + 3
+    run = Run(script, lanes=1, length=length, unrolls=1)
+    assert list(run.headers[0][0].episode_seeds) == list(range(1, EPISODE_SEEDS_MAX + 1))
 
 
 def never_ends(_seed: int) -> tuple[int, bool, bool]:

@@ -33,7 +33,7 @@ LOADS = {
 SHARED_NAMESPACES = {"google.protobuf": "protobuf"}
 """Distributions whose top-level import name does not say which distribution it is."""
 
-IN_A_PEERS_ENVIRONMENT = {"sample_factory", "torch"}
+IN_A_PEERS_ENVIRONMENT = {"cpprb", "flashbax", "reverb", "sample_factory", "tensorflow", "torch"}
 """Imported only by benchmark scripts that run under the interpreter of the peer they measure."""
 
 Attributes = Mapping[str, str | bool | Sequence[str]]
@@ -122,7 +122,9 @@ def library(module: Module) -> str:
         "py_library",
         {
             "name": module.path.parent.name if module.is_package else module.path.stem,
-            "testonly": module.layer in DEVELOPMENT or module.path.stem == "testing",
+            "testonly": module.layer in DEVELOPMENT
+            or module.path.stem == "testing"
+            or module.path.stem.endswith("_contract"),
             "srcs": [module.path.name],
             "data": ["py.typed"] if module.is_package and module.path.with_name("py.typed").exists() else [],
             "pyi_srcs": [stub.name] if stub.exists() else [],

@@ -21,8 +21,10 @@ from tests.architecture.source_tree import (
     shipped_modules,
 )
 
-THIN_ENTRIES = ("actors.host", "policies.client", "replay.client")
-NOT_IN_A_THIN_ACTOR = {"jax", "jaxlib", "flax", "optax", "orbax", "lmdb", "tyro", "rich", "tensorboardX"}
+THIN_ENTRIES = ("actors.host", "policies.client", "replay.client", "replay.client_sharded")
+NOT_IN_A_THIN_ACTOR = {"jax", "jaxlib", "flax", "optax", "orbax", "lmdb", "pyroaring", "pyarrow", "tyro", "rich"} | {
+    "tensorboardX"
+}
 
 
 def test_layers_and_circles() -> None:
@@ -61,13 +63,16 @@ def test_nothing_shipped_imports_tests_or_benchmarks() -> None:
     assert found == set()
 
 
+FOR_TESTS = (".testing", "_contract")
+
+
 def test_only_tests_import_what_is_for_tests() -> None:
-    """The fakes and contract tests in each package's testing.py."""
+    """The fakes and contract tests in each package's testing.py, or beside it where they are long."""
     found = {
         f"{module.name} imports {name}"
         for module in shipped_modules()
         for name in imports_of(module).own
-        if name.endswith(".testing") and not module.name.endswith(".testing")
+        if name.endswith(FOR_TESTS) and not module.name.endswith(FOR_TESTS)
     }
     assert found == set()
 
@@ -85,7 +90,7 @@ def test_third_party_imports_are_declared() -> None:
         f"{module.name} imports {name}"
         for module in (*shipped_modules(), *modules("tests"))
         for name in _distributions_imported_by(module)
-        - (for_developers if module.name.endswith(".testing") or _is_for_developers(module) else for_users)
+        - (for_developers if module.name.endswith(FOR_TESTS) or _is_for_developers(module) else for_users)
     }
     assert undeclared == set()
 

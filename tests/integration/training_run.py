@@ -162,8 +162,7 @@ def kill(pid: int) -> None:
 def open_store(directory: Path) -> Iterator[LmdbStore]:
     """The store of an ended run."""
     config = ReplayConfig()
-    settings = StoreSettings(config.records_max, config.payload_bytes_max, config.signal_totals)
-    store = LmdbStore(directory / "replay", settings, map_bytes=config.map_bytes)
+    store = LmdbStore(directory / "replay", StoreSettings(config.signal_totals))
     try:
         yield store
     finally:

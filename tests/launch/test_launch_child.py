@@ -103,6 +103,16 @@ def test_one_that_gave_up_is_not_started_again(make_child: MakeChild, eventually
     assert child.restarts == 0
 
 
+@pytest.mark.parametrize("status", [1, 2, GAVE_UP])
+def test_one_without_which_a_run_goes_on_fails_nobody(
+    make_child: MakeChild, eventually: Eventually, status: int
+) -> None:
+    child = make_child("exit", str(status), essential=False, restarts_max=1)
+    child.start()
+    eventually(lambda: child.poll() or "again in 60 s" in child.log.read_text())
+    assert (child.restarts, child.state) == (1, "restarting")
+
+
 def test_a_ready_line_is_found_however_much_follows_it(make_child: MakeChild, eventually: Eventually) -> None:
     child = make_child("mute", ready_s_max=10.0)
     child.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ class Replay:
     """Answers with `answer`."""
 
     answer: replay_pb2.StatsResponse | None = None
+    down: Sequence[str] = ()
 
     def stats(self) -> replay_pb2.StatsResponse | None:
         return self.answer
@@ -60,6 +62,15 @@ def test_what_cannot_be_asked_keeps_its_last_value(tmp_path: Path) -> None:
     assert after.replay == before.replay == replay_stats()
     assert after.verdicts == before.verdicts == (verdict(1, 100),)
     assert after.counts == before.counts == Counts(1, 0)
+
+
+def test_who_is_down_is_as_of_the_last_look(tmp_path: Path) -> None:
+    replay = Replay()
+    watched = RunMonitor(MetricsTail(tmp_path / "none"), replay, Gate(), since_ns=0)
+    replay.answer, replay.down = replay_stats(), ["replay-1"]
+    assert watched.look().replay_down == ("replay-1",)
+    replay.down = ()
+    assert watched.look().replay_down == ()
 
 
 def test_verdicts_are_of_this_start_in_order_and_once(tmp_path: Path) -> None:

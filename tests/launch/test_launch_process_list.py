@@ -46,7 +46,7 @@ def test_only_a_socket_directory_of_ours_is_removed(tmp_path: Path) -> None:
     somebody_elses.mkdir()
     paths = RunPaths(tmp_path)
     for directory in (somebody_elses, ours):
-        write_process_list(paths, "r", 0, Addresses.in_directory(directory), [])
+        write_process_list(paths, "r", 0, Addresses.in_directory(directory, shards=2), [])
         remove_stale_sockets(paths)
     assert somebody_elses.exists()
     assert not ours.exists()

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from launch.services import GateQuestions, ReplayQuestions
-from replay.client import ReplayClient, ReplayRefused, ReplayUnavailable
+from replay.client import ReplayClient, ReplayRefused, ReplayUnavailable, ReplayWriter
+from replay.schema import PayloadLayout
+from replay.testing import make_columns, make_header, make_origin, serving
 from safety.client import LeaseRefused, OfferRefused, SafetyClient, SafetyUnavailable
 
 
@@ -43,3 +45,39 @@ def test_services_that_are_down_are_no_error(socket_directory: Path) -> None:
         assert replay.stats(0.1) is None
         assert gate.verdicts(0.1) is None
         assert gate.counts(0.1) is None
+
+
+def test_shards_are_asked_for_their_sum_and_who_is_down_is_named(socket_directory: Path) -> None:
+    addresses = [f"unix:{socket_directory}/{shard}.sock" for shard in range(3)]
+    with ReplayQuestions(",".join(addresses)) as replay:
+        assert replay.stats(0.1) is None
+        assert replay.down == ["replay-0", "replay-1", "replay-2"]
+        with serving(address=addresses[0]), serving(address=addresses[2]):
+            append(addresses[0], 2)
+            append(addresses[2], 3)
+            stats = replay.stats(10.0)
+            assert stats is not None
+            assert stats.records == 5
+            assert [(table.name, table.available) for table in stats.tables] == [("fresh", 5), ("uniform", 5)]
+            assert replay.down == ["replay-1"]
+        with serving(address=addresses[1]):
+            append(addresses[1], 4)
+            stats = None
+            while stats is None or "replay-1" in replay.down:
+                stats = replay.stats(1.0)
+            assert replay.down == ["replay-0", "replay-2"]
+            assert stats.records == 9, "those that are down count with what they last said"
+
+
+def test_one_service_is_never_named(socket_directory: Path) -> None:
+    with ReplayQuestions(f"unix:{socket_directory}/r.sock") as replay:
+        assert replay.stats(0.1) is None
+        assert replay.down == ()
+
+
+def append(address: str, records: int) -> None:
+    origin = make_origin()
+    payload = PayloadLayout(origin.schema).encode(make_columns())
+    with ReplayWriter(address, origin, window_records=10, window_bytes=2**20) as writer:
+        writer.append([make_header() for _ in range(records)], [payload] * records, 10.0)
+        assert writer.flush(10.0)

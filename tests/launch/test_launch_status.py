@@ -55,6 +55,7 @@ def test_a_running_run_is_asked_even_when_its_services_are_down(
     assert status["metrics"] == made_up_run.METRICS
     text = describe(status, paths.root)
     assert "steps/s      2,500" in text
+    assert status["replay_down"] == []
     assert "process      learner stopped, pid None, restarts 0" in text
 
 

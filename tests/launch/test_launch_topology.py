@@ -9,21 +9,35 @@ from pathlib import Path
 import pytest
 
 from launch.arguments import Actor, Learner, PolicyServe, ReplayServe, SafetyServe
+from launch.arguments_replay import ReplayAuditor
 from launch.child import ChildSpec
 from launch.errors import BadInput
 from launch.parser import parse
 from launch.recipes import make_recipe
 from launch.run_paths import RunPaths
-from launch.topology import STOP_ORDER, Addresses, Limits, processes_of
+from launch.topology import STOP_ORDER, Addresses, Limits, names_of, processes_of, stop_order
 
 PATHS = RunPaths(Path("/runs/x"))
 ADDRESSES = Addresses.in_directory(Path("/s"))
+THREE = Addresses.in_directory(Path("/s"), shards=3)
 
 
-def processes(inference: str = "numpy", limits: Limits | None = None, *, resume: bool = False) -> dict[str, ChildSpec]:
+def processes(
+    inference: str = "numpy",
+    limits: Limits | None = None,
+    *,
+    resume: bool = False,
+    addresses: Addresses = ADDRESSES,
+    fraction: float = 0.0,
+) -> dict[str, ChildSpec]:
     config = make_recipe("catch")
-    config = replace(config, actor=replace(config.actor, inference=inference))
-    specs = processes_of(config, PATHS, ADDRESSES, "run-1", limits or Limits(), resume=resume)
+    config = replace(
+        config,
+        seed=7,
+        actor=replace(config.actor, inference=inference),
+        audit=replace(config.audit, fraction=fraction),
+    )
+    specs = processes_of(config, PATHS, addresses, "run-1", limits or Limits(), resume=resume)
     return {spec.name: spec for spec in specs}
 
 
@@ -87,6 +101,45 @@ def test_served_inference_has_its_process_and_the_actors_know_it() -> None:
     actor = arguments_of(specs["actors"])
     assert isinstance(actor, Actor)
     assert actor.inference_address == ADDRESSES.inference
+
+
+def test_shards_are_processes_with_a_store_each_and_everybody_knows_them_all() -> None:
+    specs = processes(addresses=THREE)
+    assert THREE.replay_shards == [f"unix:/s/replay-{shard}.sock" for shard in range(3)]
+    for shard, address in enumerate(THREE.replay_shards):
+        place = Path(f"/runs/x/replay/shard-{shard}")
+        assert arguments_of(specs[f"replay-{shard}"]) == ReplayServe(PATHS.config, place, address)
+        assert specs[f"replay-{shard}"].address == address
+    assert "replay" not in specs
+    for name in ("learner", "safety", "actors"):
+        arguments = arguments_of(specs[name])
+        assert isinstance(arguments, Learner | SafetyServe | Actor)
+        assert arguments.replay == ",".join(THREE.replay_shards)
+
+
+def test_the_auditor_comes_last_and_a_run_does_without() -> None:
+    assert "auditor" not in processes()
+    specs = processes(fraction=0.25)
+    assert list(specs)[-1] == "auditor"
+    assert [name for name, spec in specs.items() if not spec.essential] == ["auditor"]
+    assert arguments_of(specs["auditor"]) == ReplayAuditor(PATHS.config, ADDRESSES.replay, fraction=0.25, seed=7)
+
+
+def test_each_shard_has_its_auditor() -> None:
+    specs = processes(addresses=THREE, fraction=1.0)
+    for shard, address in enumerate(THREE.replay_shards):
+        assert arguments_of(specs[f"auditor-{shard}"]) == ReplayAuditor(PATHS.config, address, fraction=1.0, seed=7)
+
+
+def test_one_of_a_kind_needs_no_number() -> None:
+    assert names_of("replay", 1) == ["replay"]
+    assert names_of("replay", 2) == ["replay-0", "replay-1"]
+
+
+def test_the_order_of_stopping() -> None:
+    order = stop_order(processes("served", addresses=THREE, fraction=0.5))
+    auditors, stores = names_of("auditor", 3), names_of("replay", 3)
+    assert order == ["learner", "actors", "inference", *auditors, "safety", *stores]
 
 
 @pytest.mark.parametrize("inference", ["numpy", "served"])

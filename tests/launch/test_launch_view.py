@@ -45,6 +45,12 @@ def test_figures_of_a_running_run() -> None:
     }
 
 
+def test_a_shard_that_is_down_is_named() -> None:
+    snapshot = RunSnapshot(replay=replay_stats(), replay_down=("replay-1", "replay-3"))
+    assert dict(figures(snapshot))["replay"] == "1,234 records, 6 MB; down: replay-1, replay-3"
+    assert dict(figures(RunSnapshot(replay_down=("replay-1",))))["replay"] == "-"
+
+
 def test_a_mean_over_nothing_is_unknown() -> None:
     assert dict(figures(RunSnapshot(metrics={"return_mean": None})))["return"] == "-"
 

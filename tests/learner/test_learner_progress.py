@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from learner.progress import Progress
+from learner.progress import Progress, ProgressError
 from protos.common.v1 import common_pb2
+from replay.testing import make_header, make_origin
 
 
 def ended(returns: float, episodes: int) -> common_pb2.RecordHeader:
@@ -39,8 +40,20 @@ def test_round_trip_through_json() -> None:
     progress = Progress(seed=7, updates=3, env_steps=99, wall_s=1.5)
     progress.add_lags(np.array([0.0, 2.5]))
     progress.add_episodes([ended(5.0, 1)])
-    progress.consumed.add([4, 5, 9])
+    progress.add_records([4, 5, 9, 4], [make_header()] * 4, [make_origin()] * 4)
     again = Progress.from_json(json.loads(json.dumps(progress.to_json())))
     assert json.dumps(again.to_json()) == json.dumps(progress.to_json())
     assert 9 in again.consumed
+    assert [counts.records for counts in again.provenance.streams.values()] == [3]
     assert again.recent_lags.maxlen == progress.recent_lags.maxlen
+
+
+@pytest.mark.parametrize("consumed", [[[0, 99]], "not base64", "AAAA", None])
+def test_what_another_version_kept_is_refused(consumed: object) -> None:
+    """The first version kept ranges."""
+    plain = Progress(seed=7).to_json() | {"consumed": consumed}
+    with pytest.raises(ProgressError, match="kept by another version"):
+        Progress.from_json(plain)
+    del plain["consumed"]
+    with pytest.raises(ProgressError, match="kept by another version"):
+        Progress.from_json(plain)

@@ -14,7 +14,7 @@ from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard, Seen
 from policies.registry import PolicyRegistry
 from policies.signing import SigningKey
-from policies.testing import RUN_ID, make_artifact, signed_verdict
+from policies.testing import RUN_ID, make_artifact, signed_revocation, signed_verdict
 from policies.trust import TrustPolicy
 from protos.common.v1 import common_pb2
 from protos.policy.v1 import policy_pb2
@@ -174,3 +174,23 @@ def test_a_fault_of_the_desk_reaches_the_train_loop(make_desk: Callable[..., Des
     assert desk.desk.wait(20)
     with pytest.raises(RuntimeError, match="a bug"):
         desk.desk.results()
+
+
+def test_what_is_revoked_before_it_is_promoted_is_not(make_desk: Callable[..., Desk]) -> None:
+    """The revocation overtakes the verdict on its way from the safety service."""
+
+    def judge(data: bytes, version: int) -> common_pb2.SignedStatement:
+        desk.registry.revoke(signed_revocation(KEY, artifact_digest(data)))
+        return signed_verdict(KEY, artifact_digest(data), version=version)
+
+    desk = make_desk(judge)
+    result = desk.judge_one(DATA)
+    assert (result.decided, result.approved, result.release_number) == (True, False, 0)
+    assert "was revoked: it learnt from poisoned records" in result.reason
+    assert desk.released() == []
+    assert desk.registry.newest() is None
+
+
+def test_a_result_names_the_artifact(make_desk: Callable[..., Desk]) -> None:
+    result = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v)).judge_one(DATA)
+    assert result.artifact_digest == artifact_digest(DATA)

@@ -20,17 +20,21 @@ from learner.batches import BatchSource, LearnerBatch
 from learner.checkpoint import Checkpointer
 from learner.config import LearnerConfig
 from learner.job import LearnerJob
+from learner.lineage import LineageError
+from learner.lineage_archive import LineageArchive, lineage_paths
+from learner.lineage_file import read_lineage
 from learner.metrics import MetricsWriter
 from learner.progress import Progress
 from learner.promotion import CandidateResult, PromotionDesk
 from learner.publisher import SnapshotPublisher
 from learner.train import Parts, TrainingDiverged, TrainLoop
 from learner.update import initial_state, make_update
+from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard, Seen
 from policies.signing import SigningKey
 from policies.testing import signed_lease
 from protos.policy.v1 import policy_pb2
-from replay.testing import make_header
+from replay.testing import make_header, make_origin
 from tests.learner.test_learner_update import CONFIG, SPEC, B, T, rewarding_action_one
 
 SIGNALS = {"return": 40.0, "episodes": 5.0, "steps": float(T)}
@@ -52,7 +56,7 @@ class ScriptedBatches(BatchSource):
         self.handed_out += 1
         headers = [make_header(steps=T, policy_version=max(0, self.handed_out - 3), signals=SIGNALS) for _ in range(B)]
         columns = rewarding_action_one(self._rng)
-        return LearnerBatch(columns, positions, headers, fresh_steps=T * B)
+        return LearnerBatch(columns, positions, headers, [make_origin()] * B, headers, fresh_steps=T * B)
 
     @property
     def waiting_s(self) -> float:
@@ -65,6 +69,8 @@ class ScriptedDesk(PromotionDesk):
     def __init__(self, judge: Callable[[int], CandidateResult]) -> None:
         self._judge = judge
         self.offered: list[int] = []
+        self.digests: list[bytes] = []
+        self.on_offer: Callable[[], None] = lambda: None
         self._done: list[CandidateResult] = []
 
     @property
@@ -73,6 +79,8 @@ class ScriptedDesk(PromotionDesk):
 
     def offer(self, version: int, data: bytes) -> None:
         self.offered.append(version)
+        self.digests.append(artifact_digest(data))
+        self.on_offer()
         self._done.append(self._judge(version))
 
     def results(self) -> list[CandidateResult]:
@@ -142,9 +150,11 @@ class Bench:
                 SnapshotPublisher(SPEC, self.board),
                 self.desk,
                 self.checkpoints,
+                LineageArchive(self.directory / "lineage"),
                 metrics,
                 lambda: {"appended_records": 1.0},
                 lambda: "no reason given",
+                lambda: 2,
             )
             loop = TrainLoop(
                 self.job,
@@ -176,7 +186,7 @@ def test_ends_at_the_step_limit_with_a_checkpoint_and_one_last_candidate(tmp_pat
     assert reason == "env_steps"
     assert progress.updates == 10
     assert progress.env_steps == 10 * T * B
-    assert progress.consumed.ranges() == [(0, 10 * B - 1)]
+    assert list(progress.consumed.ranges()) == [(0, 10 * B - 1)]
     assert progress.recent_return == pytest.approx(8.0)
     assert bench.desk.offered[-1] == 10
     kept = bench.restored()
@@ -278,6 +288,49 @@ def test_the_rate_beside_a_candidate_is_that_of_the_last_interval(tmp_path: Path
     bench.checkpoints.close()
 
 
+def test_nothing_is_offered_before_its_lineage_is_on_disk(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, env_steps_max=10 * T * B)
+    written = []
+
+    def look() -> None:
+        lineages = [read_lineage(path) for path in lineage_paths(tmp_path / "lineage")]
+        written.append(next(each for each in lineages if each.head.artifact_digest == bench.desk.digests[-1]))
+
+    bench.desk.on_offer = look
+    _, progress = bench.run()
+    assert [lineage.head.version for lineage in written] == bench.desk.offered
+    for lineage in written:
+        assert list(lineage.consumed.ranges()) == [(0, lineage.head.version * B - 1)]
+        assert lineage.head.env_steps == lineage.head.version * T * B
+        (counts,) = lineage.provenance.environments.values()
+        assert counts.records == lineage.head.version * B
+    # The last one is also a checkpoint's.
+    assert written[-1].head.kinds == ("checkpoint", "candidate")
+    assert sum(each.steps for each in progress.provenance.behaviours) == 10 * T * B
+    kept = bench.restored()
+    assert kept.consumed == progress.consumed
+    assert kept.provenance.to_json() == progress.provenance.to_json()
+
+
+def test_every_checkpoint_has_its_lineage(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, rejected, seconds_max=0.3)
+    bench.run()
+    bench.checkpoints.close()
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()}
+    heads = [read_lineage(path).head for path in lineage_paths(tmp_path / "lineage")]
+    assert kept
+    assert kept == {head.version for head in heads if head.checkpoint}
+
+
+def test_a_lineage_that_cannot_be_written_offers_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, env_steps_max=10 * T * B)
+    (tmp_path / "lineage").write_bytes(b"in the way")
+    with pytest.raises(LineageError):
+        bench.run()
+    assert bench.desk.offered == []
+    bench.checkpoints.close()
+
+
 def test_metrics_lines_have_the_figures_of_the_live_view(tmp_path: Path) -> None:
     bench = Bench(tmp_path, env_steps_max=20 * T * B)
     bench.run()
@@ -288,6 +341,7 @@ def test_metrics_lines_have_the_figures_of_the_live_view(tmp_path: Path) -> None
     } <= set(last)
     assert last["updates"] == 20
     assert last["lease_refusal"] == "no reason given"
+    assert last["revoked_releases"] == 2
     assert last["policy_lag_mean"] == pytest.approx(2.0, abs=0.4)
     steps = [line["env_steps"] for line in bench.lines()]
     assert steps == sorted(steps)

@@ -38,6 +38,10 @@ class HostileServer(policy_pb2_grpc.PolicyDistributionServicer):
             context.abort(grpc.StatusCode.NOT_FOUND, "not here")
         yield from self.fetched[request.digest]
 
+    def Revoke(self, request: policy_pb2.RevokeRequest, context: Any) -> policy_pb2.RevokeResponse:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "nothing is taken back here")
+        return policy_pb2.RevokeResponse()
+
     def send(self, **fields: Any) -> None:
         """Sends one offer after those before it."""
         self._offers.put(policy_pb2.PolicyOffer(**fields))

@@ -10,6 +10,7 @@ import numpy as np
 import policies.config, policies.spec, policies.artifact, policies.policy, policies.inference_numpy, policies.inference
 import policies.signing, policies.trust, policies.client, policies.served, policies.registry, policies.distribution
 import policies.batching, policies.service, policies.testing
+import policies.revocation, policies.release_client, policies.release_keeper
 artifact = policies.testing.make_artifact()
 policy = policies.inference.make_policy(artifact, "numpy")
 policy.act(np.zeros((2, 4), np.float32), np.random.default_rng(0))

@@ -55,7 +55,7 @@ def test_what_is_appended_is_listed_and_sampled(address: str) -> None:
     assert statistics.unacknowledged == statistics.duplicates == statistics.resent == statistics.reconnects == 0
     assert [header.sequence for header in headers] == list(range(8))
     with ReplayClient(address) as client:
-        listed = list(client.list(2, 3, with_payload=True))
+        listed = list(client.records(from_position=2, limit=3, with_payload=True))
         assert client.stats(5.0).appended_records == 8
     assert [record.position for record in listed] == [2, 3, 4]
     assert [record.header for record in listed] == headers[2:5]
@@ -135,7 +135,7 @@ def test_what_cannot_be_serialized_leaves_no_gap(address: str) -> None:
             writer.append([make_header(), make_header()], mistaken, 1.0)
         append(writer, 2)
         assert writer.flush(10.0)
-        assert [record.header.sequence for record in client.list()] == [0, 1, 2, 3]
+        assert [record.header.sequence for record in client.records()] == [0, 1, 2, 3]
 
 
 def test_the_largest_headers_still_fit_a_message(address: str) -> None:
@@ -213,7 +213,7 @@ def test_a_store_that_lost_its_records_is_refused(socket: str) -> None:
 
 
 def test_restarts_lose_and_double_nothing(socket: str, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, store="lmdb", map_bytes=2**26, payload_bytes_max=2**25)
+    config = dataclasses.replace(CONFIG, store="lmdb", payload_bytes_max=2**25)
     writer, sampler = writer_to(socket), ReplaySampler(socket, "fresh", 5)
     drawn: list[int] = []
     for _ in range(3):
@@ -225,7 +225,7 @@ def test_restarts_lose_and_double_nothing(socket: str, tmp_path: Path) -> None:
     with serving(config, tmp_path, socket):
         assert writer.close(10.0)
         with ReplayClient(socket) as client:
-            assert [record.header.sequence for record in client.list()] == list(range(165))
+            assert [record.header.sequence for record in client.records()] == list(range(165))
         while len(drawn) < 100:
             drawn += sampler.next(10.0).positions.tolist()
         assert drawn == sorted(set(drawn))
@@ -249,7 +249,7 @@ def test_without_a_service_everything_ends_in_bounded_time(socket: str) -> None:
         with pytest.raises(ReplayUnavailable):
             client.stats(0.5)
         with pytest.raises(ReplayUnavailable):
-            list(client.list())
+            list(client.records())
     with pytest.raises(ReplayUnavailable, match="is closed"):
         append(writer, 1)
     with pytest.raises(ReplayUnavailable, match="is closed"):

@@ -67,7 +67,7 @@ class LossyReplay(replay_pb2_grpc.ReplayServicer):
 
 
 def test_lost_acknowledgements_are_made_good_by_what_the_service_holds(socket: str) -> None:
-    servicer = LossyReplay()
+    servicer = LossyReplay()  # type: ignore[abstract]
     with _fake_service(servicer, socket), writer_to(socket, window_records=10) as writer:
         for _ in range(40):
             append(writer, 3)
@@ -97,7 +97,7 @@ class ForgetfulReplay(LossyReplay):
 
 
 def test_unacknowledged_records_are_resent_in_order(socket: str) -> None:
-    servicer = ForgetfulReplay()
+    servicer = ForgetfulReplay()  # type: ignore[abstract]
     with _fake_service(servicer, socket), writer_to(socket, window_records=10) as writer:
         for _ in range(20):
             append(writer, 3)
@@ -125,7 +125,7 @@ class RefusingReplay(LossyReplay):
 
 
 def test_why_it_takes_so_long_is_told_and_attempts_grow_rare(socket: str) -> None:
-    servicer = RefusingReplay()
+    servicer = RefusingReplay()  # type: ignore[abstract]
     with _fake_service(servicer, socket):
         writer = ReplayWriter(socket, make_origin(), window_records=5, window_bytes=2**20, reconnect_ms_max=10_000)
         append(writer, 5)
@@ -149,11 +149,12 @@ class NonsenseReplay(LossyReplay):
         yield replay_pb2.AppendResponse(acknowledged=replay_pb2.AppendAcknowledged())
 
     def Sample(self, request_iterator: object, context: object) -> Iterator[replay_pb2.SampleResponse]:
-        yield replay_pb2.SampleResponse(records=[replay_pb2.SampledRecord(origin_id=7)], end_of_batch=True)
+        records = replay_pb2.PackedRecords(positions=[0], origin_ids=[7], header_sizes=[0], payload_sizes=[0])
+        yield replay_pb2.SampleResponse(records=records, probabilities=[1.0], end_of_batch=True)
 
 
 def test_nonsense_from_a_service_reaches_the_caller(socket: str) -> None:
-    with _fake_service(NonsenseReplay(), socket), writer_to(socket) as writer, ReplaySampler(socket, "x", 1) as sampler:
+    with _fake_service(NonsenseReplay(), socket), writer_to(socket) as writer, ReplaySampler(socket, "x", 1) as sampler:  # type: ignore[abstract]
         with pytest.raises(ReplayRefused, match="answered what it must not"):
             append(writer, 1)
             writer.flush(10.0)

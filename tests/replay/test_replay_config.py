@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from replay.config import ReplayConfig, check_config
+from replay.config import ReplayConfig, check_config, table_specs
 from replay.settings import SettingError
 
 
@@ -24,12 +24,31 @@ def test_what_retention_would_evict_first_is_refused(name: str) -> None:
         check_config(config)
 
 
-def test_a_map_that_retention_would_fill_is_refused() -> None:
-    config = ReplayConfig(map_bytes=2**30, payload_bytes_max=2**29)
+def test_tables_are_fresh_uniform_and_those_asked_for() -> None:
+    config = ReplayConfig(
+        fresh_unconsumed_max=9, tables=("prioritised per exponent=0.7", "curated good filter='lane == 1'")
+    )
     check_config(config)
-    check_config(dataclasses.replace(config, payload_bytes_max=2**40, store="memory"))
-    with pytest.raises(SettingError, match=rf"map_bytes = {2**30} is less than twice replay\.payload_bytes_max"):
-        check_config(dataclasses.replace(config, payload_bytes_max=2**29 + 1))
+    fresh, uniform, prioritised, curated = table_specs(config)
+    assert (fresh.kind, fresh.error_buffer) == ("fresh", 9)
+    assert uniform.kind == "uniform"
+    assert (prioritised.name, prioritised.priority_exponent) == ("per", 0.7)
+    assert curated.filter == "lane == 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lifo last", "lifo"),
+        ("uniform uniform", "names 'uniform' more than once"),
+        ("curated good filter='stepz > 1'", "stepz"),
+        ("stratified s", "by"),
+    ],
+)
+def test_tables_that_cannot_be_are_refused(text: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message) as error:
+        check_config(ReplayConfig(tables=(text,)))
+    assert "replay.tables" in str(error.value)
 
 
 def test_bounds_apply() -> None:

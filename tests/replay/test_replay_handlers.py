@@ -12,7 +12,9 @@ import pytest
 from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2
 from replay.config import ReplayConfig
-from replay.handlers import BatchSizeInvalid, ReplayHandlers, StreamsExhausted, UnknownTable
+from replay.draws import BatchSizeInvalid, Draw
+from replay.handlers import ReplayHandlers
+from replay.ingest import StreamsExhausted
 from replay.memory_store import MemoryStore
 from replay.store import (
     SEQUENCE_LEAD_MAX,
@@ -24,8 +26,8 @@ from replay.store import (
     StoreError,
     StoreFull,
     StoreSettings,
-    TableState,
 )
+from replay.table_set import UnknownTable
 from replay.testing import make_origin, make_record
 from replay.writer import GroupCommitter
 
@@ -35,18 +37,22 @@ CONFIG = ReplayConfig(store="memory", fresh_unconsumed_max=8, commit_ms_max=0.0)
 class FailingStore(MemoryStore):
     full = False
 
-    def commit(self, appends: Sequence[Append], tables: Mapping[str, TableState]) -> list[AppendOutcome]:
+    def commit(
+        self, appends: Sequence[Append], tables: Mapping[str, replay_pb2.TableState], *, retain_from: int = 0
+    ) -> list[AppendOutcome]:
         if self.full:
             raise StoreFull("full")
-        return super().commit(appends, tables)
+        return super().commit(appends, tables, retain_from=retain_from)
 
 
 @contextlib.asynccontextmanager
 async def handling(config: ReplayConfig = CONFIG, store: MemoryStore | None = None) -> AsyncIterator[ReplayHandlers]:
-    store = store or MemoryStore(StoreSettings(config.records_max, config.payload_bytes_max, config.signal_totals))
+    store = store or MemoryStore(StoreSettings(config.signal_totals))
     committer = GroupCommitter(store, commit_records_max=config.commit_records_max, commit_ms_max=config.commit_ms_max)
     try:
-        yield ReplayHandlers(config, store, committer)
+        handlers = ReplayHandlers(config, store, committer)
+        await handlers.start()
+        yield handlers
     finally:
         assert committer.close(5.0)
 
@@ -56,11 +62,19 @@ def records(sequences: Sequence[int]) -> list[common_pb2.Record]:
 
 
 async def append(handlers: ReplayHandlers, sequences: Sequence[int]) -> int:
-    session = handlers.open_append(make_origin())
+    session = handlers.ingest.open(make_origin(), 0)
     try:
         return (await (await session.append(records(sequences))).acknowledged()).duplicates
     finally:
-        handlers.close_append()
+        handlers.ingest.close()
+
+
+async def draw(handlers: ReplayHandlers, table: str, count: int) -> Draw:
+    return await handlers.draws.draw(table, count, keys_only=False)
+
+
+def states(store: MemoryStore) -> dict[str, tuple[int, int]]:
+    return {name: (state.cursor, state.samples) for name, state in store.tables().items()}
 
 
 async def _pending(task: asyncio.Task[object]) -> bool:
@@ -82,12 +96,13 @@ def test_an_append_is_held_until_fresh_is_consumed() -> None:
             assert await _pending(held)
             for expected in (16, 20):
                 assert handlers.stats().appended_records == expected - (8 if expected == 16 else 4)
-                await handlers.draw("fresh", 8)
+                await draw(handlers, "fresh", 8)
                 await _until_appended(handlers, expected)
             assert await held == 0
             stats = {table.name: table for table in handlers.stats().tables}
             assert stats["fresh"].insert_wait_s > 0.02
-            assert stats["fresh"].sample_wait_s == stats["uniform"].insert_wait_s == 0.0
+            assert stats["uniform"].insert_wait_s == 0.0
+            assert stats["fresh"].sample_wait_s < stats["fresh"].insert_wait_s
 
     asyncio.run(scenario())
 
@@ -95,12 +110,12 @@ def test_an_append_is_held_until_fresh_is_consumed() -> None:
 def test_a_draw_is_held_until_enough_is_there() -> None:
     async def scenario() -> None:
         async with handling() as handlers:
-            drawing = asyncio.create_task(handlers.draw("fresh", 5))
+            drawing = asyncio.create_task(draw(handlers, "fresh", 5))
             await append(handlers, range(4))
             assert await _pending(drawing)
             await append(handlers, range(4, 6))
-            draw = await drawing
-            assert [record.header.sequence for record in draw.records] == [0, 1, 2, 3, 4]
+            drawn = await drawing
+            assert [record.header.sequence for record in drawn.records] == [0, 1, 2, 3, 4]
             assert handlers.stats().tables[0].sample_wait_s > 0.05
 
     asyncio.run(scenario())
@@ -109,12 +124,12 @@ def test_a_draw_is_held_until_enough_is_there() -> None:
 def test_concurrent_draws_of_fresh_never_overlap() -> None:
     async def scenario() -> None:
         async with handling(dataclasses.replace(CONFIG, fresh_unconsumed_max=64)) as handlers:
-            draws = [asyncio.create_task(handlers.draw("fresh", 3)) for _ in range(40)]
+            draws = [asyncio.create_task(draw(handlers, "fresh", 3)) for _ in range(40)]
             draws[7].cancel()
             for start in range(0, 120, 10):
                 await append(handlers, range(start, start + 10))
             done = await asyncio.gather(*draws, return_exceptions=True)
-            drawn = [record.position for draw in done if not isinstance(draw, BaseException) for record in draw.records]
+            drawn = [record.position for each in done if not isinstance(each, BaseException) for record in each.records]
             assert drawn == list(range(117))
             assert handlers.stats().tables[0].samples == 117
 
@@ -123,19 +138,19 @@ def test_concurrent_draws_of_fresh_never_overlap() -> None:
 
 def test_a_draw_that_cannot_be_committed_delivers_and_consumes_nothing() -> None:
     async def scenario() -> None:
-        store = FailingStore(StoreSettings(100, 1_000_000))
+        store = FailingStore(StoreSettings())
         async with handling(store=store) as handlers:
             await append(handlers, range(6))
             store.full = True
             with pytest.raises(StoreFull):
-                await handlers.draw("fresh", 2)
+                await draw(handlers, "fresh", 2)
             with pytest.raises(StoreFull):
                 await append(handlers, [6])
             store.full = False
-            draw = await handlers.draw("fresh", 2)
-            assert [record.position for record in draw.records] == [0, 1]
+            drawn = await draw(handlers, "fresh", 2)
+            assert [record.position for record in drawn.records] == [0, 1]
             assert await append(handlers, [6]) == 0
-            assert store.tables()["fresh"] == TableState(2, 2)
+            assert states(store)["fresh"] == (2, 2)
 
     asyncio.run(scenario())
 
@@ -143,12 +158,12 @@ def test_a_draw_that_cannot_be_committed_delivers_and_consumes_nothing() -> None
 def test_cancelling_a_held_append_gives_its_room_back() -> None:
     async def scenario() -> None:
         async with handling(dataclasses.replace(CONFIG, window_records=20, pending_bytes_max=2000)) as handlers:
-            session = handlers.open_append(make_origin())
+            session = handlers.ingest.open(make_origin(), 0)
             held = asyncio.create_task(session.append(records(range(15))))
             assert await _pending(held)
             held.cancel()
             await asyncio.wait([held])
-            await handlers.draw("fresh", 8)
+            await draw(handlers, "fresh", 8)
             await asyncio.wait_for((await session.append(records(range(8, 16)))).acknowledged(), 5.0)
             assert handlers.stats().appended_records == 16
 
@@ -160,17 +175,17 @@ def test_cancelling_a_held_draw_at_any_moment_consumes_nothing() -> None:
 
     async def scenario(moment: int) -> None:
         async with handling() as handlers:
-            drawing = asyncio.create_task(handlers.draw("fresh", 5))
+            drawing = asyncio.create_task(draw(handlers, "fresh", 5))
             for _ in range(5):
                 await asyncio.sleep(0)
-            handlers._notify()
+            handlers.tables.refresh()
             for _ in range(moment):
                 await asyncio.sleep(0)
             drawing.cancel()
             assert (await asyncio.wait([drawing], timeout=5.0))[0]
             assert drawing.cancelled()
             await append(handlers, range(5))
-            assert (await handlers.draw("fresh", 5)).records[0].position == 0
+            assert (await draw(handlers, "fresh", 5)).records[0].position == 0
 
     for moment in range(6):
         asyncio.run(scenario(moment))
@@ -193,13 +208,13 @@ class OvertakenStore(MemoryStore):
 
 def test_a_draw_that_retention_overtakes_is_chosen_again() -> None:
     async def scenario() -> None:
-        store = OvertakenStore(StoreSettings(100, 1_000_000))
+        store = OvertakenStore(StoreSettings())
         async with handling(store=store) as handlers:
             await append(handlers, range(6))
-            assert [record.position for record in (await handlers.draw("fresh", 3)).records] == [0, 1, 2]
+            assert [record.position for record in (await draw(handlers, "fresh", 3)).records] == [0, 1, 2]
             store.overtaken = 1000
-            with pytest.raises(StoreError, match=r"evicted before .*raise replay\.records_max") as failure:
-                await handlers.draw("fresh", 3)
+            with pytest.raises(StoreError, match=r"evicted or damaged before .*raise replay\.records_max") as failure:
+                await draw(handlers, "fresh", 3)
             assert not isinstance(failure.value, StoreCorrupt)  # nothing is damaged: to try again may help
 
     asyncio.run(scenario())
@@ -207,15 +222,15 @@ def test_a_draw_that_retention_overtakes_is_chosen_again() -> None:
 
 def test_a_limiter_changed_at_a_restart_does_not_hold_appends_for_good() -> None:
     async def scenario() -> None:
-        store = MemoryStore(StoreSettings(1000, 1_000_000))
+        store = MemoryStore(StoreSettings())
         config = dataclasses.replace(CONFIG, fresh_unconsumed_max=500)
         async with handling(config, store) as handlers:
             await append(handlers, range(400))
         limited = dataclasses.replace(config, uniform_samples_per_insert=2.0, uniform_error_buffer=20.0)
         async with handling(limited, store) as handlers:
             await asyncio.wait_for(append(handlers, range(400, 405)), 5.0)
-            await asyncio.wait_for(handlers.draw("uniform", 8), 5.0)
-            assert store.tables()["uniform"] == TableState(0, 8)
+            await asyncio.wait_for(draw(handlers, "uniform", 8), 5.0)
+        assert states(store)["uniform"] == (0, 8)
 
     asyncio.run(scenario())
 
@@ -233,15 +248,15 @@ def test_uniform_keeps_the_ratio_of_samples_to_inserts() -> None:
             held = asyncio.create_task(append(handlers, range(10)))
             await _until_appended(handlers, 7)
             assert await _pending(held)
-            await handlers.draw("uniform", 6)
+            await draw(handlers, "uniform", 6)
             assert await held == 0  # 20 - 6 = 14
-            await handlers.draw("uniform", 11)
-            await handlers.draw("uniform", 1)  # 20 - 18 = 2
-            drawing = asyncio.create_task(handlers.draw("uniform", 1))
+            await draw(handlers, "uniform", 11)
+            await draw(handlers, "uniform", 1)  # 20 - 18 = 2
+            drawing = asyncio.create_task(draw(handlers, "uniform", 1))
             assert await _pending(drawing)
             await append(handlers, [10])
-            draw = await drawing
-            assert draw.probability == pytest.approx(1 / 11)
+            drawn = await drawing
+            assert drawn.probabilities.tolist() == pytest.approx([1 / 11])
             assert {table.name: table.samples for table in handlers.stats().tables} == {"fresh": 0, "uniform": 19}
 
     asyncio.run(scenario())
@@ -249,14 +264,14 @@ def test_uniform_keeps_the_ratio_of_samples_to_inserts() -> None:
 
 def test_counters_survive_the_handlers() -> None:
     async def scenario() -> None:
-        store = MemoryStore(StoreSettings(100, 1_000_000))
+        store = MemoryStore(StoreSettings())
         for start in (0, 3):
             async with handling(store=store) as handlers:
                 await append(handlers, range(start, start + 3))
-                draw = await handlers.draw("fresh", 3)
-                assert [record.position for record in draw.records] == list(range(start, start + 3))
-                await handlers.draw("uniform", 2)
-        assert store.tables() == {"fresh": TableState(6, 6), "uniform": TableState(0, 4)}
+                drawn = await draw(handlers, "fresh", 3)
+                assert [record.position for record in drawn.records] == list(range(start, start + 3))
+                await draw(handlers, "uniform", 2)
+        assert states(store) == {"fresh": (6, 6), "uniform": (0, 4)}
 
     asyncio.run(scenario())
 
@@ -266,8 +281,8 @@ def test_fresh_goes_on_past_evicted_records_and_counts_them() -> None:
         config = dataclasses.replace(CONFIG, fresh_unconsumed_max=8, payload_bytes_max=3 * 70)
         async with handling(config) as handlers:
             await append(handlers, range(8))
-            draw = await handlers.draw("fresh", 2)
-            first = draw.records[0].position
+            drawn = await draw(handlers, "fresh", 2)
+            first = drawn.records[0].position
             assert first == handlers.stats().evicted_records > 0
             fresh = handlers.stats().tables[0]
             assert fresh.inserts - fresh.samples - fresh.available == first  # evicted before they were consumed
@@ -279,10 +294,10 @@ def test_unknown_tables_and_impossible_batches_are_refused() -> None:
     async def scenario() -> None:
         async with handling() as handlers:
             with pytest.raises(UnknownTable, match="no table 'prioritized'; there are: fresh, uniform"):
-                await handlers.draw("prioritized", 1)
+                await draw(handlers, "prioritized", 1)
             for table, count, largest in (("fresh", 0, 8), ("fresh", 9, 8), ("uniform", 5000, 4096)):
                 with pytest.raises(BatchSizeInvalid, match=f"batch_size = {count} .* must be 1 to {largest}"):
-                    await handlers.draw(table, count)
+                    await draw(handlers, table, count)
 
     asyncio.run(scenario())
 
@@ -292,7 +307,7 @@ def test_refused_records_are_counted_and_not_stored() -> None:
         async with handling() as handlers:
             bad = records([0, 1])
             bad[1].payload = b""
-            session = handlers.open_append(make_origin())
+            session = handlers.ingest.open(make_origin(), 0)
             with pytest.raises(RecordInvalid):
                 await session.append(bad)
             with pytest.raises(RecordInvalid, match="ahead of the next expected"):
@@ -308,16 +323,16 @@ def test_refused_records_are_counted_and_not_stored() -> None:
 def test_streams_are_bounded() -> None:
     async def scenario() -> None:
         async with handling(dataclasses.replace(CONFIG, append_streams_max=1, sample_streams_max=1)) as handlers:
-            handlers.open_append(make_origin())
-            handlers.open_sample()
+            handlers.ingest.open(make_origin(), 0)
+            handlers.draws.open()
             with pytest.raises(StreamsExhausted, match="append_streams_max"):
-                handlers.open_append(make_origin())
+                handlers.ingest.open(make_origin(), 0)
             with pytest.raises(StreamsExhausted, match="sample_streams_max"):
-                handlers.open_sample()
-            handlers.close_append()
-            handlers.close_sample()
-            handlers.open_append(make_origin())
-            handlers.open_sample()
+                handlers.draws.open()
+            handlers.ingest.close()
+            handlers.draws.close()
+            handlers.ingest.open(make_origin(), 0)
+            handlers.draws.open()
 
     asyncio.run(scenario())
 
@@ -327,12 +342,12 @@ def test_list_gives_ranges_of_what_is_there() -> None:
         config = dataclasses.replace(CONFIG, fresh_unconsumed_max=400, records_max=400)
         async with handling(config) as handlers:
             await append(handlers, range(600 - 200))
-            await handlers.draw("fresh", 300)
+            await draw(handlers, "fresh", 300)
             await append(handlers, range(400, 600))
 
             async def listed(**request: int) -> list[int]:
                 groups = handlers.list_records(replay_pb2.ListRequest(**request))  # type: ignore[arg-type]
-                return [record.position async for group in groups for record in group]
+                return [record.position async for group in groups for record in group.records]
 
             assert await listed() == list(range(200, 600))
             assert await listed(from_position=300, limit=7) == list(range(300, 307))

@@ -137,6 +137,23 @@ def test_under_another_limiter_both_sides_can_go_on(inserts: int, samples: int) 
     assert min_size_limiter(3).samples_to_start_from(inserts=inserts, samples=7) == 7
 
 
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(
+    spi=st.sampled_from([0.3, 1.0, 4.0]),
+    min_size=st.integers(1, 50),
+    buffer=st.integers(10, 100),
+    inserts=st.integers(0, 10_000),
+    samples=st.integers(0, 100_000),
+)
+def test_under_any_other_limiter_counts_begin_within_its_bounds(
+    spi: float, min_size: int, buffer: int, inserts: int, samples: int
+) -> None:
+    """So neither side is held for longer than the limiter lets the other run ahead; 1 either way for rounding."""
+    limiter = ratio_limiter(spi, min_size, buffer)
+    diff = max(inserts, min_size) * spi - limiter.samples_to_start_from(inserts=inserts, samples=samples)
+    assert limiter.min_diff - 1 <= diff <= limiter.max_diff + 1
+
+
 @pytest.mark.parametrize(("spi", "min_size"), [(0.0, 1), (-1.0, 1), (math.inf, 1), (math.nan, 1), (1.0, 0)])
 def test_senseless_settings_are_refused(spi: float, min_size: int) -> None:
     with pytest.raises(LimiterError, match="must be above 0"):

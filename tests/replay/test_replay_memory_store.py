@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from replay.memory_store import MemoryStore
 from replay.store import Store, StoreSettings
-from replay.testing import StoreContract
+from replay.store_contract import StoreContract
 
 
 class TestMemoryStore(StoreContract):

@@ -113,7 +113,7 @@ def _flip(record: common_pb2.Record) -> None:
     [
         (_set(steps=0), "steps = 0, must be at least 1"),
         (_set(steps=3), "the schema requires"),
-        (_set(steps=2**31), f"at most {PAYLOAD_BYTES_MAX} do"),
+        (_set(steps=2**31), f"at most {PAYLOAD_BYTES_MAX} may be"),
         (_payload, "payload has"),
         (_flip, "it was altered on the way"),
         (_set(payload_digest=b""), "its header says none"),
@@ -134,6 +134,8 @@ def _flip(record: common_pb2.Record) -> None:
         (lambda record: record.header.parents.append(1), "parents and transformation go together"),
         (_set(transformation="filter"), "parents and transformation go together"),
         (lambda record: record.header.signals.update({"n" * 70_000: 1.0}), "at most 65536 may be"),
+        (lambda record: record.header.signals.update({"verified": 1.0}), "'verified' is for verification to write"),
+        (lambda record: record.header.episode_seeds.extend(range(3)), "3 episodes begin in 2 steps"),
     ],
 )
 def test_bad_records_are_refused(change: Break, message: str) -> None:

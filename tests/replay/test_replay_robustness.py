@@ -16,10 +16,9 @@ import pytest
 
 from replay.chain import verify_chain
 from replay.client import ReplayClient, ReplaySampler, ReplayWriter, SampleTimeout
-from replay.lmdb_store import LmdbStore
 from replay.schema import PayloadLayout
-from replay.store import StoreSettings
 from replay.testing import make_columns, make_header, make_origin
+from tests.replay.storing import opened
 
 SERVER = """
 import asyncio, sys
@@ -30,7 +29,7 @@ from replay.service import serve
 def ready(address):
     print(address, flush=True)
 
-config = ReplayConfig(map_bytes=2**28, payload_bytes_max=2**27, fresh_unconsumed_max=100_000, commit_ms_max=2.0)
+config = ReplayConfig(payload_bytes_max=2**27, segment_bytes=2**20, fresh_unconsumed_max=100_000, commit_ms_max=2.0)
 asyncio.run(serve(config, Path(sys.argv[1]), sys.argv[2], on_ready=ready, stop=asyncio.Event()))
 """
 
@@ -93,7 +92,7 @@ def test_kill_minus_nine_loses_and_doubles_nothing(place: Path, start: Start) ->
         with ReplayClient(address) as client:
             while client.stats(10.0).tables[0].available >= 64:
                 delivered += _drawn(sampler, 1.0)
-            listed = [(record.header.sequence, record.payload) for record in client.list(with_payload=True)]
+            listed = [(record.header.sequence, record.payload) for record in client.records(with_payload=True)]
     process.terminate()
     process.wait()
 
@@ -103,9 +102,8 @@ def test_kill_minus_nine_loses_and_doubles_nothing(place: Path, start: Start) ->
     assert delivered == sorted(set(delivered))
     # What each kill may have caught on the way, and the last batches, still under way when nothing more was there.
     assert len(delivered) >= appended - 64 * (5 * PREFETCH + 1)
-    store = LmdbStore(place / "replay", StoreSettings(10**6, 10**9), map_bytes=2**28)
-    assert verify_chain(store) == appended
-    store.close()
+    with opened(place / "replay") as store:
+        assert verify_chain(store).records == appended
 
 
 def _drawn(sampler: ReplaySampler, timeout_s: float) -> list[int]:

@@ -35,3 +35,10 @@ def test_the_lead_is_bounded() -> None:
     with pytest.raises(RecordInvalid, match=f"is {SEQUENCE_LEAD_MAX} ahead of the next expected, 10"):
         sequences.admit([10, 10 + SEQUENCE_LEAD_MAX])
     assert sequences.next == 10
+
+
+def test_raising_the_watermark_counts_what_is_below_as_stored() -> None:
+    sequences = RunSequences(2, [5, 8, 9, 12])
+    for raised_to, watermark, ahead in ((1, 2, {5, 8, 9, 12}), (4, 4, {5, 8, 9, 12}), (8, 10, {12}), (99, 99, set())):
+        sequences.raise_to(raised_to)
+        assert (sequences.next, sequences.ahead) == (watermark, ahead)

@@ -23,13 +23,14 @@ from protos import transport
 from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2, replay_pb2_grpc
 from replay.config import ReplayConfig
+from replay.packing import unpack
 from replay.service import RESPONSE_BYTES_TARGET, SERVICE_NAME, serve
 from replay.settings import SettingError
 from replay.store import StoreBusy, StoreError
 from replay.testing import make_columns, make_header, make_origin, make_record, serving
 
 CONFIG = ReplayConfig(store="memory", fresh_unconsumed_max=100, window_records=50, window_bytes=12345)
-DURABLE = dataclasses.replace(CONFIG, store="lmdb", map_bytes=1024**2, payload_bytes_max=1024**2 // 2)
+DURABLE = dataclasses.replace(CONFIG, store="lmdb")
 TIMEOUT_S = 10.0
 
 
@@ -94,11 +95,26 @@ def test_the_header_and_payload_come_back_as_sent(stub: replay_pb2_grpc.ReplaySt
     _append(stub, _open(), replay_pb2.AppendRequest(batch=replay_pb2.RecordBatch(records=sent)))
     (response,) = stub.Sample(iter([replay_pb2.SampleRequest(table="fresh", batch_size=6)]), timeout=TIMEOUT_S)
     assert response.end_of_batch
-    assert [(record.header, record.payload) for record in response.records] == [
+    came = list(unpack(response.records))
+    assert [(common_pb2.RecordHeader.FromString(record.header), bytes(record.payload)) for record in came] == [
         (one.header, one.payload) for one in sent
     ]
-    assert [record.probability for record in response.records] == [1.0] * 6
-    assert {response.origins[record.origin_id].actor_id for record in response.records} == {origin.actor_id}
+    assert list(response.probabilities) == [1.0] * 6
+    assert response.available == 6
+    assert {response.origins[record.origin_id].actor_id for record in came} == {origin.actor_id}
+
+
+def test_keys_come_without_records(stub: replay_pb2_grpc.ReplayStub) -> None:
+    _append(stub, _open(), _batch(range(6)))
+    request = replay_pb2.SampleRequest(table="fresh", batch_size=4, keys_only=True)
+    first, second = stub.Sample(
+        iter([request, replay_pb2.SampleRequest(table="fresh", batch_size=2)]), timeout=TIMEOUT_S
+    )
+    assert list(first.records.positions) == [0, 1, 2, 3]
+    assert first.end_of_batch
+    assert not first.records.headers
+    assert not first.records.payloads
+    assert list(second.records.positions) == [4, 5]  # keys count as drawn, as records do
 
 
 def test_origins_are_sent_once_a_stream_and_large_batches_in_pieces(stub: replay_pb2_grpc.ReplayStub) -> None:
@@ -110,16 +126,16 @@ def test_origins_are_sent_once_a_stream_and_large_batches_in_pieces(stub: replay
     requests = [replay_pb2.SampleRequest(table="uniform", batch_size=6)] * 2
     responses = list(stub.Sample(iter(requests), timeout=TIMEOUT_S))
     assert [response.end_of_batch for response in responses] == [False, True] * 2
-    assert [len(response.records) for response in responses] == [3, 3] * 2
+    assert [len(response.records.positions) for response in responses] == [3, 3] * 2
     assert [len(response.origins) for response in responses] == [1, 0, 0, 0]
-    assert {record.probability for response in responses for record in response.records} == {1 / 6}
+    assert {each for response in responses for each in response.probabilities} == {1 / 6}
 
 
 def test_requests_sent_ahead_are_answered_in_order(stub: replay_pb2_grpc.ReplayStub) -> None:
     _append(stub, _open(), _batch(range(40)))
     requests = [replay_pb2.SampleRequest(table="fresh", batch_size=size) for size in (1, 7, 2, 30)]
     responses = stub.Sample(iter(requests), timeout=TIMEOUT_S)
-    positions = [[record.position for record in response.records] for response in responses]
+    positions = [list(response.records.positions) for response in responses]
     assert positions == [[0], list(range(1, 8)), [8, 9], list(range(10, 40))]
 
 
@@ -306,18 +322,60 @@ def test_an_append_is_acknowledged_only_once_the_limiter_lets_it_in(stub: replay
 def test_list_streams_headers_or_whole_records(stub: replay_pb2_grpc.ReplayStub) -> None:
     _append(stub, _open(), _batch(range(40)))
     bare = list(stub.List(replay_pb2.ListRequest(from_position=35), timeout=TIMEOUT_S))
-    assert [(one.position, one.payload) for part in bare for one in part.records] == [(at, b"") for at in range(35, 40)]
+    assert [(one.position, bytes(one.payload)) for part in bare for one in unpack(part.records)] == [
+        (at, b"") for at in range(35, 40)
+    ]
+    assert bare[-1].next_position == 40
     whole = list(stub.List(replay_pb2.ListRequest(limit=3, with_payload=True), timeout=TIMEOUT_S))
-    assert [one.payload for part in whole for one in part.records] == [
+    assert [bytes(one.payload) for part in whole for one in unpack(part.records)] == [
         make_record(make_origin(), at).payload for at in range(3)
     ]
+    assert whole[-1].next_position == 3
+    chosen = stub.List(replay_pb2.ListRequest(positions=[3, 7, 100], filter="sequence > 4"), timeout=TIMEOUT_S)
+    assert [position for part in chosen for position in part.records.positions] == [7]
+
+
+@pytest.mark.parametrize(
+    ("call", "request_", "code", "message"),
+    [
+        ("List", replay_pb2.ListRequest(filter="stepz > 1"), "INVALID_ARGUMENT", "stepz"),
+        ("List", replay_pb2.ListRequest(positions=[2, 1]), "INVALID_ARGUMENT", "do not ascend"),
+        ("Quarantine", replay_pb2.QuarantineRequest(filter="steps > 0"), "INVALID_ARGUMENT", "say why"),
+        ("Quarantine", replay_pb2.QuarantineRequest(why="doubt"), "INVALID_ARGUMENT", "needs a filter"),
+        ("Quarantine", replay_pb2.QuarantineRequest(lift=3, why="doubt"), "INVALID_ARGUMENT", "in force are: none"),
+        ("UpdatePriorities", replay_pb2.UpdatePrioritiesRequest(table="per"), "NOT_FOUND", "there are: fresh, uniform"),
+        ("UpdatePriorities", replay_pb2.UpdatePrioritiesRequest(table="uniform"), "INVALID_ARGUMENT", "is uniform"),
+        (
+            "Annotate",
+            replay_pb2.AnnotateRequest(annotations=[replay_pb2.Annotation(position=1, signals={"x": float("nan")})]),
+            "INVALID_ARGUMENT",
+            "must be finite",
+        ),
+        (
+            "SetTable",
+            replay_pb2.SetTableRequest(spec=replay_pb2.TableSpec(name="x", kind="lifo", min_size=1)),
+            "INVALID_ARGUMENT",
+            "lifo",
+        ),
+    ],
+)
+def test_bad_requests_get_a_status_and_one_line(
+    stub: replay_pb2_grpc.ReplayStub, call: str, request_: Any, code: str, message: str
+) -> None:
+    _append(stub, _open(), _batch(range(3)))
+    with pytest.raises(grpc.RpcError) as error:
+        answer = getattr(stub, call)(request_, timeout=TIMEOUT_S)
+        list(answer)
+    assert error.value.code().name == code
+    assert message in str(error.value.details())
+    assert "\n" not in str(error.value.details())
 
 
 def test_stats_tell_all(stub: replay_pb2_grpc.ReplayStub) -> None:
     _append(stub, _open(), _batch(range(40)))
     list(stub.Sample(iter([replay_pb2.SampleRequest(table="fresh", batch_size=10)]), timeout=TIMEOUT_S))
     stats = stub.Stats(replay_pb2.StatsRequest(), timeout=TIMEOUT_S)
-    assert (stats.records, stats.appended_steps, stats.commits) == (40, 80, 2)
+    assert (stats.records, stats.appended_steps, stats.commits) == (40, 80, 3)
     assert stats.signal_totals["steps"] == 80.0
     assert stats.signal_totals["return"] == 0.0
     assert len(stats.chain_head) == 32
@@ -377,31 +435,11 @@ def test_what_keeps_a_service_from_starting_is_raised(tmp_path: Path, address: s
 
 def test_a_missing_lmdb_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    monkeypatch.delitem(sys.modules, "replay.lmdb_store", raising=False)
+    for name, module in list(sys.modules.items()):
+        if name == "replay.lmdb_store" or (name.startswith("replay.") and hasattr(module, "lmdb")):
+            monkeypatch.delitem(sys.modules, name)
     with (
         pytest.raises(StoreError, match=r"needs the module lmdb: install it with pip install 'temper\[replay\]'"),
         serving(dataclasses.replace(CONFIG, store="lmdb"), tmp_path),
     ):
         pass
-
-
-def test_a_full_store_refuses_appends_and_goes_on_reading(tmp_path: Path) -> None:
-    durable = dataclasses.replace(DURABLE, fresh_unconsumed_max=100_000)
-    with serving(durable, tmp_path) as address, transport.channel(address) as channel:
-        stub = replay_pb2_grpc.ReplayStub(channel)
-        acknowledged = 0
-        signals = {f"{index:03}".ljust(64, "x"): 1.0 for index in range(128)}  # 10 kB, which retention overlooks
-
-        def requests() -> Iterator[replay_pb2.AppendRequest]:
-            yield _open()
-            for sequence in range(1000):
-                record = make_record(make_origin(), sequence, signals=signals)
-                yield replay_pb2.AppendRequest(batch=replay_pb2.RecordBatch(records=[record]))
-
-        with pytest.raises(grpc.RpcError) as error:
-            for response in stub.Append(requests(), timeout=TIMEOUT_S):
-                acknowledged += len(response.acknowledged.sequences)
-        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "map_bytes" in str(error.value.details())
-        listed = stub.List(replay_pb2.ListRequest(with_payload=True), timeout=TIMEOUT_S)
-        assert sum(len(response.records) for response in listed) >= acknowledged > 0

@@ -95,7 +95,7 @@ def hostile(directory: Path) -> Iterator[HostileServer]:
 
 def acted_with(replay: ReplayClient) -> list[bytes]:
     """Digest of the policy of every stretch of steps that the actor has recorded."""
-    return [span.digest for record in replay.list() for span in record.header.policies]
+    return [span.digest for record in replay.records() for span in record.header.policies]
 
 
 def wait_for_records(replay: ReplayClient, count: int) -> None:

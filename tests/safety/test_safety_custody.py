@@ -98,7 +98,7 @@ def test_incumbents_are_kept_checked_and_forgotten(tmp_path: Path) -> None:
         custody.keep_incumbent(artifact)
         custody.keep_incumbent(artifact)
     assert custody.incumbent(artifact_digest(b"one")) == b"one"
-    custody.forget_incumbents_except(artifact_digest(b"two"))
+    custody.forget_incumbents_except([artifact_digest(b"two")])
     with pytest.raises(CustodyError, match="cannot be read"):
         custody.incumbent(artifact_digest(b"one"))
     (tmp_path / "incumbents" / artifact_digest(b"two").hex()).write_bytes(b"tow")

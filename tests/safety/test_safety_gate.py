@@ -27,9 +27,10 @@ from replay.settings import SettingError
 from safety.canonical_json import canonical_json
 from safety.config import SafetyConfig
 from safety.custody import CustodyError
+from safety.docket import OPENED
 from safety.evaluation import EpisodeOutcomes
 from safety.evaluator import EvaluationFailed, EvaluatorClosed
-from safety.gate import OPENED, Gate, GateBusy, GateClosed, OfferRefused
+from safety.gate import Gate, GateBusy, GateClosed, OfferRefused
 from safety.history import VERDICT
 from safety.ledger import LedgerError, LedgerInUse, read_ledger
 from safety.suite import criteria_digest, draw_seeds, seed_manifest_digest, suite_digest

@@ -1,10 +1,18 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class PayloadEncoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PAYLOAD_ENCODING_RAW: _ClassVar[PayloadEncoding]
+    PAYLOAD_ENCODING_ZSTD: _ClassVar[PayloadEncoding]
+PAYLOAD_ENCODING_RAW: PayloadEncoding
+PAYLOAD_ENCODING_ZSTD: PayloadEncoding
 
 class Column(_message.Message):
     __slots__ = ("name", "dtype", "shape", "rows_beyond_steps")
@@ -61,7 +69,7 @@ class PolicySpan(_message.Message):
     def __init__(self, first_step: _Optional[int] = ..., version: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class RecordHeader(_message.Message):
-    __slots__ = ("sequence", "steps", "lane", "environment_seed", "episode", "episode_step", "task_id", "policies", "start_time_ns", "end_time_ns", "signals", "parents", "transformation", "payload_digest")
+    __slots__ = ("sequence", "steps", "lane", "environment_seed", "episode", "episode_step", "task_id", "policies", "start_time_ns", "end_time_ns", "signals", "parents", "transformation", "payload_digest", "encoding", "episode_seeds")
     class SignalsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +91,8 @@ class RecordHeader(_message.Message):
     PARENTS_FIELD_NUMBER: _ClassVar[int]
     TRANSFORMATION_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_SEEDS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     steps: int
     lane: int
@@ -97,7 +107,24 @@ class RecordHeader(_message.Message):
     parents: _containers.RepeatedScalarFieldContainer[int]
     transformation: str
     payload_digest: bytes
-    def __init__(self, sequence: _Optional[int] = ..., steps: _Optional[int] = ..., lane: _Optional[int] = ..., environment_seed: _Optional[int] = ..., episode: _Optional[int] = ..., episode_step: _Optional[int] = ..., task_id: _Optional[str] = ..., policies: _Optional[_Iterable[_Union[PolicySpan, _Mapping]]] = ..., start_time_ns: _Optional[int] = ..., end_time_ns: _Optional[int] = ..., signals: _Optional[_Mapping[str, float]] = ..., parents: _Optional[_Iterable[int]] = ..., transformation: _Optional[str] = ..., payload_digest: _Optional[bytes] = ...) -> None: ...
+    encoding: PayloadEncoding
+    episode_seeds: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, sequence: _Optional[int] = ..., steps: _Optional[int] = ..., lane: _Optional[int] = ..., environment_seed: _Optional[int] = ..., episode: _Optional[int] = ..., episode_step: _Optional[int] = ..., task_id: _Optional[str] = ..., policies: _Optional[_Iterable[_Union[PolicySpan, _Mapping]]] = ..., start_time_ns: _Optional[int] = ..., end_time_ns: _Optional[int] = ..., signals: _Optional[_Mapping[str, float]] = ..., parents: _Optional[_Iterable[int]] = ..., transformation: _Optional[str] = ..., payload_digest: _Optional[bytes] = ..., encoding: _Optional[_Union[PayloadEncoding, str]] = ..., episode_seeds: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class RecordMarks(_message.Message):
+    __slots__ = ("signals", "quarantine")
+    class SignalsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINE_FIELD_NUMBER: _ClassVar[int]
+    signals: _containers.ScalarMap[str, float]
+    quarantine: int
+    def __init__(self, signals: _Optional[_Mapping[str, float]] = ..., quarantine: _Optional[int] = ...) -> None: ...
 
 class Record(_message.Message):
     __slots__ = ("header", "payload")

@@ -23,10 +23,12 @@ class PolicyOffer(_message.Message):
         KIND_SNAPSHOT: _ClassVar[PolicyOffer.Kind]
         KIND_RELEASE: _ClassVar[PolicyOffer.Kind]
         KIND_LEASE: _ClassVar[PolicyOffer.Kind]
+        KIND_REVOCATION: _ClassVar[PolicyOffer.Kind]
     KIND_UNSPECIFIED: PolicyOffer.Kind
     KIND_SNAPSHOT: PolicyOffer.Kind
     KIND_RELEASE: PolicyOffer.Kind
     KIND_LEASE: PolicyOffer.Kind
+    KIND_REVOCATION: PolicyOffer.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +54,20 @@ class ArtifactChunk(_message.Message):
     data: bytes
     total_bytes: int
     def __init__(self, data: _Optional[bytes] = ..., total_bytes: _Optional[int] = ...) -> None: ...
+
+class RevokeRequest(_message.Message):
+    __slots__ = ("revocation",)
+    REVOCATION_FIELD_NUMBER: _ClassVar[int]
+    revocation: _common_pb2.SignedStatement
+    def __init__(self, revocation: _Optional[_Union[_common_pb2.SignedStatement, _Mapping]] = ...) -> None: ...
+
+class RevokeResponse(_message.Message):
+    __slots__ = ("release_number", "watchers")
+    RELEASE_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    WATCHERS_FIELD_NUMBER: _ClassVar[int]
+    release_number: int
+    watchers: int
+    def __init__(self, release_number: _Optional[int] = ..., watchers: _Optional[int] = ...) -> None: ...
 
 class ActRequest(_message.Message):
     __slots__ = ("request_id", "count", "observation")

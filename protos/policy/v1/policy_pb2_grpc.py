@@ -45,6 +45,11 @@ class PolicyDistributionStub:
                 request_serializer=protos_dot_policy_dot_v1_dot_policy__pb2.FetchRequest.SerializeToString,
                 response_deserializer=protos_dot_policy_dot_v1_dot_policy__pb2.ArtifactChunk.FromString,
                 _registered_method=True)
+        self.Revoke = channel.unary_unary(
+                '/temper.policy.v1.PolicyDistribution/Revoke',
+                request_serializer=protos_dot_policy_dot_v1_dot_policy__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=protos_dot_policy_dot_v1_dot_policy__pb2.RevokeResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyDistributionServicer:
@@ -52,8 +57,9 @@ class PolicyDistributionServicer:
     """
 
     def Watch(self, request, context):
-        """The newest snapshot and the newest release at once, then each new one. An offer that a slow client has not taken
-        when a newer one of the same kind comes is replaced by it.
+        """Every revocation, the newest release and the newest snapshot at once, then each new one. A release, snapshot or
+        lease that a slow client has not taken when a newer one of the same kind comes is replaced by it; a revocation is
+        never left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +67,14 @@ class PolicyDistributionServicer:
 
     def Fetch(self, request, context):
         """The bytes of an artifact, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Revoke(self, request, context):
+        """Takes a revocation: verifies it, stores it durably, tells every client that watches, and offers the newest release
+        that is left. Handing the same one in again changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +92,11 @@ def add_PolicyDistributionServicer_to_server(servicer, server):
                     servicer.Fetch,
                     request_deserializer=protos_dot_policy_dot_v1_dot_policy__pb2.FetchRequest.FromString,
                     response_serializer=protos_dot_policy_dot_v1_dot_policy__pb2.ArtifactChunk.SerializeToString,
+            ),
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=protos_dot_policy_dot_v1_dot_policy__pb2.RevokeRequest.FromString,
+                    response_serializer=protos_dot_policy_dot_v1_dot_policy__pb2.RevokeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +154,33 @@ class PolicyDistribution:
             '/temper.policy.v1.PolicyDistribution/Fetch',
             protos_dot_policy_dot_v1_dot_policy__pb2.FetchRequest.SerializeToString,
             protos_dot_policy_dot_v1_dot_policy__pb2.ArtifactChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Revoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/temper.policy.v1.PolicyDistribution/Revoke',
+            protos_dot_policy_dot_v1_dot_policy__pb2.RevokeRequest.SerializeToString,
+            protos_dot_policy_dot_v1_dot_policy__pb2.RevokeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,11 +34,16 @@ class PolicyDistributionStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PolicyDistributionAsyncStub: ...
     Watch: _grpc.UnaryStreamMultiCallable[_policy_pb2.WatchRequest, _policy_pb2.PolicyOffer]
-    """The newest snapshot and the newest release at once, then each new one. An offer that a slow client has not taken
-    when a newer one of the same kind comes is replaced by it.
+    """Every revocation, the newest release and the newest snapshot at once, then each new one. A release, snapshot or
+    lease that a slow client has not taken when a newer one of the same kind comes is replaced by it; a revocation is
+    never left out.
     """
     Fetch: _grpc.UnaryStreamMultiCallable[_policy_pb2.FetchRequest, _policy_pb2.ArtifactChunk]
     """The bytes of an artifact, in order."""
+    Revoke: _grpc.UnaryUnaryMultiCallable[_policy_pb2.RevokeRequest, _policy_pb2.RevokeResponse]
+    """Takes a revocation: verifies it, stores it durably, tells every client that watches, and offers the newest release
+    that is left. Handing the same one in again changes nothing.
+    """
 
 @_typing.type_check_only
 class PolicyDistributionAsyncStub(PolicyDistributionStub):
@@ -46,11 +51,16 @@ class PolicyDistributionAsyncStub(PolicyDistributionStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Watch: _aio.UnaryStreamMultiCallable[_policy_pb2.WatchRequest, _policy_pb2.PolicyOffer]  # type: ignore[assignment]
-    """The newest snapshot and the newest release at once, then each new one. An offer that a slow client has not taken
-    when a newer one of the same kind comes is replaced by it.
+    """Every revocation, the newest release and the newest snapshot at once, then each new one. A release, snapshot or
+    lease that a slow client has not taken when a newer one of the same kind comes is replaced by it; a revocation is
+    never left out.
     """
     Fetch: _aio.UnaryStreamMultiCallable[_policy_pb2.FetchRequest, _policy_pb2.ArtifactChunk]  # type: ignore[assignment]
     """The bytes of an artifact, in order."""
+    Revoke: _aio.UnaryUnaryMultiCallable[_policy_pb2.RevokeRequest, _policy_pb2.RevokeResponse]  # type: ignore[assignment]
+    """Takes a revocation: verifies it, stores it durably, tells every client that watches, and offers the newest release
+    that is left. Handing the same one in again changes nothing.
+    """
 
 class PolicyDistributionServicer(metaclass=_abc_1.ABCMeta):
     """Served by the learner: which policy to act with, and its bytes."""
@@ -61,8 +71,9 @@ class PolicyDistributionServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_policy_pb2.PolicyOffer], _abc.AsyncIterator[_policy_pb2.PolicyOffer]]:
-        """The newest snapshot and the newest release at once, then each new one. An offer that a slow client has not taken
-        when a newer one of the same kind comes is replaced by it.
+        """Every revocation, the newest release and the newest snapshot at once, then each new one. A release, snapshot or
+        lease that a slow client has not taken when a newer one of the same kind comes is replaced by it; a revocation is
+        never left out.
         """
 
     @_abc_1.abstractmethod
@@ -72,6 +83,16 @@ class PolicyDistributionServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_policy_pb2.ArtifactChunk], _abc.AsyncIterator[_policy_pb2.ArtifactChunk]]:
         """The bytes of an artifact, in order."""
+
+    @_abc_1.abstractmethod
+    def Revoke(
+        self,
+        request: _policy_pb2.RevokeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_pb2.RevokeResponse, _abc.Awaitable[_policy_pb2.RevokeResponse]]:
+        """Takes a revocation: verifies it, stores it durably, tells every client that watches, and offers the newest release
+        that is left. Handing the same one in again changes nothing.
+        """
 
 def add_PolicyDistributionServicer_to_server(servicer: PolicyDistributionServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -54,6 +54,36 @@ class ReplayStub:
                 request_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.StatsRequest.SerializeToString,
                 response_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.StatsResponse.FromString,
                 _registered_method=True)
+        self.Locate = channel.unary_unary(
+                '/temper.replay.v1.Replay/Locate',
+                request_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.LocateRequest.SerializeToString,
+                response_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.LocateResponse.FromString,
+                _registered_method=True)
+        self.UpdatePriorities = channel.unary_unary(
+                '/temper.replay.v1.Replay/UpdatePriorities',
+                request_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.UpdatePrioritiesRequest.SerializeToString,
+                response_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.UpdatePrioritiesResponse.FromString,
+                _registered_method=True)
+        self.Annotate = channel.unary_unary(
+                '/temper.replay.v1.Replay/Annotate',
+                request_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.AnnotateRequest.SerializeToString,
+                response_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.AnnotateResponse.FromString,
+                _registered_method=True)
+        self.Quarantine = channel.unary_unary(
+                '/temper.replay.v1.Replay/Quarantine',
+                request_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.QuarantineRequest.SerializeToString,
+                response_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.QuarantineResponse.FromString,
+                _registered_method=True)
+        self.ListQuarantines = channel.unary_unary(
+                '/temper.replay.v1.Replay/ListQuarantines',
+                request_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.ListQuarantinesRequest.SerializeToString,
+                response_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.ListQuarantinesResponse.FromString,
+                _registered_method=True)
+        self.SetTable = channel.unary_unary(
+                '/temper.replay.v1.Replay/SetTable',
+                request_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.SetTableRequest.SerializeToString,
+                response_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.SetTableResponse.FromString,
+                _registered_method=True)
 
 
 class ReplayServicer:
@@ -61,8 +91,8 @@ class ReplayServicer:
 
     def Append(self, request_iterator, context):
         """One stream per actor run. The first request opens it, every later one carries records; the first response grants
-        the window, every later one acknowledges. A record is acknowledged once it is committed and synced, or was
-        already stored under the same (actor_id, run_id, sequence).
+        the window, every later one acknowledges. A record is acknowledged once it is committed and, in durability mode
+        "sync", synced, or was already stored under the same (actor_id, run_id, sequence).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,7 +107,7 @@ class ReplayServicer:
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Headers in log order, with or without payloads, without sampling (limiters do not move).
+        """Records in log order that pass a filter, with or without payloads, without sampling (limiters do not move).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +115,48 @@ class ReplayServicer:
 
     def Stats(self, request, context):
         """Counters of the store and of every table.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Locate(self, request, context):
+        """Where the store lies, for a reader on the same host that maps its files itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePriorities(self, request, context):
+        """Changes priorities of a prioritised table. Positions that are not in the store any more are passed over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Annotate(self, request, context):
+        """Writes signals about stored records, durably; later ones of the same name replace earlier ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Quarantine(self, request, context):
+        """Keeps every record that passes a filter from being sampled from now on, durably, or ends that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQuarantines(self, request, context):
+        """Every quarantine there is or was, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTable(self, request, context):
+        """Creates a table, or changes the limiter, the retention or the parameters of one while it is in use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +184,36 @@ def add_ReplayServicer_to_server(servicer, server):
                     servicer.Stats,
                     request_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.StatsRequest.FromString,
                     response_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.StatsResponse.SerializeToString,
+            ),
+            'Locate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Locate,
+                    request_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.LocateRequest.FromString,
+                    response_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.LocateResponse.SerializeToString,
+            ),
+            'UpdatePriorities': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePriorities,
+                    request_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.UpdatePrioritiesRequest.FromString,
+                    response_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.UpdatePrioritiesResponse.SerializeToString,
+            ),
+            'Annotate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Annotate,
+                    request_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.AnnotateRequest.FromString,
+                    response_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.AnnotateResponse.SerializeToString,
+            ),
+            'Quarantine': grpc.unary_unary_rpc_method_handler(
+                    servicer.Quarantine,
+                    request_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.QuarantineRequest.FromString,
+                    response_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.QuarantineResponse.SerializeToString,
+            ),
+            'ListQuarantines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQuarantines,
+                    request_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.ListQuarantinesRequest.FromString,
+                    response_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.ListQuarantinesResponse.SerializeToString,
+            ),
+            'SetTable': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTable,
+                    request_deserializer=protos_dot_replay_dot_v1_dot_replay__pb2.SetTableRequest.FromString,
+                    response_serializer=protos_dot_replay_dot_v1_dot_replay__pb2.SetTableResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +324,168 @@ class Replay:
             '/temper.replay.v1.Replay/Stats',
             protos_dot_replay_dot_v1_dot_replay__pb2.StatsRequest.SerializeToString,
             protos_dot_replay_dot_v1_dot_replay__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Locate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/temper.replay.v1.Replay/Locate',
+            protos_dot_replay_dot_v1_dot_replay__pb2.LocateRequest.SerializeToString,
+            protos_dot_replay_dot_v1_dot_replay__pb2.LocateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePriorities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/temper.replay.v1.Replay/UpdatePriorities',
+            protos_dot_replay_dot_v1_dot_replay__pb2.UpdatePrioritiesRequest.SerializeToString,
+            protos_dot_replay_dot_v1_dot_replay__pb2.UpdatePrioritiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Annotate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/temper.replay.v1.Replay/Annotate',
+            protos_dot_replay_dot_v1_dot_replay__pb2.AnnotateRequest.SerializeToString,
+            protos_dot_replay_dot_v1_dot_replay__pb2.AnnotateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Quarantine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/temper.replay.v1.Replay/Quarantine',
+            protos_dot_replay_dot_v1_dot_replay__pb2.QuarantineRequest.SerializeToString,
+            protos_dot_replay_dot_v1_dot_replay__pb2.QuarantineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQuarantines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/temper.replay.v1.Replay/ListQuarantines',
+            protos_dot_replay_dot_v1_dot_replay__pb2.ListQuarantinesRequest.SerializeToString,
+            protos_dot_replay_dot_v1_dot_replay__pb2.ListQuarantinesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/temper.replay.v1.Replay/SetTable',
+            protos_dot_replay_dot_v1_dot_replay__pb2.SetTableRequest.SerializeToString,
+            protos_dot_replay_dot_v1_dot_replay__pb2.SetTableResponse.FromString,
             options,
             channel_credentials,
             insecure,

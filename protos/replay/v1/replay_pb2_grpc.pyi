@@ -33,34 +33,58 @@ class ReplayStub:
     def __new__(cls, channel: _aio.Channel) -> ReplayAsyncStub: ...
     Append: _grpc.StreamStreamMultiCallable[_replay_pb2.AppendRequest, _replay_pb2.AppendResponse]
     """One stream per actor run. The first request opens it, every later one carries records; the first response grants
-    the window, every later one acknowledges. A record is acknowledged once it is committed and synced, or was
-    already stored under the same (actor_id, run_id, sequence).
+    the window, every later one acknowledges. A record is acknowledged once it is committed and, in durability mode
+    "sync", synced, or was already stored under the same (actor_id, run_id, sequence).
     """
     Sample: _grpc.StreamStreamMultiCallable[_replay_pb2.SampleRequest, _replay_pb2.SampleResponse]
     """Each request asks for one batch; its records come back in one or more responses, the last one marked. Requests
     may be sent ahead: they are answered in order, and each is held until its table's limiter allows it.
     """
     List: _grpc.UnaryStreamMultiCallable[_replay_pb2.ListRequest, _replay_pb2.ListResponse]
-    """Headers in log order, with or without payloads, without sampling (limiters do not move)."""
+    """Records in log order that pass a filter, with or without payloads, without sampling (limiters do not move)."""
     Stats: _grpc.UnaryUnaryMultiCallable[_replay_pb2.StatsRequest, _replay_pb2.StatsResponse]
     """Counters of the store and of every table."""
+    Locate: _grpc.UnaryUnaryMultiCallable[_replay_pb2.LocateRequest, _replay_pb2.LocateResponse]
+    """Where the store lies, for a reader on the same host that maps its files itself."""
+    UpdatePriorities: _grpc.UnaryUnaryMultiCallable[_replay_pb2.UpdatePrioritiesRequest, _replay_pb2.UpdatePrioritiesResponse]
+    """Changes priorities of a prioritised table. Positions that are not in the store any more are passed over."""
+    Annotate: _grpc.UnaryUnaryMultiCallable[_replay_pb2.AnnotateRequest, _replay_pb2.AnnotateResponse]
+    """Writes signals about stored records, durably; later ones of the same name replace earlier ones."""
+    Quarantine: _grpc.UnaryUnaryMultiCallable[_replay_pb2.QuarantineRequest, _replay_pb2.QuarantineResponse]
+    """Keeps every record that passes a filter from being sampled from now on, durably, or ends that."""
+    ListQuarantines: _grpc.UnaryUnaryMultiCallable[_replay_pb2.ListQuarantinesRequest, _replay_pb2.ListQuarantinesResponse]
+    """Every quarantine there is or was, in order."""
+    SetTable: _grpc.UnaryUnaryMultiCallable[_replay_pb2.SetTableRequest, _replay_pb2.SetTableResponse]
+    """Creates a table, or changes the limiter, the retention or the parameters of one while it is in use."""
 
 @_typing.type_check_only
 class ReplayAsyncStub(ReplayStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Append: _aio.StreamStreamMultiCallable[_replay_pb2.AppendRequest, _replay_pb2.AppendResponse]  # type: ignore[assignment]
     """One stream per actor run. The first request opens it, every later one carries records; the first response grants
-    the window, every later one acknowledges. A record is acknowledged once it is committed and synced, or was
-    already stored under the same (actor_id, run_id, sequence).
+    the window, every later one acknowledges. A record is acknowledged once it is committed and, in durability mode
+    "sync", synced, or was already stored under the same (actor_id, run_id, sequence).
     """
     Sample: _aio.StreamStreamMultiCallable[_replay_pb2.SampleRequest, _replay_pb2.SampleResponse]  # type: ignore[assignment]
     """Each request asks for one batch; its records come back in one or more responses, the last one marked. Requests
     may be sent ahead: they are answered in order, and each is held until its table's limiter allows it.
     """
     List: _aio.UnaryStreamMultiCallable[_replay_pb2.ListRequest, _replay_pb2.ListResponse]  # type: ignore[assignment]
-    """Headers in log order, with or without payloads, without sampling (limiters do not move)."""
+    """Records in log order that pass a filter, with or without payloads, without sampling (limiters do not move)."""
     Stats: _aio.UnaryUnaryMultiCallable[_replay_pb2.StatsRequest, _replay_pb2.StatsResponse]  # type: ignore[assignment]
     """Counters of the store and of every table."""
+    Locate: _aio.UnaryUnaryMultiCallable[_replay_pb2.LocateRequest, _replay_pb2.LocateResponse]  # type: ignore[assignment]
+    """Where the store lies, for a reader on the same host that maps its files itself."""
+    UpdatePriorities: _aio.UnaryUnaryMultiCallable[_replay_pb2.UpdatePrioritiesRequest, _replay_pb2.UpdatePrioritiesResponse]  # type: ignore[assignment]
+    """Changes priorities of a prioritised table. Positions that are not in the store any more are passed over."""
+    Annotate: _aio.UnaryUnaryMultiCallable[_replay_pb2.AnnotateRequest, _replay_pb2.AnnotateResponse]  # type: ignore[assignment]
+    """Writes signals about stored records, durably; later ones of the same name replace earlier ones."""
+    Quarantine: _aio.UnaryUnaryMultiCallable[_replay_pb2.QuarantineRequest, _replay_pb2.QuarantineResponse]  # type: ignore[assignment]
+    """Keeps every record that passes a filter from being sampled from now on, durably, or ends that."""
+    ListQuarantines: _aio.UnaryUnaryMultiCallable[_replay_pb2.ListQuarantinesRequest, _replay_pb2.ListQuarantinesResponse]  # type: ignore[assignment]
+    """Every quarantine there is or was, in order."""
+    SetTable: _aio.UnaryUnaryMultiCallable[_replay_pb2.SetTableRequest, _replay_pb2.SetTableResponse]  # type: ignore[assignment]
+    """Creates a table, or changes the limiter, the retention or the parameters of one while it is in use."""
 
 class ReplayServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -70,8 +94,8 @@ class ReplayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_replay_pb2.AppendResponse], _abc.AsyncIterator[_replay_pb2.AppendResponse]]:
         """One stream per actor run. The first request opens it, every later one carries records; the first response grants
-        the window, every later one acknowledges. A record is acknowledged once it is committed and synced, or was
-        already stored under the same (actor_id, run_id, sequence).
+        the window, every later one acknowledges. A record is acknowledged once it is committed and, in durability mode
+        "sync", synced, or was already stored under the same (actor_id, run_id, sequence).
         """
 
     @_abc_1.abstractmethod
@@ -90,7 +114,7 @@ class ReplayServicer(metaclass=_abc_1.ABCMeta):
         request: _replay_pb2.ListRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_replay_pb2.ListResponse], _abc.AsyncIterator[_replay_pb2.ListResponse]]:
-        """Headers in log order, with or without payloads, without sampling (limiters do not move)."""
+        """Records in log order that pass a filter, with or without payloads, without sampling (limiters do not move)."""
 
     @_abc_1.abstractmethod
     def Stats(
@@ -99,5 +123,53 @@ class ReplayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_replay_pb2.StatsResponse, _abc.Awaitable[_replay_pb2.StatsResponse]]:
         """Counters of the store and of every table."""
+
+    @_abc_1.abstractmethod
+    def Locate(
+        self,
+        request: _replay_pb2.LocateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replay_pb2.LocateResponse, _abc.Awaitable[_replay_pb2.LocateResponse]]:
+        """Where the store lies, for a reader on the same host that maps its files itself."""
+
+    @_abc_1.abstractmethod
+    def UpdatePriorities(
+        self,
+        request: _replay_pb2.UpdatePrioritiesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replay_pb2.UpdatePrioritiesResponse, _abc.Awaitable[_replay_pb2.UpdatePrioritiesResponse]]:
+        """Changes priorities of a prioritised table. Positions that are not in the store any more are passed over."""
+
+    @_abc_1.abstractmethod
+    def Annotate(
+        self,
+        request: _replay_pb2.AnnotateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replay_pb2.AnnotateResponse, _abc.Awaitable[_replay_pb2.AnnotateResponse]]:
+        """Writes signals about stored records, durably; later ones of the same name replace earlier ones."""
+
+    @_abc_1.abstractmethod
+    def Quarantine(
+        self,
+        request: _replay_pb2.QuarantineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replay_pb2.QuarantineResponse, _abc.Awaitable[_replay_pb2.QuarantineResponse]]:
+        """Keeps every record that passes a filter from being sampled from now on, durably, or ends that."""
+
+    @_abc_1.abstractmethod
+    def ListQuarantines(
+        self,
+        request: _replay_pb2.ListQuarantinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replay_pb2.ListQuarantinesResponse, _abc.Awaitable[_replay_pb2.ListQuarantinesResponse]]:
+        """Every quarantine there is or was, in order."""
+
+    @_abc_1.abstractmethod
+    def SetTable(
+        self,
+        request: _replay_pb2.SetTableRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replay_pb2.SetTableResponse, _abc.Awaitable[_replay_pb2.SetTableResponse]]:
+        """Creates a table, or changes the limiter, the retention or the parameters of one while it is in use."""
 
 def add_ReplayServicer_to_server(servicer: ReplayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

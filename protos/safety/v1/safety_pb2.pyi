@@ -117,6 +117,40 @@ class LeaseStatement(_message.Message):
     expiry_time_ns: int
     def __init__(self, run_id: _Optional[str] = ..., lease_number: _Optional[int] = ..., issue_time_ns: _Optional[int] = ..., expiry_time_ns: _Optional[int] = ...) -> None: ...
 
+class RevocationStatement(_message.Message):
+    __slots__ = ("run_id", "revocation_number", "release_number", "artifact_digest", "why", "issue_time_ns", "previous_entry_digest")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    REVOCATION_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    ISSUE_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_ENTRY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    revocation_number: int
+    release_number: int
+    artifact_digest: bytes
+    why: str
+    issue_time_ns: int
+    previous_entry_digest: bytes
+    def __init__(self, run_id: _Optional[str] = ..., revocation_number: _Optional[int] = ..., release_number: _Optional[int] = ..., artifact_digest: _Optional[bytes] = ..., why: _Optional[str] = ..., issue_time_ns: _Optional[int] = ..., previous_entry_digest: _Optional[bytes] = ...) -> None: ...
+
+class RevokeRequest(_message.Message):
+    __slots__ = ("run_id", "release_number", "why")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    release_number: int
+    why: str
+    def __init__(self, run_id: _Optional[str] = ..., release_number: _Optional[int] = ..., why: _Optional[str] = ...) -> None: ...
+
+class RevokeResponse(_message.Message):
+    __slots__ = ("revocation",)
+    REVOCATION_FIELD_NUMBER: _ClassVar[int]
+    revocation: _common_pb2.SignedStatement
+    def __init__(self, revocation: _Optional[_Union[_common_pb2.SignedStatement, _Mapping]] = ...) -> None: ...
+
 class RenewLeaseRequest(_message.Message):
     __slots__ = ("run_id",)
     RUN_ID_FIELD_NUMBER: _ClassVar[int]

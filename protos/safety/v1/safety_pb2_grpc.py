@@ -54,6 +54,11 @@ class SafetyStub:
                 request_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListVerdictsRequest.SerializeToString,
                 response_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListVerdictsResponse.FromString,
                 _registered_method=True)
+        self.Revoke = channel.unary_unary(
+                '/temper.safety.v1.Safety/Revoke',
+                request_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.RevokeResponse.FromString,
+                _registered_method=True)
 
 
 class SafetyServicer:
@@ -89,6 +94,15 @@ class SafetyServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Revoke(self, request, context):
+        """Takes a release back, for good. The answer is a signed revocation, which by then is in the ledger; whoever asks for
+        it hands it to PolicyDistribution.Revoke, so that the actors hear of it. A release that is revoked already gets
+        the revocation that it got then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SafetyServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +125,11 @@ def add_SafetyServicer_to_server(servicer, server):
                     servicer.ListVerdicts,
                     request_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListVerdictsRequest.FromString,
                     response_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListVerdictsResponse.SerializeToString,
+            ),
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.RevokeRequest.FromString,
+                    response_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.RevokeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +240,33 @@ class Safety:
             '/temper.safety.v1.Safety/ListVerdicts',
             protos_dot_safety_dot_v1_dot_safety__pb2.ListVerdictsRequest.SerializeToString,
             protos_dot_safety_dot_v1_dot_safety__pb2.ListVerdictsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Revoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/temper.safety.v1.Safety/Revoke',
+            protos_dot_safety_dot_v1_dot_safety__pb2.RevokeRequest.SerializeToString,
+            protos_dot_safety_dot_v1_dot_safety__pb2.RevokeResponse.FromString,
             options,
             channel_credentials,
             insecure,

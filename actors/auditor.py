@@ -1,0 +1,200 @@
+"""The auditor: verifies a sample of the records of a running replay service as they arrive, and marks them.
+
+It reads from near the newest record on, rests so that it makes no more than so many environment steps a second, and
+where it falls far behind leaves records out, and counts them. A service that cannot be reached is waited for; what was
+found meanwhile is written afterwards. Each mismatch is one line in the log. It decides nothing: what is to become of a
+record marked `mismatch` is for filters, quarantines and people to say.
+
+Runs as a process of its own, with low priority; SIGTERM and SIGINT end it in order.
+
+Exceptions: VerificationError for a job that makes no sense; EnvironmentUnsupported; ReplayRefused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import time
+
+from actors.config import EnvironmentConfig
+from actors.judgement import Verdict
+from actors.known_environments import KnownEnvironments
+from actors.lifetime import StopSignals
+from actors.verification import (
+    LOOK_BACK,
+    VerificationError,
+    VerificationReport,
+    check_fraction,
+    is_sampled,
+    write_marks,
+)
+from actors.verifier import Verifier
+from replay.client import ReplayClient
+from replay.client_errors import Backoff, ReplayUnavailable
+from replay.source import RecordSource
+
+BEHIND_MAX = LOOK_BACK
+"""How many records it may be behind the newest one before it leaves some out."""
+
+_GROUP_RECORDS = 256
+_PAGE_RECORDS = 2048
+_UNWRITTEN_MAX = 10_000
+_POLL_S = 1.0
+_BACKOFF_S_MAX = 10.0
+_SUMMARY_S = 60.0
+_NICENESS = 10
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditorJob:
+    """What an auditor is to do.
+
+    Attributes:
+      environment: what the records were made in.
+      replay_address: of the service; of several shards each has its own auditor.
+      fraction: which part of the records, in (0, 1].
+      seed: of the choice.
+      steps_per_s_max: most environment steps a second, on average; above 0.
+    """
+
+    environment: EnvironmentConfig
+    replay_address: str
+    fraction: float = 0.01
+    seed: int = 0
+    steps_per_s_max: float = 20_000.0
+
+
+def run_auditor(job: AuditorJob) -> int:
+    """Audits until SIGTERM or SIGINT; returns the exit status, 0. Must be called in the main thread.
+
+    Raises:
+      VerificationError: fraction or steps_per_s_max is out of range.
+      AddressError: replay_address is malformed.
+      EnvironmentUnsupported: the environment cannot be made.
+      ReplayRefused: the service refuses what is asked of it, and will again.
+    """
+    with StopSignals() as signals, ReplayClient(job.replay_address) as source:
+        auditor = Auditor(source, job)
+        os.nice(_NICENESS)
+        try:
+            while not signals.stop_requested():
+                signals.wait(auditor.audit())
+        finally:
+            auditor.close()
+    return 0
+
+
+class Auditor:
+    """The work of an auditor, round by round. Close it.
+
+    Args:
+      source: the log; of one service.
+      job: its address is not used.
+
+    Attributes:
+      report: what was found so far.
+      left_out: records that were never looked at, because others were newer.
+
+    Raises VerificationError and EnvironmentUnsupported as run_auditor.
+    """
+
+    def __init__(self, source: RecordSource, job: AuditorJob) -> None:
+        check_fraction(job.fraction)
+        if not job.steps_per_s_max > 0:
+            raise VerificationError(f"steps_per_s_max = {job.steps_per_s_max} must be above 0: nothing was verified")
+        self._source = source
+        self._job = job
+        self._environments = KnownEnvironments(job.environment)
+        self._verifier = Verifier(source, self._environments, group_records=_GROUP_RECORDS)
+        self._next_position: int | None = None
+        self._unwritten: list[Verdict] = []
+        self._backoff = Backoff(_BACKOFF_S_MAX)
+        self._reachable = True
+        self._summarised_s = time.monotonic()
+        self._summarised = 0
+        self.report = VerificationReport()
+        self.left_out = 0
+
+    def audit(self) -> float:
+        """One round: looks at what is new, up to a bound, and judges it; returns how long to rest (s).
+
+        Raises what the source raises, but for ReplayUnavailable.
+        """
+        start_s, steps = time.monotonic(), self._verifier.steps
+        try:
+            caught_up = self._look()
+            if caught_up or self._verifier.full:
+                self._unwritten += self._take_in(self._verifier.verdicts(last=False))
+                del self._unwritten[:-_UNWRITTEN_MAX]
+            write_marks(self._source, self._unwritten)
+        except ReplayUnavailable as error:
+            if self._reachable:
+                _log.warning("%s; waiting for it", error)
+            self._reachable = False
+            return self._backoff.next_s()
+        self._unwritten.clear()
+        self._backoff.reset()
+        self._reachable = True
+        self._summarise()
+        budget_s = (self._verifier.steps - steps) / self._job.steps_per_s_max
+        rest_s = max(0.0, budget_s - (time.monotonic() - start_s))
+        return max(rest_s, _POLL_S) if caught_up else rest_s
+
+    def close(self) -> None:
+        """Says what was found, and closes the environments."""
+        self._summarise(at_once=True)
+        self._environments.close()
+
+    def _look(self) -> bool:
+        """Looks at the headers of the next records; True where there are no more."""
+        end = self._source.stats().appended_records
+        if self._next_position is None:
+            self._next_position = max(0, end - LOOK_BACK)
+        elif end - self._next_position > BEHIND_MAX:
+            # Half of what it may be behind, so that it does not leave out a few after every page.
+            self.left_out += end - BEHIND_MAX // 2 - self._next_position
+            self._next_position = end - BEHIND_MAX // 2
+        looked_at = 0
+        for record in self._source.records(from_position=self._next_position, limit=_PAGE_RECORDS):
+            chosen = is_sampled(record.position, self._job.fraction, self._job.seed)
+            self._verifier.look_at(record, chosen=chosen)
+            self._next_position = record.position + 1
+            looked_at += 1
+            if self._verifier.full:
+                return False
+        return looked_at < _PAGE_RECORDS
+
+    def _take_in(self, verdicts: list[Verdict]) -> list[Verdict]:
+        """Counts verdicts, and logs the mismatches; returns those that say something new."""
+        new = [verdict for verdict in verdicts if self.report.count(verdict)]
+        self.report.steps = self._verifier.steps
+        for verdict in new:
+            if verdict.status == "mismatch":
+                _log.error(
+                    "record %d is not what happened: %s is wrong from row %d on (largest difference %g)",
+                    verdict.position,
+                    verdict.what,
+                    verdict.row,
+                    verdict.error,
+                )
+        return new
+
+    def _summarise(self, *, at_once: bool = False) -> None:
+        """A line now and then about what was found since the last one."""
+        now_s, report = time.monotonic(), self.report
+        if report.records == self._summarised or (now_s - self._summarised_s < _SUMMARY_S and not at_once):
+            return
+        self._summarised_s, self._summarised = now_s, report.records
+        _log.info(
+            "%d records audited: %d verified, %d mismatches, %d unverifiable%s; %d steps made, %d records left out",
+            report.records,
+            report.verified,
+            report.mismatched,
+            report.unverifiable,
+            "".join(f" ({count} because {reason})" for reason, count in report.reasons.most_common(1)),
+            report.steps,
+            self.left_out,
+        )

@@ -1,0 +1,131 @@
+"""For each record of a log, which records before it lead up to it: those since the beginning of its first episode.
+
+Looks at headers only, in log order, and remembers of each lane no more than the next record may need. What headers say
+is a claim; whether it is true, re-execution shows.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from replay.record import LoggedRecord
+
+BEFORE_MAX = 256
+"""Most records before a record that its first episode may run through."""
+
+LANES_MAX = 16_384
+"""Most lanes, and runs, remembered; beyond it those not heard of for longest are forgotten."""
+
+LaneKey = tuple[str, str, int]
+"""(actor_id, run_id, lane)."""
+
+
+class History(NamedTuple):
+    """What leads up to a record."""
+
+    before: tuple[int, ...]
+    """Positions of the records of its lane that its first episode runs through before it, in order."""
+    missing: str
+    """Why these are not all of them; "" if they are."""
+    unbroken: bool
+    """Whether no record of its run is missing since the first of them (or, if there are none, at all), so that they
+    are all there ever were."""
+
+
+class _Seen(NamedTuple):
+    position: int
+    sequence: int
+    episode: int
+    episode_step: int
+
+
+@dataclass
+class _Lane:
+    records: list[_Seen] = field(default_factory=list)
+    cut_off: bool = False
+
+
+@dataclass
+class _Run:
+    """`missing` is the highest sequence known not to be there; -1 if all are."""
+
+    newest: int
+    missing: int
+
+
+def lane_of(record: LoggedRecord) -> LaneKey:
+    """The lane that a record belongs to."""
+    return record.origin.actor_id, record.origin.run_id, record.header.lane
+
+
+class LaneHistories:
+    """Give it the records of a log in order.
+
+    Args:
+      before_max: see BEFORE_MAX.
+      lanes_max: see LANES_MAX.
+    """
+
+    def __init__(self, before_max: int = BEFORE_MAX, lanes_max: int = LANES_MAX) -> None:
+        self._before_max = before_max
+        self._lanes_max = lanes_max
+        self._lanes: OrderedDict[LaneKey, _Lane] = OrderedDict()
+        self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()
+
+    def add(self, record: LoggedRecord) -> History:
+        """The history of the next record of the log; it becomes part of the history of those after it."""
+        header, key = record.header, lane_of(record)
+        run = self._follow(key[:2], header.sequence)
+        lane = self._lanes.pop(key, None) or _Lane()
+        history = self._history(lane, run, header.episode, header.episode_step)
+        lane.records.append(_Seen(record.position, header.sequence, header.episode, header.episode_step))
+        if len(lane.records) > self._before_max:
+            del lane.records[0]
+            lane.cut_off = True
+        self._lanes[key] = lane
+        if len(self._lanes) > self._lanes_max:
+            (actor_id, run_id, _), _ = self._lanes.popitem(last=False)
+            # What comes of that lane later must not be taken for a lane that never had a beginning.
+            forgotten = self._runs.get((actor_id, run_id), run)
+            forgotten.missing = forgotten.newest
+        return history
+
+    def _history(self, lane: _Lane, run: _Run, episode: int, episode_step: int) -> History:
+        if episode_step == 0:
+            lane.records.clear()
+            lane.cut_off = False
+            return History((), "", True)
+        # The episode began in the last record that begins with its step 0, or with an earlier episode.
+        for index in range(len(lane.records) - 1, -1, -1):
+            if lane.records[index].episode < episode or lane.records[index].episode_step == 0:
+                del lane.records[:index]
+                lane.cut_off = False
+                break
+        else:
+            return self._without_beginning(lane, run)
+        before = tuple(seen.position for seen in lane.records)
+        return History(before, "", lane.records[0].sequence > run.missing)
+
+    def _without_beginning(self, lane: _Lane, run: _Run) -> History:
+        if lane.cut_off:
+            return History((), f"its first episode began more than {self._before_max} records before it", False)
+        never_was = run.missing < 0 and not lane.records
+        return History((), "the record that its first episode began in is not in the store", never_was)
+
+    def _follow(self, key: tuple[str, str], sequence: int) -> _Run:
+        """What is known of a run with this sequence."""
+        run = self._runs.pop(key, None)
+        if run is None:
+            run = _Run(newest=sequence, missing=sequence - 1)
+        elif sequence == run.newest + 1:
+            run.newest = sequence
+        else:
+            # A gap; or records that came out of order, of which no more is made.
+            run.missing = max(run.newest, sequence - 1)
+            run.newest = max(run.newest, sequence)
+        self._runs[key] = run
+        if len(self._runs) > self._lanes_max:
+            self._runs.popitem(last=False)
+        return run

@@ -1,0 +1,174 @@
+"""Opens the lineages of a run with all that is known about each policy, and puts them into words and JSON.
+
+The JSON of a policy:
+
+    version (update count), kinds ("checkpoint", "candidate"), env_steps, records, time, time_ns, artifact_digest (""
+    where it was no candidate), checkpoint_there, releases [{number, revocation: null or {why, time, time_ns}}],
+    verdict (null or {approved, reason, verdict_id})
+
+Exceptions: launch.errors.BadInput; what launch.releases raises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launch.errors import BadInput
+from launch.json_output import iso_time, local_time, printable
+from launch.releases import open_registry
+from launch.replay_target import locate
+from launch.run_paths import RunPaths, require_run_directory
+from learner.lineage_archive import DIRECTORY
+from learner.lineage_index import LearntPolicy, LineageIndex
+from policies.registry import PolicyRegistry, Release
+from policies.revocation import Revocation
+from protos.safety.v1 import safety_pb2
+from safety.history import DecisionHistory
+from safety.ledger import LedgerError, read_ledger
+
+_REASON_CHARACTERS = 60
+
+HEADING = f"{'update':>12}  {'records':>12}  policy"
+
+
+def run_of(target: str, run_dir: str) -> RunPaths | None:
+    """The run whose policies are meant: --run-dir, or else TARGET where that is a run directory; None: none is named.
+
+    Raises:
+      BadInput: TARGET is nothing; RunDirectoryError: --run-dir is no run's.
+    """
+    return require_run_directory(Path(run_dir)) if run_dir else locate(target).run
+
+
+def require_run(target: str, run_dir: str) -> RunPaths:
+    """As `run_of`. Raises BadInput where no run is named."""
+    paths = run_of(target, run_dir)
+    if paths is None:
+        raise BadInput(f"{target} is no run directory: say with --run-dir whose checkpoints and releases are meant")
+    return paths
+
+
+def check_releases(paths: RunPaths) -> None:
+    """Raises what `open_index` would because of the releases, before anything is changed."""
+    registry = open_registry(paths)
+    if registry is not None:
+        registry.releases()
+
+
+def open_index(paths: RunPaths) -> LineageIndex:
+    """The lineages of a run. What cannot be read is said on standard error, and left out.
+
+    Raises:
+      RunDirectoryError, KeyFileError, RegistryError: its releases cannot be believed.
+    """
+    registry = open_registry(paths)
+    history = _history(paths, registry)
+    releases = [] if registry is None else [_told_by_both(each, history, registry) for each in registry.releases()]
+    index = LineageIndex(paths.root / DIRECTORY, releases, _verdicts(history), _checkpoints(paths))
+    for problem in index.damaged:
+        print(f"temper: a lineage is left out: {problem}", file=sys.stderr)
+    return index
+
+
+def policy_json(policy: LearntPolicy) -> dict[str, Any]:
+    """The policy, for json_line."""
+    head, verdict = policy.head, policy.verdict
+    return {
+        "version": head.version,
+        "kinds": list(head.kinds),
+        "env_steps": head.env_steps,
+        "records": len(policy.consumed),
+        "time": iso_time(head.time_ns),
+        "time_ns": head.time_ns,
+        "artifact_digest": head.artifact_digest,
+        "checkpoint_there": policy.checkpoint_there,
+        "releases": [release_json(release) for release in policy.releases],
+        "verdict": None
+        if verdict is None
+        else {"approved": verdict.approved, "reason": verdict.reason, "verdict_id": verdict.verdict_id},
+    }
+
+
+def release_json(release: Release) -> dict[str, Any]:
+    """A release and what became of it, for json_line."""
+    revocation = release.revocation
+    return {
+        "number": release.number,
+        "revocation": None
+        if revocation is None
+        else {
+            "why": revocation.why,
+            "time": iso_time(revocation.issue_time_ns),
+            "time_ns": revocation.issue_time_ns,
+        },
+    }
+
+
+def policy_line(policy: LearntPolicy) -> str:
+    """The policy as one line under HEADING."""
+    return f"{policy.head.version:>12,}  {len(policy.consumed):>12,}  {policy_words(policy)}"
+
+
+def policy_words(policy: LearntPolicy) -> str:
+    """What kind of policy it is, and what became of it."""
+    words = []
+    if policy.head.checkpoint:
+        words.append("checkpoint" if policy.checkpoint_there else "checkpoint (no longer kept)")
+    words += [release_words(release) for release in policy.releases]
+    if policy.head.artifact_digest and not policy.releases:
+        words.append(_candidate_words(policy.verdict))
+    return "; ".join(words)
+
+
+def release_words(release: Release) -> str:
+    """The release, and whether it was revoked."""
+    revocation = release.revocation
+    if revocation is None:
+        return f"release {release.number}"
+    return f"release {release.number}, revoked {local_time(revocation.issue_time_ns)}: {printable(revocation.why)}"
+
+
+def _candidate_words(verdict: safety_pb2.VerdictStatement | None) -> str:
+    if verdict is None:
+        return "candidate, no verdict is known"
+    if verdict.approved:
+        return "candidate, approved, never in the registry"
+    failed = ", ".join(result.name for result in verdict.criteria if not result.passed)
+    return f"candidate, rejected: {printable(failed or verdict.reason[:_REASON_CHARACTERS])}"
+
+
+def _history(paths: RunPaths, registry: PolicyRegistry | None) -> DecisionHistory | None:
+    if registry is None or not paths.safety.is_dir():
+        return None
+    try:
+        return DecisionHistory(read_ledger(paths.safety), registry.trust.verify_key, registry.trust.run_id)
+    except LedgerError as error:
+        # It is for its owner alone; what the registry says is enough to go on.
+        print(f"temper: the gate's verdicts are left out: {error}", file=sys.stderr)
+        return None
+
+
+def _told_by_both(release: Release, history: DecisionHistory | None, registry: PolicyRegistry) -> Release:
+    """The release with its revocation, also where the registry has not heard of it yet."""
+    past = history.revocation(release.digest) if history is not None and release.revocation is None else None
+    if past is None:
+        return release
+    return dataclasses.replace(release, revocation=Revocation.verified(past.signed, registry.trust))
+
+
+def _verdicts(history: DecisionHistory | None) -> Mapping[bytes, safety_pb2.VerdictStatement]:
+    """The newest verdict on each artifact, by its digest."""
+    found: dict[bytes, safety_pb2.VerdictStatement] = {}
+    for signed in history.newest(0) if history is not None else ():
+        verdict = safety_pb2.VerdictStatement.FromString(signed.payload)
+        found.setdefault(verdict.artifact_digest, verdict)
+    return found
+
+
+def _checkpoints(paths: RunPaths) -> set[int]:
+    directory = paths.root / "learner" / "checkpoints"
+    return {int(path.name) for path in directory.glob("*") if path.name.isdecimal()}

@@ -1,0 +1,61 @@
+"""Curation rules of the configuration, run by the service over the records that arrive, in a thread of their own.
+
+The thread is a client like any other: it reads and annotates over the service's own address, so that it takes no path
+that a process elsewhere could not take. Records that were stored while it did not run are looked at first.
+
+Exceptions: RuleError (replay.curation.rules) for rules that cannot be chosen, before anything has begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from replay.client import ReplayClient
+from replay.client_errors import ReplayError
+from replay.config import ReplayConfig
+from replay.curation.catalog import choose_rules
+from replay.curation.curator import CurationResult, Curator
+from replay.curation.ingest import IngestCuration
+
+_JOIN_S = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def applying_rules(config: ReplayConfig, address: str) -> AsyncIterator[None]:
+    """Runs `config.rules` over the log of the service at `address` while the context lasts. Raises RuleError."""
+    if not config.rules:
+        yield
+        return
+    curator = Curator(choose_rules(config.rules, config.rule_modules), config.sample_seed)
+    stop = threading.Event()
+    thread = threading.Thread(target=_run, args=(curator, address, stop), name="replay-rules", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        # The loop goes on meanwhile: it may be what the thread is waiting for.
+        await asyncio.to_thread(thread.join, _JOIN_S)
+
+
+def _run(curator: Curator, address: str, stop: threading.Event) -> None:
+    failed: set[str] = set()
+
+    def report(result: CurationResult) -> None:
+        for name, failures in result.failures.items():
+            if name not in failed:  # the first of each rule: a rule that fails once fails often
+                failed.add(name)
+                _log.warning("rule %s failed: %s", name, failures.first)
+
+    with ReplayClient(address) as client:
+        try:
+            IngestCuration(client, curator, on_batch=report).run(stop)
+        except ReplayError as error:
+            if not stop.is_set():
+                _log.error("no rules are applied any more: %s", error)

@@ -1,0 +1,1 @@
+"""How records are drawn from the log: one module for each kind of table, over the base in table.py."""

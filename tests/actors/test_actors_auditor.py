@@ -1,0 +1,227 @@
+"""The auditor, round by round over a list, and as a process over a real service that goes away and comes back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from actors.auditor import BEHIND_MAX, Auditor, AuditorJob
+from actors.config import EnvironmentConfig
+from actors.environment import EnvironmentUnsupported
+from actors.verification import VerificationError, is_sampled
+from replay.client import ReplayClient, ReplayUnavailable, ReplayWriter
+from replay.config import ReplayConfig
+from replay.record import LoggedRecord
+from replay.testing import serving
+from tests.actors.recorded_runs import record_run, with_column
+from tests.replay.listed_source import ListedSource
+
+CATCH = EnvironmentConfig("catch")
+TIMEOUT_S = 30.0
+
+
+class NowAndThen(ListedSource):
+    """Cannot be reached while `down`."""
+
+    down = False
+    annotate_only = False
+
+    def records(
+        self, *, filter_text: str = "", from_position: int = 0, limit: int = 0, with_payload: bool = False
+    ) -> Iterator[LoggedRecord]:
+        self._ask()
+        return super().records(
+            filter_text=filter_text, from_position=from_position, limit=limit, with_payload=with_payload
+        )
+
+    def get(self, positions: Sequence[int], *, with_payload: bool = True) -> list[LoggedRecord]:
+        self._ask()
+        return super().get(positions, with_payload=with_payload)
+
+    def annotate(self, signals: Mapping[int, Mapping[str, float]]) -> int:
+        if self.annotate_only:
+            raise ReplayUnavailable("replay is away")
+        return super().annotate(signals)
+
+    def _ask(self) -> None:
+        if self.down:
+            raise ReplayUnavailable("replay is away")
+
+
+def auditor_of(source: ListedSource, fraction: float = 1.0, steps_per_s_max: float = 1e9) -> Auditor:
+    return Auditor(source, AuditorJob(CATCH, "unix:/nowhere", fraction, 0, steps_per_s_max))
+
+
+def test_records_are_verified_as_they_arrive(caplog: pytest.LogCaptureFixture) -> None:
+    records = record_run(CATCH, lanes=2, length=5, unrolls=20)
+    records[13] = with_column(records[13], "reward", 1, 8.0)
+    source = ListedSource(records[:20])
+    auditor = auditor_of(source)
+    for _ in range(3):
+        auditor.audit()
+    assert auditor.report.verified == 19
+    assert source.marks(13)["mismatch"] == 1.0
+    source.append(records[20:])
+    for _ in range(3):
+        auditor.audit()
+    auditor.close()
+    assert (auditor.report.verified, auditor.report.mismatched, auditor.report.unverifiable) == (39, 1, 0)
+    errors = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR]
+    assert errors == ["record 13 is not what happened: reward is wrong from row 1 on (largest difference 8)"]
+
+
+def test_only_the_sample_is_marked() -> None:
+    records = record_run(CATCH, lanes=3, length=5, unrolls=40)
+    source = ListedSource(records)
+    auditor = auditor_of(source, fraction=0.3)
+    for _ in range(3):
+        auditor.audit()
+    auditor.close()
+    marked = [record.position for record in records if source.marks(record.position)]
+    assert marked == [record.position for record in records if is_sampled(record.position, 0.3, 0)]
+
+
+def test_it_rests_in_proportion_to_its_work() -> None:
+    records = record_run(CATCH, lanes=2, length=10, unrolls=200)
+    auditor = auditor_of(ListedSource(records), steps_per_s_max=500.0)
+    rest_s = auditor.audit()
+    steps = auditor.report.steps
+    auditor.close()
+    assert 0 < steps < 4000, "a round is a part of the work"
+    assert steps / 500.0 - TIMEOUT_S < rest_s <= max(steps / 500.0, 1.0)
+    assert rest_s > 1.0
+
+
+def test_a_service_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    records = record_run(CATCH, lanes=2, length=5, unrolls=10)
+    source = NowAndThen(records)
+    auditor = auditor_of(source)
+    source.down = True
+    rests = [auditor.audit() for _ in range(4)]
+    assert 0 < min(rests) < max(rests) < 10.0
+    source.down = False
+    for _ in range(3):
+        auditor.audit()
+    auditor.close()
+    assert auditor.report.verified == len(records)
+    warnings = [entry for entry in caplog.records if entry.levelno == logging.WARNING]
+    assert len(warnings) == 1, "once for each time that it goes away"
+
+
+def test_what_could_not_be_written_is_written_later() -> None:
+    records = record_run(CATCH, lanes=2, length=5, unrolls=10)
+    source = NowAndThen(records)
+    auditor = auditor_of(source)
+    source.annotate_only = True
+    for _ in range(3):
+        auditor.audit()
+    assert (auditor.report.verified, source.annotations) == (20, 0)
+    source.annotate_only = False
+    auditor.audit()
+    auditor.close()
+    assert source.annotations == 20
+
+
+def test_it_begins_near_the_newest_record_and_leaves_out_what_it_cannot_keep_up_with() -> None:
+    far = 10 * BEHIND_MAX
+    source = ListedSource(record_run(CATCH, lanes=1, length=5, unrolls=2, first_position=3))
+    newest = record_run(CATCH, lanes=1, length=9, unrolls=6, first_position=far)
+    source.append(newest)
+    auditor = auditor_of(source)
+    for _ in range(3):
+        auditor.audit()
+    assert auditor.report.verified == 6, "the old ones are not looked at"
+    source.append(record_run(CATCH, actor_id="b", lanes=1, length=9, unrolls=4, first_position=3 * far))
+    for _ in range(3):
+        auditor.audit()
+    auditor.close()
+    assert auditor.report.verified == 10
+    assert auditor.left_out == 3 * far + 4 - BEHIND_MAX // 2 - (far + 6)
+
+
+def test_jobs_that_make_no_sense() -> None:
+    with pytest.raises(VerificationError, match="fraction"):
+        auditor_of(ListedSource([]), fraction=0.0)
+    with pytest.raises(VerificationError, match="steps_per_s_max"):
+        auditor_of(ListedSource([]), steps_per_s_max=0.0)
+    with pytest.raises(EnvironmentUnsupported):
+        Auditor(ListedSource([]), AuditorJob(EnvironmentConfig("cartpool"), ""))
+
+
+_PROGRAM = """
+import logging, sys
+from actors.auditor import AuditorJob, run_auditor
+from actors.config import EnvironmentConfig
+logging.basicConfig(level=logging.INFO)
+sys.exit(run_auditor(AuditorJob(EnvironmentConfig("catch"), sys.argv[1], fraction=1.0)))
+"""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    directory = Path(tempfile.mkdtemp(prefix="temper-"))
+    yield f"unix:{directory / 's'}"
+    shutil.rmtree(directory)
+
+
+def send(address: str, records: Sequence[LoggedRecord]) -> None:
+    writer = ReplayWriter(address, records[0].origin, window_records=1000, window_bytes=2**24, reconnect_ms_max=100)
+    writer.append([record.header for record in records], [record.payload for record in records], TIMEOUT_S)
+    writer.close(TIMEOUT_S)
+    assert writer.statistics.acknowledged == len(records)
+
+
+def wait_for_marks(address: str, count: int) -> dict[int, dict[str, float]]:
+    """The marks of every record, once `count` of them have some."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        with ReplayClient(address) as client:
+            listed = list(client.records())
+        marks = {record.position: dict(record.marks.signals) for record in listed if record.marks.signals}
+        if len(marks) >= count:
+            return marks
+        assert time.monotonic() < deadline_s, f"{len(marks)} of {count} records were marked in {TIMEOUT_S} s"
+        time.sleep(0.1)
+
+
+def test_the_process_outlives_a_restart_of_replay_and_ends_in_order(address: str, tmp_path: Path) -> None:
+    config = ReplayConfig()
+    first = record_run(CATCH, actor_id="a", lanes=2, length=9, unrolls=4)
+    second = record_run(CATCH, actor_id="b", lanes=2, length=9, unrolls=4)
+    second[5] = with_column(second[5], "observation", 3, 0.0)
+    log = (tmp_path / "log").open("w+")
+    with serving(config, tmp_path / "replay", address):
+        process = subprocess.Popen([sys.executable, "-c", _PROGRAM, address], stderr=log, stdout=log)
+        try:
+            send(address, first)
+            assert all(mark["verified"] == 1.0 for mark in wait_for_marks(address, 8).values())
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    try:
+        with serving(config, tmp_path / "replay", address):
+            send(address, second)
+            marks = wait_for_marks(address, 16)
+            assert [position for position, mark in marks.items() if mark["mismatch"]] == [13]
+            assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, 0)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
+    said = (tmp_path / "log").read_text()
+    assert "record 13 is not what happened: observation is wrong from row 3 on" in said
+    assert re.search(r"16 records audited: 15 verified, 1 mismatches, 0 unverifiable", said)

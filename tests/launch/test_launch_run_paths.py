@@ -1,0 +1,53 @@
+"""Where the stores of a run lie, and how many shards may go on with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launch.errors import RunDirectoryError
+from launch.run_paths import RunPaths, check_shards
+
+
+def add_store(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    (directory / "format.json").touch()
+
+
+def test_one_store_is_the_directory_itself_several_lie_in_it(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    assert paths.replay_stores(1) == [tmp_path / "replay"]
+    assert paths.replay_stores(2) == [tmp_path / "replay" / "shard-0", tmp_path / "replay" / "shard-1"]
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+def test_a_run_without_records_may_have_any_number(tmp_path: Path, shards: int) -> None:
+    check_shards(RunPaths(tmp_path), shards)
+
+
+def test_records_in_one_store_need_one_service(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    add_store(paths.replay)
+    check_shards(paths, 1)
+    with pytest.raises(RunDirectoryError, match=r"lie whole in one store: .*--set replay.shards=1"):
+        check_shards(paths, 2)
+
+
+def test_shards_are_added_never_taken_away(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    for store in paths.replay_stores(3):
+        add_store(store)
+    for shards in (3, 4):
+        check_shards(paths, shards)
+    for shards in (1, 2):
+        with pytest.raises(RunDirectoryError, match=r"lie in 3 shards: .*--set replay.shards=3"):
+            check_shards(paths, shards)
+
+
+def test_a_single_shard_in_its_directory_is_not_one_store(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    add_store(paths.replay_stores(2)[0])
+    check_shards(paths, 2)
+    with pytest.raises(RunDirectoryError, match=r"--set replay.shards=2"):
+        check_shards(paths, 1)

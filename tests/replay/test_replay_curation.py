@@ -1,0 +1,278 @@
+"""Rules run over records: what is written, what is not written twice, and what happens when something fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from replay.client import ReplayClient
+from replay.client_errors import ReplayUnavailable
+from replay.curation import curator as curator_module
+from replay.curation.catalog import choose_rules
+from replay.curation.context import CurationContext
+from replay.curation.curator import CurationResult, Curator
+from replay.curation.ingest import IngestCuration
+from replay.curation.rules import ChosenRule, Rule, RuleFunction
+from replay.record import LoggedRecord
+from replay.testing import serving
+from tests.replay.listed_source import ListedSource, record_of, unroll_columns
+from tests.replay.writing import append, writer_to
+
+TIMEOUT_S = 20.0
+
+
+def records_at(positions: range, **more: object) -> list[LoggedRecord]:
+    return [record_of(unroll_columns(2, seed=position % 7), position=position) for position in positions]
+
+
+def plain(function: RuleFunction, *signals: str, needs_payload: bool = False) -> ChosenRule:
+    return ChosenRule(Rule(function.__name__, function, signals, needs_payload, {}), {})
+
+
+def position_of(record: LoggedRecord, _context: CurationContext) -> Mapping[str, float]:
+    return {"at": float(record.position)}
+
+
+def test_every_record_is_given_its_signals() -> None:
+    source = ListedSource(records_at(range(5, 25)))
+    done: list[int] = []
+    result = Curator(choose_rules(["fidelity", "duplicate_of"])).run(source, progress=done.append)
+    assert (result.records, result.annotated, result.next_position, sum(done)) == (20, 20, 25, 20)
+    assert result.signals == {"fidelity": 20, "duplicate_of": 13}
+    assert source.marks(5) == {"fidelity": 1.0}
+    assert source.marks(12) == {"fidelity": 1.0, "duplicate_of": 5.0}
+    assert result.failures == {}
+
+
+def test_a_second_run_writes_nothing() -> None:
+    source = ListedSource(records_at(range(20)))
+    rules = choose_rules(["fidelity", "near_duplicate_of", "novelty", "violations"])
+    first = Curator(rules, seed=3).run(source)
+    written = source.annotations
+    second = Curator(rules, seed=3).run(source)
+    assert (first.annotated, second.records, second.annotated) == (20, 20, 0)
+    assert source.annotations == written
+
+
+def test_which_records_and_where_to_go_on() -> None:
+    source = ListedSource(records_at(range(30)))
+    curator = Curator([plain(position_of, "at")])
+    result = curator.run(source, filter_text="position != 12", from_position=10, limit=5)
+    assert [position for position in range(30) if source.marks(position)] == [10, 11, 13, 14, 15]
+    assert result.next_position == curator.next_position == 16
+    assert curator.run(source, from_position=30).next_position == 30
+
+
+def test_a_dry_run_only_counts() -> None:
+    source = ListedSource(records_at(range(8)))
+    result = Curator([plain(position_of, "at")]).run(source, dry_run=True)
+    assert (result.annotated, result.signals, source.annotations) == (8, {"at": 8}, 0)
+
+
+def test_payloads_are_read_only_for_rules_that_need_them() -> None:
+    seen: list[int] = []
+
+    def size(record: LoggedRecord, _context: CurationContext) -> Mapping[str, float]:
+        seen.append(len(record.payload))
+        return {}
+
+    source = ListedSource(records_at(range(3)))
+    Curator([plain(size, "a")]).run(source)
+    assert seen == [0, 0, 0]
+    Curator([plain(size, "a", needs_payload=True)]).run(source)
+    assert min(seen[3:]) > 0
+
+
+def test_each_rule_has_a_memory_of_its_own() -> None:
+    source = ListedSource(records_at(range(14)))
+    result = Curator(choose_rules(["duplicate_of", "near_duplicate_of"])).run(source)
+    assert result.signals == {"duplicate_of": 7, "near_duplicate_of": 7}
+
+
+def test_large_logs_are_written_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curator_module, "GROUP_RECORDS", 8)
+    source = ListedSource(records_at(range(30)))
+    groups: list[int] = []
+    write = source.annotate
+
+    def annotate(signals: Mapping[int, Mapping[str, float]]) -> int:
+        groups.append(len(signals))
+        return write(signals)
+
+    monkeypatch.setattr(source, "annotate", annotate)
+    Curator([plain(position_of, "at")]).run(source)
+    assert groups == [8, 8, 8, 6]
+
+
+def test_a_rule_that_fails_is_counted_and_the_others_go_on() -> None:
+    def fails_now_and_then(record: LoggedRecord, _context: CurationContext) -> Mapping[str, float]:
+        if record.position % 3 == 1:
+            raise RuntimeError("no\nidea")
+        return {"odd": 1.0}
+
+    source = ListedSource(records_at(range(9)))
+    result = Curator([plain(fails_now_and_then, "odd"), plain(position_of, "at")]).run(source)
+    assert result.signals == {"odd": 6, "at": 9}
+    failures = result.failures["fails_now_and_then"]
+    assert (failures.count, failures.first) == (3, "at position 1: RuntimeError: no idea")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"other": 1.0}, "it gave the signal 'other', but is registered for mine"),
+        ({"mine": float("nan")}, "must be finite"),
+        ({"mine": 1e16}, "within"),
+        ({"mine": "much"}, "could not convert"),
+        (None, "AttributeError"),
+    ],
+)
+def test_signals_that_cannot_be_written_are_failures(given: object, message: str) -> None:
+    def odd(_record: LoggedRecord, _context: CurationContext) -> Mapping[str, float]:
+        return given  # type: ignore[return-value]
+
+    source = ListedSource(records_at(range(2)))
+    result = Curator([plain(odd, "mine")]).run(source)
+    assert result.failures["odd"].count == 2
+    assert message in result.failures["odd"].first
+    assert source.annotations == 0
+
+
+def test_no_rule_is_no_curation() -> None:
+    with pytest.raises(ValueError, match="no rule to run"):
+        Curator([])
+
+
+class Breaking(ListedSource):
+    """Breaks off after some records, as often as it is told to."""
+
+    breaks = 0
+
+    def records(
+        self, *, filter_text: str = "", from_position: int = 0, limit: int = 0, with_payload: bool = False
+    ) -> Iterator[LoggedRecord]:
+        for count, record in enumerate(
+            super().records(
+                filter_text=filter_text, from_position=from_position, limit=limit, with_payload=with_payload
+            )
+        ):
+            if count == 10 and self.breaks:
+                self.breaks -= 1
+                raise ReplayUnavailable("replay is away")
+            yield record
+
+
+def test_a_run_that_broke_off_says_up_to_where_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curator_module, "GROUP_RECORDS", 4)
+    source = Breaking(records_at(range(30)))
+    source.breaks = 1
+    curator = Curator([plain(position_of, "at")])
+    with pytest.raises(ReplayUnavailable):
+        curator.run(source)
+    assert curator.next_position == 8
+    assert [position for position in range(30) if source.marks(position)] == list(range(8))
+    assert curator.run(source, from_position=curator.next_position).annotated == 22
+
+
+def follow(curation: IngestCuration, until: threading.Event) -> tuple[threading.Thread, threading.Event]:
+    stop = threading.Event()
+    thread = threading.Thread(target=curation.run, args=(stop,))
+    thread.start()
+    assert until.wait(TIMEOUT_S)
+    return thread, stop
+
+
+def test_records_are_judged_as_they_arrive() -> None:
+    source = ListedSource(records_at(range(10)))
+    seen: list[int] = []
+    first, second = threading.Event(), threading.Event()
+
+    def on_batch(result: CurationResult) -> None:
+        seen.append(result.records)
+        if sum(seen) == 10:
+            first.set()
+        if sum(seen) == 25:
+            second.set()
+
+    curation = IngestCuration(
+        source, Curator([plain(position_of, "at")]), batch_records=4, poll_s=0.01, on_batch=on_batch
+    )
+    thread, stop = follow(curation, first)
+    source.append(records_at(range(10, 25)))
+    assert second.wait(TIMEOUT_S)
+    stop.set()
+    thread.join(TIMEOUT_S)
+    assert not thread.is_alive()
+    assert all(source.marks(position) == {"at": float(position)} for position in range(25))
+    assert max(seen) == 4
+    assert curation.next_position == 25
+
+
+def test_what_a_filter_keeps_out_is_not_looked_at_again_and_again() -> None:
+    source = ListedSource(records_at(range(50)))
+    asked: list[int] = []
+    done = threading.Event()
+    listed = source.records
+
+    def records(
+        *, filter_text: str = "", from_position: int = 0, limit: int = 0, with_payload: bool = False
+    ) -> Iterator[LoggedRecord]:
+        asked.append(from_position)
+        if len(asked) == 4:
+            done.set()
+        return listed(filter_text=filter_text, from_position=from_position, limit=limit, with_payload=with_payload)
+
+    source.records = records  # type: ignore[method-assign]
+    curation = IngestCuration(source, Curator([plain(position_of, "at")]), filter_text="position < 3", poll_s=0.01)
+    thread, stop = follow(curation, done)
+    stop.set()
+    thread.join(TIMEOUT_S)
+    assert asked[0] == 0
+    assert set(asked[1:]) == {50}
+
+
+def test_a_service_that_is_away_is_waited_for() -> None:
+    source = Breaking(records_at(range(30)))
+    source.breaks = 2
+    done = threading.Event()
+    curation = IngestCuration(
+        source,
+        Curator([plain(position_of, "at")]),
+        poll_s=0.01,
+        on_batch=lambda result: done.set() if result.next_position == 30 else None,
+    )
+    thread, stop = follow(curation, done)
+    stop.set()
+    thread.join(TIMEOUT_S)
+    assert all(source.marks(position) for position in range(30))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_a_share_of_time_that_is_none(share: float) -> None:
+    with pytest.raises(ValueError, match="work_share_max"):
+        IngestCuration(ListedSource([]), Curator([plain(position_of, "at")]), work_share_max=share)
+
+
+def test_it_rests_as_long_as_it_works() -> None:
+    def slow(_record: LoggedRecord, _context: CurationContext) -> Mapping[str, float]:
+        time.sleep(0.02)
+        return {}
+
+    source = ListedSource(records_at(range(10)))
+    curation = IngestCuration(source, Curator([plain(slow, "a")]), batch_records=5, work_share_max=0.25)
+    assert curation._round() >= 0.3 * 0.9
+
+
+def test_over_a_real_service() -> None:
+    with serving() as address, ReplayClient(address) as client:
+        writer = writer_to(address)
+        append(writer, 40)
+        writer.close(TIMEOUT_S)
+        result = Curator(choose_rules(["duplicate_of", "novelty", "fidelity"])).run(client)
+        assert (result.records, result.annotated, result.failures) == (40, 40, {})
+        duplicates = client.records(filter_text="signals.duplicate_of == 0")
+        assert sum(1 for _ in duplicates) == 39
+        assert Curator(choose_rules(["duplicate_of"])).run(client).annotated == 0
