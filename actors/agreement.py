@@ -1,7 +1,7 @@
 """Whether what a record says happened in a stretch of an episode is what happened when the episode was run again.
 
-Numbers agree where they are equal. Floating-point numbers also agree where they differ by no more than TOLERANCE of the
-largest magnitude that the same component had in the episode that was run again: another CPU, or another build of NumPy,
+Numbers agree where they are equal, or neither is one (NaN). Floating-point numbers also agree where they differ by no
+more than TOLERANCE of the largest finite magnitude that the same component had in the episode that was run again: another CPU, or another build of NumPy,
 may round the last bit differently, and dynamics carry it on. On one machine nothing of it is needed: CartPole, whose
 lanes are stepped as one array, gives the same bits with any number of lanes.
 
@@ -113,11 +113,14 @@ def _agrees(recorded: NDArray[Any], values: NDArray[Any], whole: NDArray[Any] | 
     if np.array_equal(recorded, values):
         return None, 0.0
     with np.errstate(all="ignore"):  # a record may hold anything
-        difference = np.abs(recorded.astype(np.float64) - values.astype(np.float64))
-        allowed: Any = 0.0
+        # Of the numbers as they are: large integers differ by less than a float can tell.
+        equal = (recorded == values) | ((recorded != recorded) & (values != values))  # noqa: PLR0124 - NaN is not itself
+        difference = np.where(equal, 0.0, np.abs(recorded.astype(np.float64) - values.astype(np.float64)))
+        wrong = ~equal
         if whole is not None and values.dtype.kind == "f":
-            allowed = TOLERANCE * np.abs(whole.astype(np.float64)).max(axis=0)
-        wrong = ~(difference <= allowed)
+            # An infinity somewhere in the episode must not make everything agree.
+            magnitude = np.nan_to_num(np.abs(whole.astype(np.float64)), nan=0.0, posinf=0.0).max(axis=0)
+            wrong &= ~(difference <= TOLERANCE * magnitude)
     error = float(np.fmin(np.nan_to_num(difference, nan=SIGNAL_MAX), SIGNAL_MAX).max())
     if not wrong.any():
         return None, error

@@ -24,7 +24,11 @@ from replay.episode_pieces import Piece, RowsContradictory, pieces_of, seeds_of
 from replay.record import LoggedRecord
 from replay.schema import SchemaError
 
+SEEDS_MAX = 4
+"""Most seeds that an episode is run again from, should its records state several: each takes a course of its own."""
+
 _NO_SEED = "its header does not hold the seeds of the episodes that begin in it"
+_MANY_SEEDS = f"the records of its first episode state more than {SEEDS_MAX} different seeds"
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,8 @@ class _Desk:
         if seed is None:
             if _NO_SEED not in case.reasons:
                 case.reasons.append(_NO_SEED)
+        elif seed not in course.claims and len(course.claims) == SEEDS_MAX:
+            case.reasons.append(_MANY_SEEDS)
         elif seed < EVALUATION_SEED_END:
             case.claims.append(claim)
             course.claims.setdefault(seed, []).append(claim)

@@ -60,13 +60,13 @@ class _Result(NamedTuple):
 
 
 def judge(
-    cases: Sequence[Case], outcomes: Sequence[EpisodeOutcome], fetch: Callable[[int], LoggedRecord | None]
+    cases: Sequence[Case], outcomes: Sequence[EpisodeOutcome | str], fetch: Callable[[int], LoggedRecord | None]
 ) -> list[Verdict]:
     """Compares cases with what happened.
 
     Args:
       cases: those of one lane in log order.
-      outcomes: of the episodes that the cases' claims name.
+      outcomes: of the episodes that the cases' claims name, or why there is none.
       fetch: a record by position with its payload, None where it is not in the store.
 
     Returns one verdict for each chosen case, and one for each other that turned out to be a mismatch.
@@ -86,7 +86,7 @@ def judge(
 class _Trial:
     """One case. `found` is the first thing wrong with it; the rest is what it leaves to the next record."""
 
-    def __init__(self, case: Case, before: _Result | None, outcomes: Sequence[EpisodeOutcome]) -> None:
+    def __init__(self, case: Case, before: _Result | None, outcomes: Sequence[EpisodeOutcome | str]) -> None:
         self._case = case
         self._before = before
         self._outcomes = outcomes
@@ -117,6 +117,10 @@ class _Trial:
 
     def _compare(self, claim: Claim) -> None:
         outcome = self._outcomes[claim.replay]
+        if isinstance(outcome, str):
+            self._reasons.append(outcome)
+            self.on_course = False
+            return
         astray = claim.piece.continues and self._astray
         if astray and not same_state(self._record.columns, claim.piece.first_row, outcome, claim.first_step):
             self._reasons.append(_FOLLOWS)
@@ -128,10 +132,12 @@ class _Trial:
         if agreement.disagreement is not None:
             self._find(agreement.disagreement)
 
-    def _compare_last_row(self, outcome: EpisodeOutcome, fetch: Callable[[int], LoggedRecord | None]) -> None:
+    def _compare_last_row(
+        self, outcome: EpisodeOutcome | str, fetch: Callable[[int], LoggedRecord | None]
+    ) -> None:
         """The first observation of the next episode; the seed is the next record's, and might be what is false."""
         last_row, following = self._record.header.steps, self._case.subject.next_position
-        if following is None or same_state(self._record.columns, last_row, outcome, 0):
+        if following is None or isinstance(outcome, str) or same_state(self._record.columns, last_row, outcome, 0):
             return
         record = fetch(following)
         if record is not None and same_state(record.columns, 0, outcome, 0):
@@ -164,7 +170,7 @@ class _Trial:
         return Verdict(position, "verified", chosen, error=self._error)
 
 
-def _expected_signals(case: Case, outcomes: Sequence[EpisodeOutcome]) -> dict[str, float]:
+def _expected_signals(case: Case, outcomes: Sequence[EpisodeOutcome | str]) -> dict[str, float]:
     """Signals as a rollout writes them (actors.rollout): of the steps in the record, and the episodes that ended in it.
 
     An episode has ended with its last step, also where the boundary row after it is in the next record.
@@ -180,6 +186,8 @@ def _expected_signals(case: Case, outcomes: Sequence[EpisodeOutcome]) -> dict[st
     }
     for claim in case.claims:
         outcome, end = outcomes[claim.replay], claim.first_step + claim.piece.steps
+        if isinstance(outcome, str):
+            continue
         if claim.piece.steps and (outcome.terminated[end - 1] or outcome.truncated[end - 1]):
             expected["episodes"] += 1.0
             expected["return"] += float(outcome.reward[:end].sum(dtype=np.float64))

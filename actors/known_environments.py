@@ -9,7 +9,7 @@ Exceptions: none of its own; an environment that cannot be had is a reason, give
 from __future__ import annotations
 
 from actors.config import EnvironmentConfig
-from actors.environment import EnvironmentUnsupported, SequentialVector, VectorEnvironment
+from actors.environment import SequentialVector, VectorEnvironment
 from actors.environments.catalog import make_vector
 from protos.common.v1 import common_pb2
 
@@ -35,7 +35,7 @@ class KnownEnvironments:
 
     def __init__(self, config: EnvironmentConfig | None) -> None:
         self._made: dict[str, VectorEnvironment | str] = {}
-        self._only: VectorEnvironment | None = None
+        self._only: VectorEnvironment | str | None = None
         if config is not None:
             self._only = _make(config)
 
@@ -63,9 +63,17 @@ class KnownEnvironments:
             return f"the records name more than {_ENVIRONMENTS_MAX} environments"
         try:
             self._made[name] = _make(EnvironmentConfig(name=name))
-        except EnvironmentUnsupported:
+        except Exception:  # noqa: BLE001 - a record may name any that is installed, and they raise what they like
             self._made[name] = "its environment cannot be made here"
         return self._made[name]
+
+    def give_up(self, environment: VectorEnvironment, why: str) -> None:
+        """Never touches this one again, not even to close it; whoever asks for it is told why."""
+        if self._only is environment:
+            self._only = why
+        for name, made in self._made.items():
+            if made is environment:
+                self._made[name] = why
 
     def close(self) -> None:
         """Closes every environment; may be called twice."""

@@ -15,8 +15,14 @@ from replay.record import LoggedRecord
 BEFORE_MAX = 256
 """Most records before a record that its first episode may run through."""
 
+BEFORE_BYTES_MAX = 256 * 1024 * 1024
+"""Most bytes of their payloads, as the caller counts them."""
+
 LANES_MAX = 16_384
 """Most lanes, and runs, remembered; beyond it those not heard of for longest are forgotten."""
+
+RECORDS_MAX = 500_000
+"""Most records remembered, of all lanes together; beyond it the same."""
 
 LaneKey = tuple[str, str, int]
 """(actor_id, run_id, lane)."""
@@ -32,6 +38,8 @@ class History(NamedTuple):
     unbroken: bool
     """Whether no record of its run is missing since the first of them (or, if there are none, at all), so that they
     are all there ever were."""
+    payload_bytes: int = 0
+    """Of those in `before`."""
 
 
 class _Seen(NamedTuple):
@@ -39,12 +47,19 @@ class _Seen(NamedTuple):
     sequence: int
     episode: int
     episode_step: int
+    payload_bytes: int
 
 
 @dataclass
 class _Lane:
     records: list[_Seen] = field(default_factory=list)
+    payload_bytes: int = 0
     cut_off: bool = False
+
+    def drop(self, count: int) -> None:
+        """Forgets the oldest so many."""
+        self.payload_bytes -= sum(seen.payload_bytes for seen in self.records[:count])
+        del self.records[:count]
 
 
 @dataclass
@@ -66,51 +81,71 @@ class LaneHistories:
     Args:
       before_max: see BEFORE_MAX.
       lanes_max: see LANES_MAX.
+      before_bytes_max: see BEFORE_BYTES_MAX.
+      records_max: see RECORDS_MAX.
     """
 
-    def __init__(self, before_max: int = BEFORE_MAX, lanes_max: int = LANES_MAX) -> None:
+    def __init__(
+        self,
+        before_max: int = BEFORE_MAX,
+        lanes_max: int = LANES_MAX,
+        before_bytes_max: int = BEFORE_BYTES_MAX,
+        records_max: int = RECORDS_MAX,
+    ) -> None:
         self._before_max = before_max
+        self._before_bytes_max = before_bytes_max
         self._lanes_max = lanes_max
+        self._records_max = records_max
+        self._records = 0
         self._lanes: OrderedDict[LaneKey, _Lane] = OrderedDict()
         self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()
 
-    def add(self, record: LoggedRecord) -> History:
+    def add(self, record: LoggedRecord, payload_bytes: int = 0) -> History:
         """The history of the next record of the log; it becomes part of the history of those after it."""
         header, key = record.header, lane_of(record)
         run = self._follow(key[:2], header.sequence)
         lane = self._lanes.pop(key, None) or _Lane()
+        self._records -= len(lane.records)
         history = self._history(lane, run, header.episode, header.episode_step)
-        lane.records.append(_Seen(record.position, header.sequence, header.episode, header.episode_step))
-        if len(lane.records) > self._before_max:
-            del lane.records[0]
+        lane.records.append(_Seen(record.position, header.sequence, header.episode, header.episode_step, payload_bytes))
+        lane.payload_bytes += payload_bytes
+        while len(lane.records) > self._before_max or lane.payload_bytes > self._before_bytes_max:
+            lane.drop(1)
             lane.cut_off = True
         self._lanes[key] = lane
-        if len(self._lanes) > self._lanes_max:
-            (actor_id, run_id, _), _ = self._lanes.popitem(last=False)
-            # What comes of that lane later must not be taken for a lane that never had a beginning.
-            forgotten = self._runs.get((actor_id, run_id), run)
-            forgotten.missing = forgotten.newest
+        self._records += len(lane.records)
+        while len(self._lanes) > self._lanes_max or self._records > self._records_max:
+            self._forget_a_lane()
         return history
+
+    def _forget_a_lane(self) -> None:
+        (actor_id, run_id, _), lane = self._lanes.popitem(last=False)
+        self._records -= len(lane.records)
+        run = self._runs.get((actor_id, run_id))
+        if run is not None:
+            # What comes of that lane later must not be taken for a lane that never had a beginning.
+            run.missing = run.newest
 
     def _history(self, lane: _Lane, run: _Run, episode: int, episode_step: int) -> History:
         if episode_step == 0:
-            lane.records.clear()
+            lane.drop(len(lane.records))
             lane.cut_off = False
             return History((), "", True)
         # The episode began in the last record that begins with its step 0, or with an earlier episode.
         for index in range(len(lane.records) - 1, -1, -1):
             if lane.records[index].episode < episode or lane.records[index].episode_step == 0:
-                del lane.records[:index]
+                lane.drop(index)
                 lane.cut_off = False
                 break
         else:
             return self._without_beginning(lane, run)
         before = tuple(seen.position for seen in lane.records)
-        return History(before, "", lane.records[0].sequence > run.missing)
+        return History(before, "", lane.records[0].sequence > run.missing, lane.payload_bytes)
 
     def _without_beginning(self, lane: _Lane, run: _Run) -> History:
         if lane.cut_off:
-            return History((), f"its first episode began more than {self._before_max} records before it", False)
+            limit = f"{self._before_max} records, or {self._before_bytes_max >> 20} MiB,"
+            return History((), f"its first episode began more than {limit} before it", False)
         never_was = run.missing < 0 and not lane.records
         return History((), "the record that its first episode began in is not in the store", never_was)
 

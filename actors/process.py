@@ -30,9 +30,13 @@ from protos.common.v1 import common_pb2
 from protos.transport import check_address
 from replay.client_sharded import open_writer
 from replay.config import ReplayConfig
+from replay.large_buffers import keep_large_buffers
 from replay.payload_encoding import ENCODINGS
 from replay.schema import PAYLOAD_BYTES_MAX
 from replay.sharding import check_addresses
+
+_LARGE_PAYLOAD_BYTES = 128 * 1024
+"""From here on the memory of one payload would come from the kernel anew for each."""
 
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -145,6 +149,8 @@ def run_actor(job: ActorJob, actor_id: str, run_id: str, stop: Callable[[], bool
     spec = environment.spec
     encoding = ENCODINGS[job.actor.compression]
     buffer = UnrollBuffer(spec, environment.lanes, job.actor.unroll_length, encoding)
+    if buffer.payload_bytes > _LARGE_PAYLOAD_BYTES:
+        keep_large_buffers()
     writer = open_writer(
         job.replay_address,
         _origin(job, spec, buffer.schema, actor_id, run_id),

@@ -48,14 +48,16 @@ def reexecute(environment: VectorEnvironment, episodes: Sequence[EpisodeReplay])
 
     Actions must be 0 to A - 1, seeds in [0, 2**63). Whatever the environment raises is passed on.
     """
-    courses = _Courses(environment, episodes)
+    courses = Courses(environment, episodes)
     while courses.step():
         pass
     return courses.outcomes()
 
 
-class _Courses:
-    """The episodes' rows, one after another: k + 1 for each, its observations in all and its steps in the first k."""
+class Courses:
+    """Episodes being run again, step by step. `reexecute` is all there is to it, for whoever need not look meanwhile."""
+
+    # The episodes' rows, one after another: k + 1 for each, its observations in all and its steps in the first k.
 
     def __init__(self, environment: VectorEnvironment, episodes: Sequence[EpisodeReplay]) -> None:
         lengths = np.array([len(episode.actions) for episode in episodes], np.int64)
@@ -104,7 +106,12 @@ class _Courses:
         self._observation[self._row[lanes]] = self._environment.reset(lanes, seeds)
         self._active[lanes] = self._row[lanes] < self._end[lanes]
 
+    def unfinished(self) -> frozenset[int]:
+        """Which of the episodes are not over, by their index."""
+        return frozenset((*self._waiting, *self._episode[self._active].tolist()))
+
     def outcomes(self) -> list[EpisodeOutcome]:
+        """What has come of each so far."""
         found = []
         for base, made in zip(self._base.tolist(), self._made.tolist(), strict=False):
             steps = slice(base, base + made)

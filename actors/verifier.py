@@ -1,25 +1,26 @@
 """Judges chosen records of a log that is read once, in order: gathers them, runs them again in groups, gives verdicts.
 
 Reads headers of the whole log and payloads of what it runs again: the chosen records, and those that lead up to them.
-Writes nothing. Memory: one group of records, and the histories of lanes (actors.lane_histories).
+Writes nothing. Memory: one group of records, and the histories of lanes (actors.lane_histories). What an environment
+raises, or that it stands still, is a reason why records are unverifiable (actors.bounded_reexecution).
 
-Exceptions: what the source raises; what an environment raises while it is stepped.
+Exceptions: what the source raises; Interrupted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from actors.bounded_reexecution import BoundedReexecution
 from actors.claims import Subject, lay_out, schema_problem
 from actors.environment import VectorEnvironment
 from actors.judgement import Verdict, judge
 from actors.known_environments import KnownEnvironments
 from actors.lane_histories import History, LaneHistories, LaneKey, lane_of
-from actors.reexecution import reexecute
 from protos.common.v1 import common_pb2
 from replay.record import LoggedRecord
-from replay.schema import PayloadLayout
+from replay.schema import PAYLOAD_BYTES_MAX, PayloadLayout, SchemaError
 from replay.source import RecordSource
 
 GROUP_RECORDS = 2048
@@ -33,6 +34,7 @@ _GET_RECORDS = 512
 _GONE = "it can no longer be read: evicted meanwhile, or damaged"
 _GAP = "a record that leads up to it can no longer be read"
 _DERIVED = "it was derived from other records, not acted"
+_MISSHAPEN = "it has a schema, or steps, that no service takes"
 
 
 @dataclass
@@ -40,6 +42,8 @@ class _Chosen:
     """A record to be judged, and what its successor in the lane says."""
 
     position: int
+    lane: LaneKey
+    sequence: int
     history: History
     next_position: int | None = None
     next_episode: tuple[int, int] | None = None
@@ -54,15 +58,24 @@ class Verifier:
       source: where the payloads are.
       environments: to run them again in; the caller closes them.
       group_records: see GROUP_RECORDS.
+      stop: whether to give up a group and raise Interrupted.
+      seconds_max: longest time to run a group again; 0 for no limit.
 
     Attributes:
       steps: environment steps made so far.
     """
 
     def __init__(
-        self, source: RecordSource, environments: KnownEnvironments, *, group_records: int = GROUP_RECORDS
+        self,
+        source: RecordSource,
+        environments: KnownEnvironments,
+        *,
+        group_records: int = GROUP_RECORDS,
+        stop: Callable[[], bool] = lambda: False,
+        seconds_max: float = 0.0,
     ) -> None:
         self._source = source
+        self._reexecution = BoundedReexecution(environments, stop=stop, seconds_max=seconds_max)
         self._group_records = group_records
         self._environments = environments
         self._histories = LaneHistories()
@@ -71,14 +84,13 @@ class Verifier:
         self._wanted: set[int] = set()
         self._bytes = 0
         self._origin: common_pb2.Origin | None = None
-        self._layout: PayloadLayout
-        self._found_for: common_pb2.Origin | None = None
-        self._found: VectorEnvironment | str = ""
+        self._layout: PayloadLayout | None = None
         self.steps = 0
 
     def look_at(self, record: LoggedRecord, *, chosen: bool) -> None:
         """The next record of the log; `chosen` where it is to be judged."""
-        history, key = self._histories.add(record), lane_of(record)
+        payload_bytes = self._payload_bytes(record)
+        history, key = self._histories.add(record, payload_bytes), lane_of(record)
         before = self._newest.pop(key, None)
         if before is not None:
             before.next_is_known = True
@@ -87,12 +99,14 @@ class Verifier:
                 before.next_episode = (record.header.episode, record.header.environment_seed)
         if not chosen:
             return
-        entry = _Chosen(record.position, history)
+        entry = _Chosen(record.position, key, record.header.sequence, history)
         self._chosen.append(entry)
         self._newest[key] = entry
-        so_far = len(self._wanted)
+        # Of a lane's records those that lead up to one are most often those that lead up to the next.
+        if history.before and history.before[-1] not in self._wanted:
+            self._bytes += history.payload_bytes
         self._wanted.update((*history.before, record.position))
-        self._bytes += (len(self._wanted) - so_far) * self._payload_bytes(record)
+        self._bytes += payload_bytes
 
     @property
     def full(self) -> bool:
@@ -105,7 +119,7 @@ class Verifier:
         return not self._newest
 
     def verdicts(self, *, last: bool) -> list[Verdict]:
-        """Judges what is gathered. Where the source raises, nothing is judged: it may be asked for again.
+        """Judges what is gathered. Where anything is raised, nothing is judged: it may be asked for again.
 
         A record whose successor has not been seen is kept for the next group, once: the successor knows the seed of the
         episode that begins in the record's last row.
@@ -131,9 +145,10 @@ class Verifier:
             records.update(
                 (record.position, record) for record in self._source.get(wanted[start : start + _GET_RECORDS])
             )
-        yield from (
-            Verdict(each.position, "unverifiable", True, reason=_GONE) for each in ready if each.position not in records
-        )
+        for each in ready:
+            if not _is_there(each, records):
+                records.pop(each.position, None)
+                yield Verdict(each.position, "unverifiable", True, reason=_GONE)
         groups: dict[bytes, tuple[VectorEnvironment, list[Subject]]] = {}
         for subject in _subjects(ready, records):
             found = self._environment_of(subject.record)
@@ -144,25 +159,30 @@ class Verifier:
                 yield Verdict(subject.record.position, "unverifiable", True, reason=found)
         for environment, subjects in groups.values():
             layout = lay_out(subjects, environment.spec)
-            outcomes = reexecute(environment, layout.replays)
-            self.steps += sum(outcome.steps for outcome in outcomes)
+            outcomes = self._reexecution.run(environment, layout.replays)
+            self.steps += sum(outcome.steps for outcome in outcomes if not isinstance(outcome, str))
             yield from judge(layout.cases, outcomes, self._fetch)
 
     def _environment_of(self, record: LoggedRecord) -> VectorEnvironment | str:
         """The environment to run it again in, or why it cannot be."""
         if record.header.parents:
             return _DERIVED
-        if record.origin is not self._found_for:
-            found = self._environments.find(record.origin.environment)
-            if not isinstance(found, str):
-                found = schema_problem(record.origin.schema, found.spec) or found
-            self._found_for, self._found = record.origin, found
-        return self._found
+        if not 0 < self._payload_bytes(record) <= PAYLOAD_BYTES_MAX:
+            return _MISSHAPEN
+        found = self._environments.find(record.origin.environment)
+        if isinstance(found, str):
+            return found
+        return schema_problem(record.origin.schema, found.spec) or found
 
     def _payload_bytes(self, record: LoggedRecord) -> int:
-        if record.origin is not self._origin:
-            self._origin, self._layout = record.origin, PayloadLayout(record.origin.schema)
-        return self._layout.payload_bytes(record.header.steps)
+        """What its payload stands for; 0 where that makes no sense."""
+        try:
+            if record.origin is not self._origin:
+                self._origin, self._layout = record.origin, None
+                self._layout = PayloadLayout(record.origin.schema)
+            return 0 if self._layout is None else self._layout.payload_bytes(record.header.steps)
+        except SchemaError:
+            return 0
 
     def _fetch(self, position: int) -> LoggedRecord | None:
         """A record that can be run again, by its position."""
@@ -172,28 +192,35 @@ class Verifier:
         return None
 
 
+def _is_there(each: _Chosen, records: Mapping[int, LoggedRecord]) -> bool:
+    """Whether the record at its position is still the one that was looked at: a log can lose its end, and grow again."""
+    record = records.get(each.position)
+    return record is not None and (lane_of(record), record.header.sequence) == (each.lane, each.sequence)
+
+
 def _subjects(ready: Sequence[_Chosen], records: Mapping[int, LoggedRecord]) -> list[Subject]:
     """The chosen records and those that lead up to them, in log order."""
     subjects: dict[int, Subject] = {}
     for each in ready:
         if each.position in records:
-            previous, history = _line(each.history, len(each.history.before), records)
+            previous, history = _line(each, len(each.history.before), records)
             subjects[each.position] = Subject(
                 records[each.position], True, previous, history, each.next_position, each.next_episode
             )
     for each in ready:
         for index, position in enumerate(each.history.before):
             if position in records and position not in subjects:
-                previous, history = _line(each.history, index, records)
+                previous, history = _line(each, index, records)
                 subjects[position] = Subject(records[position], False, previous, history)
     return [subjects[position] for position in sorted(subjects)]
 
 
-def _line(whole: History, index: int, records: Mapping[int, LoggedRecord]) -> tuple[int | None, History]:
+def _line(each: _Chosen, index: int, records: Mapping[int, LoggedRecord]) -> tuple[int | None, History]:
     """What leads up to the record at `index` in a line of records that leads up to another: the last one, and all."""
+    whole = each.history
     if index == 0:
         return None, whole._replace(unbroken=whole.unbroken and not whole.before)
     previous = whole.before[index - 1]
-    if previous not in records:
+    if previous not in records or lane_of(records[previous]) != each.lane:
         return None, History((), _GAP, False)
     return previous, whole._replace(before=whole.before[:index])

@@ -67,6 +67,7 @@ class ReplayConfig:
     )
     append_streams_max: int = setting(1024, "append streams open at once; one more is refused", low=1)
     sample_streams_max: int = setting(64, "sample streams open at once; one more is refused", low=1)
+    list_streams_max: int = setting(64, "lists read at once, by curation and exports too; one more is refused", low=1)
     sample_batch_max: int = setting(4096, "largest batch that one sample request may ask for (records)", low=1)
     sample_seed: int = setting(0, "seed of the uniform table's draws", low=0)
     tables: tuple[str, ...] = setting(

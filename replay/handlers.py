@@ -14,7 +14,8 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from pyroaring import BitMap64
@@ -23,11 +24,11 @@ from protos.replay.v1 import replay_pb2
 from replay.change import Change
 from replay.config import ReplayConfig
 from replay.draws import Draws
-from replay.ingest import Ingest
+from replay.ingest import Ingest, StreamsExhausted
 from replay.listing import Group, Listing
 from replay.provenance import SIGNAL_MAX
 from replay.record import LoggedRecord
-from replay.source import ANNOTATIONS_MAX
+from replay.source import ANNOTATIONS_MAX, POSITIONS_MAX
 from replay.store import Store, StoreError
 from replay.table_set import TableSet
 from replay.writer import GroupCommitter
@@ -39,6 +40,8 @@ PRIORITIES_MAX = 100_000
 _MAINTAIN_S = 1.0
 
 _log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class RequestInvalid(ValueError):
@@ -61,14 +64,17 @@ class ReplayHandlers:
         self.tables = TableSet(config, store, committer, change)
         self.ingest = Ingest(config, store, committer, self.tables, change)
         self.draws = Draws(config, store, committer, self.tables, change)
+        self.lists = 0
+        """List calls open now."""
         self._committer = committer
+        self._changes: set[asyncio.Task[Any]] = set()
         self._quarantining = asyncio.Lock()
         self._marking = asyncio.Lock()
 
     @property
-    def open_streams(self) -> int:
-        """Append and sample streams open now."""
-        return self.ingest.streams + self.draws.streams
+    def busy(self) -> bool:
+        """Whether anything goes on that needs the store: streams, or changes that are being made."""
+        return bool(self.ingest.streams + self.draws.streams + self.lists + len(self._changes))
 
     async def start(self) -> None:
         """Makes the tables from what the store holds."""
@@ -79,16 +85,28 @@ class ReplayHandlers:
         save_due_s = time.monotonic() + self.config.priorities_interval_s
         while True:
             await asyncio.sleep(min(_MAINTAIN_S, self.config.priorities_interval_s))
-            self.tables.evict_if_due()
-            if time.monotonic() >= save_due_s:
-                save_due_s = time.monotonic() + self.config.priorities_interval_s
-                try:
+            try:
+                self.tables.evict_if_due()
+                if time.monotonic() >= save_due_s:
+                    save_due_s = time.monotonic() + self.config.priorities_interval_s
                     await self.tables.save_priorities()
-                except StoreError as error:
-                    _log.warning("changed priorities could not be saved, and will be tried again: %s", error)
+            except StoreError as error:
+                _log.warning("eviction by age, or saving priorities, failed and will be tried again: %s", error)
 
     async def list_records(self, request: replay_pb2.ListRequest) -> AsyncIterator[Group]:
-        """Groups of records in log order, without those evicted meanwhile. Raises FilterError, StoreError."""
+        """Groups of records in log order, without those evicted meanwhile; to be closed.
+
+        Raises FilterError, StoreError, RequestInvalid, StreamsExhausted.
+        """
+        if self.lists >= self.config.list_streams_max:
+            raise StreamsExhausted(
+                f"{self.lists} lists are being read, the limit is replay.list_streams_max: try later"
+            )
+        if len(request.positions) > POSITIONS_MAX:
+            raise RequestInvalid(
+                f"{len(request.positions)} positions in one request, at most {POSITIONS_MAX} may be: nothing was read; "
+                "send several"
+            )
         listing = Listing(
             self.store,
             filter_text=request.filter,
@@ -98,11 +116,15 @@ class ReplayHandlers:
             positions=_ascending(request.positions),
         )
         groups = listing.groups()
-        while (group := await asyncio.to_thread(next, groups, None)) is not None:
-            if listing.damaged:
-                self.tables.exclude_damaged(listing.damaged)
-                listing.damaged.clear()
-            yield group
+        self.lists += 1
+        try:
+            while (group := await asyncio.to_thread(next, groups, None)) is not None:
+                if listing.damaged:
+                    self.tables.exclude_damaged(listing.damaged)
+                    listing.damaged.clear()
+                yield group
+        finally:
+            self.lists -= 1
 
     async def annotate(self, request: replay_pb2.AnnotateRequest) -> int:
         """Writes signals about records; returns how many of these are in the store. Raises RequestInvalid."""
@@ -115,11 +137,7 @@ class ReplayHandlers:
         for annotation in request.annotations:
             _check_signals(annotation.position, annotation.signals)
             signals.setdefault(annotation.position, {}).update(annotation.signals)
-        annotated = await asyncio.wrap_future(self._committer.call(lambda: self.store.annotate(signals)))
-        if any(table.needs_headers for table in self.tables):
-            async with self._marking:  # in turn: what was read before a later mark must not be told after it
-                self.tables.marked(await asyncio.to_thread(self._logged, sorted(signals)))
-        return annotated
+        return await self._to_its_end(self._annotate(signals))
 
     def update_priorities(self, request: replay_pb2.UpdatePrioritiesRequest) -> int:
         """Changes priorities of a prioritised table. Raises UnknownTable, RequestInvalid."""
@@ -143,22 +161,7 @@ class ReplayHandlers:
                 f"why has {len(request.why)} characters, must have 1 to {WHY_CHARACTERS_MAX}: say why, for whoever "
                 "reads of it later; nothing was changed"
             )
-        async with self._quarantining:
-            if request.lift:
-                return await self._lift(request)
-            if not request.filter.strip():
-                raise RequestInvalid("a quarantine needs a filter: nothing was changed ('position >= 0' is everything)")
-            listing = Listing(self.store, filter_text=request.filter)
-            positions = await asyncio.to_thread(_positions, listing)
-            entry = replay_pb2.QuarantineEntry(
-                filter=request.filter, why=request.why, time_ns=time.time_ns(), records=len(positions)
-            )
-            if request.dry_run:
-                return entry, positions
-            # From here on, not from when it is on disk: a draw under way may be delivered, a new one not.
-            with self.tables.quarantining(positions):
-                entry = await asyncio.wrap_future(self._committer.call(lambda: self.store.quarantine(entry, positions)))
-            return entry, positions
+        return await self._to_its_end(self._lift(request) if request.lift else self._quarantine(request))
 
     def stats(self) -> replay_pb2.StatsResponse:
         """All counters. Those of refusals, commits and waits count from the start of the service."""
@@ -189,26 +192,63 @@ class ReplayHandlers:
 
     async def set_table(self, request: replay_pb2.SetTableRequest) -> replay_pb2.TableStats:
         """Makes or changes a table. Raises TableSpecError, LimiterError, StoreError."""
-        return self.tables.stats(await self.tables.specify(request.spec))
+        return self.tables.stats(await self._to_its_end(self.tables.specify(request.spec)))
+
+    async def _to_its_end(self, change: Coroutine[object, object, Result]) -> Result:
+        """Makes a change that goes on if whoever asked for it is gone: half of one would leave tables and store apart."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._end_change)
+        return await asyncio.shield(task)
+
+    def _end_change(self, task: asyncio.Task[Any]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked has been told, or is gone
+
+    async def _annotate(self, signals: Mapping[int, Mapping[str, float]]) -> int:
+        annotated = await asyncio.wrap_future(self._committer.call(lambda: self.store.annotate(signals)))
+        if any(table.needs_headers for table in self.tables):
+            async with self._marking:  # in turn: what was read before a later mark must not be told after it
+                self.tables.marked(await asyncio.to_thread(self._logged, sorted(signals)))
+        return annotated
+
+    async def _quarantine(self, request: replay_pb2.QuarantineRequest) -> tuple[replay_pb2.QuarantineEntry, BitMap64]:
+        if not request.filter.strip():
+            raise RequestInvalid("a quarantine needs a filter: nothing was changed ('position >= 0' is everything)")
+        async with self._quarantining:
+            listing = Listing(self.store, filter_text=request.filter)
+            positions = await asyncio.to_thread(_positions, listing)
+            self.tables.exclude_damaged(listing.damaged)
+            entry = replay_pb2.QuarantineEntry(
+                filter=request.filter, why=request.why, time_ns=time.time_ns(), records=len(positions)
+            )
+            if request.dry_run:
+                return entry, positions
+            # From here on, not from when it is on disk: a draw under way may be delivered, a new one not.
+            with self.tables.quarantining(positions):
+                entry = await asyncio.wrap_future(self._committer.call(lambda: self.store.quarantine(entry, positions)))
+            return entry, positions
 
     async def _lift(self, request: replay_pb2.QuarantineRequest) -> tuple[replay_pb2.QuarantineEntry, BitMap64]:
         if request.filter:
             raise RequestInvalid("lift and filter exclude each other: nothing was changed")
-        known = {quarantine.entry.id: quarantine for quarantine in self.store.quarantines()}
-        held = [str(number) for number, quarantine in known.items() if not quarantine.entry.lifted_time_ns]
-        if str(request.lift) not in held:
-            raise RequestInvalid(
-                f"quarantine {request.lift} is not in force; in force are: {', '.join(held) or 'none'}: "
-                "nothing was changed"
+        async with self._quarantining:
+            known = {quarantine.entry.id: quarantine for quarantine in self.store.quarantines()}
+            held = [str(number) for number, quarantine in known.items() if not quarantine.entry.lifted_time_ns]
+            if str(request.lift) not in held:
+                raise RequestInvalid(
+                    f"quarantine {request.lift} is not in force; in force are: {', '.join(held) or 'none'}: "
+                    "nothing was changed"
+                )
+            positions = known[request.lift].positions
+            if request.dry_run:
+                return known[request.lift].entry, positions
+            entry = await asyncio.wrap_future(
+                self._committer.call(lambda: self.store.lift_quarantine(request.lift, request.why, time.time_ns()))
             )
-        positions = known[request.lift].positions
-        if request.dry_run:
-            return known[request.lift].entry, positions
-        entry = await asyncio.wrap_future(
-            self._committer.call(lambda: self.store.lift_quarantine(request.lift, request.why, time.time_ns()))
-        )
-        self.tables.renew_exclusions()
-        return entry, positions
+            self.tables.renew_exclusions()
+            return entry, positions
 
     def _logged(self, positions: Sequence[int]) -> list[LoggedRecord]:
         listing = Listing(self.store, positions=positions)

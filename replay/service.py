@@ -318,7 +318,7 @@ async def serve(
 async def _until_idle(handlers: ReplayHandlers) -> None:
     """Waits until broken off streams have let go of the store, which is closed next."""
     deadline_s = time.monotonic() + _IDLE_S
-    while handlers.open_streams and time.monotonic() < deadline_s:
+    while handlers.busy and time.monotonic() < deadline_s:
         await asyncio.sleep(0.005)
 
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from pyroaring import BitMap64
 
 ANNOTATIONS_MAX = 10_000
-"""Most records that one `annotate` is about."""
+"""Most records that one request to annotate is about."""
+
+POSITIONS_MAX = 100_000
+"""Most positions that one request for records names."""
 
 
 class SourceReadOnly(ValueError):

@@ -6,6 +6,7 @@ from launch.arguments import ReplayServe
 from launch.config_file import read_config
 from launch.serving import announce, serve_until_signal
 from protos.transport import check_address
+from replay.large_buffers import keep_large_buffers
 from replay.service import serve
 
 
@@ -13,6 +14,7 @@ def run(arguments: ReplayServe) -> int:
     """Serves until SIGTERM or SIGINT."""
     config = read_config(arguments.config)
     address = check_address(arguments.listen)
+    keep_large_buffers()
     return serve_until_signal(
         lambda stop: serve(config.replay, arguments.directory, address, on_ready=announce("replay"), stop=stop)
     )

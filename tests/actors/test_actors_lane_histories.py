@@ -64,7 +64,7 @@ def test_an_episode_that_goes_on_for_too_long() -> None:
     histories = LaneHistories(before_max=3)
     given = [histories.add(seen(position, 0, 4 * position)) for position in range(6)]
     assert [len(history.before) for history in given] == [0, 1, 2, 3, 0, 0]
-    assert given[4].missing == "its first episode began more than 3 records before it"
+    assert given[4].missing == "its first episode began more than 3 records, or 256 MiB, before it"
     assert not given[4].unbroken
 
 

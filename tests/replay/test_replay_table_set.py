@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 
 import numpy as np
 import pytest
@@ -132,22 +132,30 @@ def test_quarantine_keeps_records_out_of_every_table_at_once() -> None:
 
 
 class HeldStore(MemoryStore):
-    """Whatever the committer's thread calls waits until it may."""
+    """Some of what it does waits until it may."""
 
     def __init__(self) -> None:
         super().__init__(StoreSettings())
         self.may_quarantine, self.may_read = threading.Event(), threading.Event()
         self.may_read.set()
-        self.reading = threading.Event()
+        self.held = threading.Event()
 
     def quarantine(self, entry: replay_pb2.QuarantineEntry, positions: BitMap64) -> replay_pb2.QuarantineEntry:
-        assert self.may_quarantine.wait(10.0)
+        self._wait_for(self.may_quarantine)
         return super().quarantine(entry, positions)
 
+    def lift_quarantine(self, quarantine_id: int, why: str, time_ns: int) -> replay_pb2.QuarantineEntry:
+        self._wait_for(self.may_quarantine)
+        return super().lift_quarantine(quarantine_id, why, time_ns)
+
     def read_headers(self, positions: Sequence[int]) -> list[StoredRecord]:
-        self.reading.set()
-        assert self.may_read.wait(10.0)
+        self._wait_for(self.may_read)
         return super().read_headers(positions)
+
+    def _wait_for(self, may: threading.Event) -> None:
+        if not may.is_set():
+            self.held.set()
+        assert may.wait(10.0)
 
 
 def test_a_quarantine_on_its_way_to_the_disk_is_not_forgotten_when_damage_is_found_meanwhile() -> None:
@@ -194,9 +202,8 @@ def test_of_two_marks_at_once_the_later_one_holds() -> None:
         async with handling(store) as handlers:
             await append(handlers, range(10))
             store.may_read.clear()
-            store.reading.clear()
             first = asyncio.create_task(handlers.annotate(annotation(3, ok=1.0)))
-            await asyncio.to_thread(store.reading.wait, 10.0)  # it has looked at the marks, and at nothing else yet
+            await asyncio.to_thread(store.held.wait, 10.0)  # it has looked at the marks, and at nothing else yet
             second = asyncio.create_task(handlers.annotate(annotation(3, ok=0.0)))
             while store.marks([3])[3].signals["ok"]:
                 await asyncio.sleep(0.001)
@@ -205,6 +212,44 @@ def test_of_two_marks_at_once_the_later_one_holds() -> None:
             store.may_read.set()
             await asyncio.gather(first, second)
             assert available(handlers)["good"] == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("what", ["annotate", "quarantine", "lift", "specify"])
+def test_a_change_whose_client_has_gone_is_finished_all_the_same(what: str) -> None:
+    """Or the tables would go on as if it had not been, for the store has it."""
+
+    async def scenario() -> None:
+        store = HeldStore()
+        async with handling(store) as handlers:
+            await append(handlers, range(10))
+            quarantine = replay_pb2.QuarantineRequest(filter="sequence < 4", why="doubt")
+            changes: dict[str, Coroutine[object, object, object]] = {
+                "annotate": handlers.annotate(annotation(3, ok=1.0)),
+                "quarantine": handlers.quarantine(quarantine),
+                "lift": handlers.quarantine(replay_pb2.QuarantineRequest(lift=1, why="no doubt")),
+                "specify": specify(handlers, "curated good filter='sequence < 2'"),
+            }
+            expected = {"annotate": (10, 1), "quarantine": (6, 0), "lift": (10, 0), "specify": (10, 2)}[what]
+            if what == "lift":
+                store.may_quarantine.set()
+                await handlers.quarantine(quarantine)
+                store.may_quarantine.clear()
+            if what in ("annotate", "specify"):
+                store.may_read.clear()
+            changing = asyncio.create_task(changes.pop(what))
+            for other in changes.values():
+                other.close()
+            store.held.clear()
+            await asyncio.to_thread(store.held.wait, 10.0)
+            changing.cancel()
+            await asyncio.wait([changing])
+            store.may_quarantine.set()
+            store.may_read.set()
+            async with asyncio.timeout(10.0):
+                while (available(handlers)["uniform"], available(handlers)["good"]) != expected or handlers.busy:
+                    await asyncio.sleep(0.001)
 
     asyncio.run(scenario())
 
