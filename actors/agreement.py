@@ -1,9 +1,9 @@
 """Whether what a record says happened in a stretch of an episode is what happened when the episode was run again.
 
 Numbers agree where they are equal, or neither is one (NaN). Floating-point numbers also agree where they differ by no
-more than TOLERANCE of the largest finite magnitude that the same component had in the episode that was run again: another CPU, or another build of NumPy,
-may round the last bit differently, and dynamics carry it on. On one machine nothing of it is needed: CartPole, whose
-lanes are stepped as one array, gives the same bits with any number of lanes.
+more than TOLERANCE of the largest finite magnitude that the same component had in the episode that was run again:
+another CPU, or another build of NumPy, may round the last bit differently, and dynamics carry it on. On one machine
+nothing of it is needed: CartPole, whose lanes are stepped as one array, gives the same bits with any number of lanes.
 
 Knows columns and outcomes; which records they are of is the business of actors.claims.
 """

@@ -1,4 +1,4 @@
-"""Runs episodes again in an environment that may raise, hang, or take for ever: what cannot be run again costs a reason.
+"""Runs episodes again in an environment that may raise, stand still, or take for ever: then there is a reason instead.
 
 The episodes are run in a thread of their own, which the caller's watches, so that neither a record that its environment
 chokes on nor an environment that stands still keeps all others from being verified. An environment that does not come
@@ -38,7 +38,6 @@ class BoundedReexecution:
       environments: where an environment that does not come back is given up.
       stop: whether to raise Interrupted; asked several times a second.
       seconds_max: longest time for the episodes of one call; 0 for no limit.
-      step_s_max: see STEP_S_MAX.
     """
 
     def __init__(
@@ -47,20 +46,16 @@ class BoundedReexecution:
         *,
         stop: Callable[[], bool] = lambda: False,
         seconds_max: float = 0.0,
-        step_s_max: float = STEP_S_MAX,
     ) -> None:
         self._environments = environments
         self._stop = stop
         self._seconds_max = seconds_max
-        self._step_s_max = step_s_max
 
-    def run(
-        self, environment: VectorEnvironment, episodes: Sequence[EpisodeReplay]
-    ) -> Sequence[EpisodeOutcome | str]:
+    def run(self, environment: VectorEnvironment, episodes: Sequence[EpisodeReplay]) -> Sequence[EpisodeOutcome | str]:
         """What came of each episode, in their order, or why nothing did. Raises Interrupted."""
         work = _Work(environment, episodes, self._seconds_max)
         work.start()
-        stands_still = f"its environment did not come back from a step within {self._step_s_max:g} s"
+        stands_still = f"its environment did not come back from a step within {STEP_S_MAX:g} s"
         try:
             if self._watch(work):
                 return work.found
@@ -80,7 +75,7 @@ class BoundedReexecution:
                 raise Interrupted
             if work.steps != steps:
                 steps, since_s = work.steps, time.monotonic()
-            elif time.monotonic() - since_s > self._step_s_max:
+            elif time.monotonic() - since_s > STEP_S_MAX:
                 return False
         return True
 
@@ -116,7 +111,7 @@ class _Work(threading.Thread):
             return self._together(episodes)
         except _Abandoned:
             raise
-        except (Exception, SystemExit) as error:  # the environment may be anybody's
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the environment may be anybody's
             if len(episodes) <= 1:
                 return [f"its environment raised {type(error).__name__}"] * len(episodes)
             half = len(episodes) // 2

@@ -132,9 +132,7 @@ class _Trial:
         if agreement.disagreement is not None:
             self._find(agreement.disagreement)
 
-    def _compare_last_row(
-        self, outcome: EpisodeOutcome | str, fetch: Callable[[int], LoggedRecord | None]
-    ) -> None:
+    def _compare_last_row(self, outcome: EpisodeOutcome | str, fetch: Callable[[int], LoggedRecord | None]) -> None:
         """The first observation of the next episode; the seed is the next record's, and might be what is false."""
         last_row, following = self._record.header.steps, self._case.subject.next_position
         if following is None or isinstance(outcome, str) or same_state(self._record.columns, last_row, outcome, 0):

@@ -22,7 +22,8 @@ LANES_MAX = 16_384
 """Most lanes, and runs, remembered; beyond it those not heard of for longest are forgotten."""
 
 RECORDS_MAX = 500_000
-"""Most records remembered, of all lanes together; beyond it the same."""
+"""Most records remembered, of all lanes together. Beyond it lanes are forgotten from which so many records ago the last
+one came; where there are none, what leads up to the next record is."""
 
 LaneKey = tuple[str, str, int]
 """(actor_id, run_id, lane)."""
@@ -109,14 +110,24 @@ class LaneHistories:
         history = self._history(lane, run, header.episode, header.episode_step)
         lane.records.append(_Seen(record.position, header.sequence, header.episode, header.episode_step, payload_bytes))
         lane.payload_bytes += payload_bytes
-        while len(lane.records) > self._before_max or lane.payload_bytes > self._before_bytes_max:
-            lane.drop(1)
+        self._make_room(len(lane.records), record.position)
+        full = self._records + len(lane.records) > self._records_max
+        if full or len(lane.records) > self._before_max or lane.payload_bytes > self._before_bytes_max:
+            # Only the newest can still be of use: the next episode may begin in it.
+            lane.drop(len(lane.records) - 1)
             lane.cut_off = True
         self._lanes[key] = lane
         self._records += len(lane.records)
-        while len(self._lanes) > self._lanes_max or self._records > self._records_max:
-            self._forget_a_lane()
         return history
+
+    def _make_room(self, count: int, position: int) -> None:
+        while self._lanes:
+            oldest = next(iter(self._lanes.values()))
+            idle = oldest.records[-1].position + self._records_max < position
+            full = idle and self._records + count > self._records_max
+            if not full and len(self._lanes) < self._lanes_max:
+                return
+            self._forget_a_lane()
 
     def _forget_a_lane(self) -> None:
         (actor_id, run_id, _), lane = self._lanes.popitem(last=False)

@@ -55,7 +55,7 @@ def reexecute(environment: VectorEnvironment, episodes: Sequence[EpisodeReplay])
 
 
 class Courses:
-    """Episodes being run again, step by step. `reexecute` is all there is to it, for whoever need not look meanwhile."""
+    """Episodes being run again, step by step. For whoever must look meanwhile; others call `reexecute`."""
 
     # The episodes' rows, one after another: k + 1 for each, its observations in all and its steps in the first k.
 

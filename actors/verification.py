@@ -9,8 +9,8 @@ What agreement is, is in actors.agreement; what is said of a record, in actors.j
 Works over any replay.source.RecordSource. Memory is bounded whatever the size of the log. To re-execute is to trust the
 environment that is installed here, and nothing else: a module that only a record names is not imported for its sake.
 
-Exceptions: VerificationError (a ValueError) for a fraction that is none; FilterError; what the source raises; what an
-environment raises while it is stepped.
+Exceptions: VerificationError (a ValueError) for a fraction that is none; FilterError; what the source raises. That an
+environment raises while it is stepped, or does not come back, makes records unverifiable.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ MISMATCHES_MAX = 10_000
 """Most mismatches that a report lists; it counts all of them."""
 
 LOOK_BACK = 65_536
-"""How many positions before the first record wanted the records that lead up to it are looked for."""
+"""How many positions before the first record wanted the records that lead up to it are looked for, and how many records
+after the last one those that say how it ended."""
 
 _REASONS_MAX = 100
 _OTHER = "other reasons"
@@ -158,7 +159,7 @@ def verify(
             report.count(verdict)
         report.steps = verifier.steps
 
-    chosen = gone_through = 0
+    chosen = gone_through = beyond = 0
     try:
         for record in paged(source, from_position=from_position - min(LOOK_BACK, from_position % _SHARD_POSITIONS)):
             wanted = (
@@ -174,7 +175,9 @@ def verify(
                 conclude(last=False)
                 progress(gone_through)
                 gone_through = 0
-            if limit and chosen >= limit and verifier.settled:
+            # A lane that nothing comes of any more would not be settled before the end of the log.
+            beyond = 0 if wanted else beyond + 1
+            if limit and chosen >= limit and (verifier.settled or beyond >= LOOK_BACK):
                 break
         conclude(last=True)
         progress(gone_through)

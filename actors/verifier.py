@@ -102,11 +102,12 @@ class Verifier:
         entry = _Chosen(record.position, key, record.header.sequence, history)
         self._chosen.append(entry)
         self._newest[key] = entry
-        # Of a lane's records those that lead up to one are most often those that lead up to the next.
-        if history.before and history.before[-1] not in self._wanted:
-            self._bytes += history.payload_bytes
-        self._wanted.update((*history.before, record.position))
-        self._bytes += payload_bytes
+        so_far = len(self._wanted)
+        self._wanted.update(history.before)
+        # Records of a lane share most of those that lead up to them.
+        new = len(self._wanted) - so_far
+        self._bytes += payload_bytes + (history.payload_bytes * new // len(history.before) if new else 0)
+        self._wanted.add(record.position)
 
     @property
     def full(self) -> bool:
@@ -193,7 +194,7 @@ class Verifier:
 
 
 def _is_there(each: _Chosen, records: Mapping[int, LoggedRecord]) -> bool:
-    """Whether the record at its position is still the one that was looked at: a log can lose its end, and grow again."""
+    """Whether its position still holds the record that was looked at: a log can lose its end, and grow again."""
     record = records.get(each.position)
     return record is not None and (lane_of(record), record.header.sequence) == (each.lane, each.sequence)
 

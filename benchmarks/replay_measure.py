@@ -118,6 +118,8 @@ def acknowledged_alone(system: System, served: Served, load: Load, spec: Spec, t
 
 def fill(system: System, served: Served, load: Load, records: int, spec: Spec | None = None) -> None:
     """Writes so many records more, with two writers, and waits for the last."""
+    if records <= 0:
+        return
     spec = spec or next(iter(system.writing(load.size).values()))
     lanes = int(spec.get("lanes", 1))
     each = -(-records // (2 * lanes)) * lanes

@@ -174,7 +174,7 @@ class ReplayAuditor:
     fraction: Annotated[float, arg(metavar="F")] = 0.01
     """Which part of the records, chosen at random, in (0, 1]."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Seed of that choice."""
+    """Seed of that choice; 0: a secret one, so that nobody can know which records are looked at."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from launch.monitor import RunMonitor, RunSnapshot
 from launch.output import discard_output
 from launch.process_list import remove_stale_sockets, write_process_list
 from launch.releases import newest_release
+from launch.revoking import store_undelivered
 from launch.run_directory import RunDirectory
 from launch.services import GateQuestions, ReplayQuestions
 from launch.summary import compose, last_word, write_summary
@@ -71,6 +72,7 @@ class LocalRun:
 
     def _run(self, view: View) -> tuple[dict[str, Any], int | None]:
         remove_stale_sockets(self._paths)
+        store_undelivered(self._paths)
         with contextlib.ExitStack() as stack:
             sockets = Path(tempfile.mkdtemp(prefix="temper-"))
             stack.callback(shutil.rmtree, sockets, ignore_errors=True)

@@ -103,29 +103,21 @@ def open_client(address: str) -> Iterator[ReplayClient]:
     Raises:
       BadInput: nobody answers there within seconds, or the service refused what was asked of it.
     """
-    from replay.client import ReplayClient, ReplayError  # noqa: PLC0415  help must not load gRPC
+    from replay.client import ReplayClient, ReplayError, ReplayUnavailable  # noqa: PLC0415  help must not load gRPC
 
-    _check_answers(address)
     with ReplayClient(address) as client:
+        try:
+            client.stats(CONNECT_S_MAX)
+        except ReplayUnavailable:
+            raise BadInput(
+                f"nobody answers at {address} within {CONNECT_S_MAX:g} s: does it run, and is that its address?"
+            ) from None
+        except ReplayError as error:
+            raise BadInput(str(error)) from None
         try:
             yield client
         except ReplayError as error:
             raise BadInput(str(error)) from None
-
-
-def _check_answers(address: str) -> None:
-    """Raises BadInput unless somebody listens at the address."""
-    import grpc  # noqa: PLC0415  help must not load gRPC
-
-    from protos.transport import channel  # noqa: PLC0415
-
-    with channel(address) as trial:
-        try:
-            grpc.channel_ready_future(trial).result(CONNECT_S_MAX)
-        except grpc.FutureTimeoutError:
-            raise BadInput(
-                f"nobody answers at {address} within {CONNECT_S_MAX:g} s: does it run, and is that its address?"
-            ) from None
 
 
 def check_range(from_position: int, limit: int) -> None:

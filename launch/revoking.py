@@ -1,16 +1,20 @@
 """Takes releases of a run back: through its safety service if the run is running, else in that service's place.
 
-Live, the revocation is handed to the learner, which tells the actors. Otherwise the gate's ledger is opened in the
-service's place, under its own lock, and the registry is written: the learner tells the actors when it starts.
+A release is revoked once that is in the gate's ledger. Live, the safety service writes it there; otherwise the ledger
+is opened in the service's place, under its own lock. Then it is written to the registry, where a learner that starts
+finds it, and last it is handed to the learner that runs, which tells the actors. Whoever is killed in between leaves
+revocations that are in the ledger alone: `undelivered` knows them, and the next one to revoke anything, or whoever
+calls `store_undelivered`, delivers them.
 
-Exceptions: launch.errors.BadInput for what cannot be revoked; LaunchError where a service does not answer; StoreError
-and the like of the ledger, the keys and the registry (see launch.errors).
+Exceptions: launch.errors.BadInput for what cannot be revoked; LaunchError where a service does not answer, or what is
+revoked cannot be stored; LedgerError and the like of the keys and the registry (see launch.errors).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from launch.errors import BadInput, LaunchError
@@ -18,11 +22,14 @@ from launch.process_list import read_process_list
 from launch.releases import open_registry
 from launch.run_directory import holder_of
 from launch.run_paths import RunPaths
-from policies.registry import PolicyRegistry
+from policies.registry import PolicyRegistry, RegistryError
 from policies.release_client import DistributionUnavailable, RevocationNotTaken, hand_over_revocation
 from policies.revocation import Revocation
+from protos.common.v1 import common_pb2
 from safety.client import SafetyClient, SafetyUnavailable
 from safety.docket import Docket
+from safety.history import DecisionHistory
+from safety.ledger import read_ledger
 from safety.revocations import RevocationRefused
 
 DELIVERY_S_MAX = 10.0
@@ -62,6 +69,7 @@ def revoking(paths: RunPaths) -> Iterator[Revoke]:
         raise BadInput(f"the run in {paths.root} has released nothing: there is nothing to revoke")
     if holder_of(paths) is None:
         with contextlib.closing(_open_docket(paths, registry)) as docket:
+            _store_what_can_be(undelivered(paths, registry), registry)
             yield lambda number, why: _revoke_offline(docket, registry, number, why)
         return
     listed = read_process_list(paths)
@@ -69,7 +77,51 @@ def revoking(paths: RunPaths) -> Iterator[Revoke]:
         raise BadInput(f"the run in {paths.root} is just starting or ending: try again in a moment")
     with SafetyClient(listed["addresses"]["safety"]) as safety:
         policy_address: str = listed["addresses"]["policy"]
+        _deliver_all(policy_address, registry, undelivered(paths, registry))
         yield lambda number, why: _revoke_live(safety, policy_address, registry, number, why)
+
+
+def undelivered(paths: RunPaths, registry: PolicyRegistry) -> list[common_pb2.SignedStatement]:
+    """Revocations that are in the gate's ledger and not in the registry, oldest first.
+
+    None where there is no ledger here, or it is not for us to read.
+
+    Raises:
+      LedgerError: it is damaged; RegistryError: so is the registry.
+    """
+    path = paths.safety / "ledger.jsonl"
+    if not os.access(path, os.R_OK):
+        return []
+    history = DecisionHistory(read_ledger(paths.safety), registry.trust.verify_key, registry.trust.run_id)
+    known = {revocation.digest for revocation in registry.revocations()}
+    return [past.signed for past in history.revocations if past.statement.artifact_digest not in known]
+
+
+def store_undelivered(paths: RunPaths) -> int:
+    """Writes to the registry what was revoked and is in the ledger alone, and returns how many releases that is.
+
+    To be called before a run's processes are started: its learner would offer them.
+
+    Raises:
+      LedgerError, RegistryError, RunDirectoryError, KeyFileError: something there is damaged.
+      LaunchError: it cannot be stored.
+    """
+    registry = open_registry(paths)
+    if registry is None:
+        return 0
+    left = undelivered(paths, registry)
+    _store(left, registry)
+    return len(left)
+
+
+def _store(revocations: Sequence[common_pb2.SignedStatement], registry: PolicyRegistry) -> None:
+    for signed in revocations:
+        revocation = Revocation.verified(signed, registry.trust)
+        try:
+            registry.revoke(signed)
+        except RegistryError as error:
+            number = revocation.release_number
+            raise LaunchError(f"release {number} is revoked, but a learner that starts offers it: {error}") from error
 
 
 def _open_docket(paths: RunPaths, registry: PolicyRegistry) -> Docket:
@@ -83,29 +135,52 @@ def _revoke_offline(docket: Docket, registry: PolicyRegistry, number: int, why: 
         signed = docket.revoke(registry.trust.run_id, number, why)
     except RevocationRefused as error:
         raise BadInput(str(error)) from error
-    revocation = registry.revoke(signed)
+    _store([signed], registry)
     newest = registry.newest()
-    return RevokedRelease(revocation, None, 0 if newest is None else newest.number)
+    return RevokedRelease(Revocation.verified(signed, registry.trust), None, 0 if newest is None else newest.number)
 
 
 def _revoke_live(
     safety: SafetyClient, policy_address: str, registry: PolicyRegistry, number: int, why: str
 ) -> RevokedRelease:
-    if number < 1:
-        raise BadInput(f"release {number} cannot be: they are numbered from 1")
     try:
         signed = safety.revoke(registry.trust.run_id, number, why)
     except RevocationRefused as error:
         raise BadInput(str(error)) from error
     except SafetyUnavailable as error:
         raise LaunchError(f"{error}; whether release {number} is revoked is not known: try again") from error
+    return _deliver(policy_address, registry, signed)
+
+
+def _store_what_can_be(revocations: Sequence[common_pb2.SignedStatement], registry: PolicyRegistry) -> None:
+    for signed in revocations:
+        # What fails here must not keep another release from being revoked, and is tried again then.
+        with contextlib.suppress(LaunchError):
+            _store([signed], registry)
+
+
+def _deliver_all(
+    policy_address: str, registry: PolicyRegistry, revocations: Sequence[common_pb2.SignedStatement]
+) -> None:
+    _store_what_can_be(revocations, registry)
+    for signed in revocations:
+        if _deliver(policy_address, registry, signed).problem:
+            return
+
+
+def _deliver(policy_address: str, registry: PolicyRegistry, signed: common_pb2.SignedStatement) -> RevokedRelease:
     revocation = Revocation.verified(signed, registry.trust)
+    unstored = ""
+    try:
+        # Before the learner is told: one that is just starting has perhaps looked already, or will look only now.
+        registry.revoke(signed)
+    except RegistryError as error:
+        unstored = str(error)
     try:
         answer = hand_over_revocation(policy_address, signed, DELIVERY_S_MAX)
     except DistributionUnavailable as error:
-        # So the learner finds it there when it starts.
-        registry.revoke(signed)
-        return RevokedRelease(revocation, None, None, str(error))
+        return RevokedRelease(revocation, None, None, "; ".join(filter(None, (str(error), unstored))))
     except RevocationNotTaken as error:
+        number = revocation.release_number
         raise LaunchError(f"release {number} is revoked, but the learner does not take it: {error}") from error
     return RevokedRelease(revocation, answer.watchers, answer.release_number)

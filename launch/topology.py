@@ -135,8 +135,11 @@ def _replay(paths: RunPaths, addresses: Addresses, common: tuple[str, ...]) -> l
 
 
 def _auditors(config: RunConfig, addresses: Addresses, common: tuple[str, ...]) -> list[ChildSpec]:
-    """One for each shard, because each has a log of its own. They look on: a run does without."""
-    choice = ("--fraction", str(config.audit.fraction), "--seed", str(config.seed))
+    """One for each shard, because each has a log of its own. They look on: a run does without.
+
+    Which records they choose is their secret: actors know the run's seed.
+    """
+    choice = ("--fraction", str(config.audit.fraction))
     shards = addresses.replay_shards
     return [
         ChildSpec(

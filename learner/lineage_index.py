@@ -84,6 +84,7 @@ class LineageIndex:
                 self.policies.append(self._policy(read_lineage(path)))
             except LineageError as error:
                 self.damaged.append(str(error))
+        self._find_checkpoints()
 
     @property
     def releases_unknown(self) -> list[Release]:
@@ -146,5 +147,13 @@ class LineageIndex:
             lineage,
             tuple(self._releases.get(digest, ())) if digest else (),
             self._verdicts.get(digest) if digest else None,
-            lineage.head.checkpoint and lineage.head.version in self._checkpoints,
         )
+
+    def _find_checkpoints(self) -> None:
+        """Of several policies of one update count the checkpoint that is there is the last one's."""
+        found: dict[int, int] = {}
+        for index, policy in enumerate(self.policies):
+            if policy.head.checkpoint and policy.head.version in self._checkpoints:
+                found[policy.head.version] = index
+        for index in found.values():
+            self.policies[index] = dataclasses.replace(self.policies[index], checkpoint_there=True)

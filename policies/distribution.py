@@ -86,7 +86,7 @@ class PolicyBoard:
         self._release: _Weights | None = None
         self._release_number = 0
         self._verdict: common_pb2.SignedStatement | None = None
-        self._revocations: dict[int, Revocation] = {}
+        # By artifact, in the order in which they came.
         self._revoked: dict[bytes, Revocation] = {}
         self._recent: OrderedDict[bytes, bytes] = OrderedDict()
         self._subscribers: tuple[Callable[[], None], ...] = ()
@@ -140,18 +140,17 @@ class PolicyBoard:
         return weights.digest
 
     def publish_revocation(self, revocation: Revocation) -> bool:
-        """Tells every watcher, and takes the artifact off the board; False where this revocation was known already."""
+        """Tells every watcher, and takes the artifact off the board; False where it was known to be revoked already."""
         with self._lock:
-            if revocation.number in self._revocations:
+            if revocation.digest in self._revoked:
                 return False
-            self._revocations[revocation.number] = revocation
             self._revoked[revocation.digest] = revocation
             if self._release is not None and self._release.digest == revocation.digest:
                 self._release, self._verdict = None, None
             if self._snapshot is not None and self._snapshot.digest == revocation.digest:
                 self._snapshot = None
             self._recent.pop(revocation.digest, None)
-            self._newest = dataclasses.replace(self._newest, revocations=len(self._revocations))
+            self._newest = dataclasses.replace(self._newest, revocations=len(self._revoked))
             subscribers = self._subscribers
         _notify(subscribers)
         return True
@@ -166,7 +165,7 @@ class PolicyBoard:
     def revocations(self) -> tuple[Revocation, ...]:
         """Every revocation, in the order in which it came."""
         with self._lock:
-            return tuple(self._revocations.values())
+            return tuple(self._revoked.values())
 
     def offers_since(self, seen: Seen) -> tuple[list[policy_pb2.PolicyOffer], Seen]:
         """The newest offer of each kind that `seen` has not, and what has been seen with them.
@@ -181,7 +180,7 @@ class PolicyBoard:
                 policy_pb2.PolicyOffer(
                     kind=policy_pb2.PolicyOffer.KIND_REVOCATION, digest=each.digest, authority=each.signed
                 )
-                for each in itertools.islice(self._revocations.values(), seen.revocations, None)
+                for each in itertools.islice(self._revoked.values(), seen.revocations, None)
             ]
             if newest.release > seen.release and self._release is not None and self._verdict is not None:
                 offers.append(_offer(policy_pb2.PolicyOffer.KIND_RELEASE, self._release, self._verdict))

@@ -7,9 +7,10 @@ sampler where it reads a store's files itself. All exceptions are in client_erro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -21,7 +22,7 @@ from replay.client_errors import ReplayError, ReplayRefused, ReplayUnavailable, 
 from replay.client_sample import ReplaySampler, SampledBatch
 from replay.packing import unpack
 from replay.record import LoggedRecord
-from replay.source import ANNOTATIONS_MAX, QuarantineResult
+from replay.source import ANNOTATIONS_MAX, POSITIONS_MAX, QuarantineResult
 
 __all__ = [
     "LoggedRecord",
@@ -76,17 +77,23 @@ class ReplayClient:
     def records(
         self, *, filter_text: str = "", from_position: int = 0, limit: int = 0, with_payload: bool = False
     ) -> Iterator[LoggedRecord]:
-        """See RecordSource.records. Raises ReplayUnavailable, ReplayRefused from the iteration."""
+        """See RecordSource.records. Raises ReplayUnavailable, ReplayRefused from the iteration.
+
+        What takes longer than LIST_TIMEOUT_S to read may also give what was appended in that time.
+        """
         request = replay_pb2.ListRequest(
             from_position=from_position, limit=limit, with_payload=with_payload, filter=filter_text
         )
         return self._list(request)
 
     def get(self, positions: Sequence[int], *, with_payload: bool = True) -> list[LoggedRecord]:
-        """See RecordSource.get. Raises ReplayUnavailable, ReplayRefused."""
-        if not positions:
-            return []
-        return list(self._list(replay_pb2.ListRequest(positions=positions, with_payload=with_payload)))
+        """See RecordSource.get: in several requests where many. Raises ReplayUnavailable, ReplayRefused."""
+        wanted = sorted(set(positions))
+        found: list[LoggedRecord] = []
+        for start in range(0, len(wanted), POSITIONS_MAX):
+            request = replay_pb2.ListRequest(positions=wanted[start : start + POSITIONS_MAX], with_payload=with_payload)
+            found += self._list(request)
+        return found
 
     def annotate(self, signals: Mapping[int, Mapping[str, float]]) -> int:
         """See RecordSource.annotate: in several requests where many. Raises ReplayUnavailable, ReplayRefused."""
@@ -151,20 +158,60 @@ class ReplayClient:
         return QuarantineResult(response.entry, BitMap64.deserialize(response.positions))
 
     def _list(self, request: replay_pb2.ListRequest) -> Iterator[LoggedRecord]:
+        """As many calls as it takes: whoever reads may be slow, and a call has a deadline."""
+        # As the other calls do, and within their deadline: a service that is just coming up is waited for.
+        self.locate()
+        end = math.inf
+        while True:
+            looked_to, found = request.from_position, 0
+            try:
+                for response in self._responses(request):
+                    for record in response.records:
+                        if record.position >= end:
+                            return
+                        yield record
+                    looked_to, found = response.next_position, found + len(response.records)
+                return
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED or looked_to == request.from_position:
+                    raise translate(error, self._address) from error
+            if found == request.limit > 0:
+                return
+            # What arrives from here on does not belong to it, or it might never end.
+            end = min(end, self.stats().appended_records)
+            request = replay_pb2.ListRequest(
+                from_position=looked_to,
+                limit=request.limit and request.limit - found,
+                with_payload=request.with_payload,
+                filter=request.filter,
+                positions=[position for position in request.positions if position >= looked_to],
+            )
+            if looked_to >= end:
+                return
+
+    def _responses(self, request: replay_pb2.ListRequest) -> Iterator[_Listed]:
         origins: dict[int, common_pb2.Origin] = {}
         call = self._stub.List(request, timeout=LIST_TIMEOUT_S)
         try:
             for response in call:
                 origins.update(response.origins)
-                for record in unpack(response.records):
-                    yield LoggedRecord(
+                records = (
+                    LoggedRecord(
                         record.position,
                         common_pb2.RecordHeader.FromString(record.header),
                         origins[record.origin_id],
                         bytes(record.payload),
                         common_pb2.RecordMarks.FromString(record.marks),
                     )
-        except grpc.RpcError as error:
-            raise translate(error, self._address) from error
+                    for record in unpack(response.records)
+                )
+                yield _Listed(list(records), response.next_position)
         finally:
             call.cancel()
+
+
+class _Listed(NamedTuple):
+    """Records of one response, and the position below which everything has been looked at."""
+
+    records: list[LoggedRecord]
+    next_position: int

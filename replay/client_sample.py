@@ -22,7 +22,7 @@ from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2, replay_pb2_grpc
 from replay.client_errors import Backoff, ReplayError, ReplayRefused, ReplayUnavailable, SampleTimeout, translate
 from replay.packing import unpack
-from replay.same_host import SameHostReader
+from replay.same_host import SameHostReader, is_local
 from replay.sampled_batch import BatchMaker, DrawnRecord, SampledBatch
 from replay.schema import SchemaError
 
@@ -30,6 +30,8 @@ __all__ = ["ReplaySampler", "SampledBatch"]
 
 _JOIN_S = 5.0
 _RECONNECT_S_MAX = 2.0
+_LOOK_S = 5.0
+"""How often an idle sampler looks whether there are files that it should let go of."""
 
 
 class ReplaySampler:
@@ -143,13 +145,14 @@ class ReplaySampler:
 
     def _sample(self, stub: replay_pb2_grpc.ReplayStub) -> None:
         """One connection, until it breaks."""
-        reader = SameHostReader.find(stub) if self._same_host is not False else None
+        wanted = is_local(self._address) if self._same_host is None else self._same_host
+        reader = SameHostReader.find(stub) if wanted else None
         if reader is None and self._same_host:
             raise ReplayRefused(f"the files of replay at {self._address} cannot be read from this host")
         ended = threading.Event()
         call: Any = None
         try:
-            call = stub.Sample(self._requests(ended, keys_only=reader is not None))
+            call = stub.Sample(self._requests(ended, reader))
             with self._condition:
                 self._call = call
                 if self._closing:
@@ -177,18 +180,26 @@ class ReplaySampler:
             self._refusal = error if isinstance(error, ReplayRefused) else None
             self._condition.notify_all()
 
-    def _requests(self, ended: threading.Event, *, keys_only: bool) -> Iterator[replay_pb2.SampleRequest]:
+    def _requests(self, ended: threading.Event, reader: SameHostReader | None) -> Iterator[replay_pb2.SampleRequest]:
         while True:
             with self._condition:
-                self._condition.wait_for(
-                    lambda: ended.is_set() or self._missing or self._asked + len(self._ready) < self._prefetch
+                due = self._condition.wait_for(
+                    lambda: ended.is_set() or self._missing or self._asked + len(self._ready) < self._prefetch,
+                    _LOOK_S if reader is not None else None,
                 )
                 if ended.is_set():
                     return
-                # What could not be read comes first: a batch waits for it.
-                self._asked += not self._missing
-                count, self._missing = self._missing or self._batch_size, 0
-            yield replay_pb2.SampleRequest(table=self._table, batch_size=count, keys_only=keys_only)
+                # What could not be read comes first: a batch waits for it. But no more at once than a batch has: a
+                # table may never be able to give more.
+                again = min(self._missing, self._batch_size)
+                if due:
+                    self._missing -= again
+                    self._asked += not again
+            if due:
+                count = again or self._batch_size
+                yield replay_pb2.SampleRequest(table=self._table, batch_size=count, keys_only=reader is not None)
+            elif reader is not None:
+                reader.look()
 
     def _receive(self, responses: Iterator[replay_pb2.SampleResponse]) -> None:
         origins: dict[int, common_pb2.Origin] = {}
@@ -224,7 +235,7 @@ class ReplaySampler:
                         continue
                     # Kept beyond this transaction, so copied out of the map.
                     kept += [record._replace(payload=bytes(record.payload)) for record in drawn]
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 raise _FilesUnreadable(str(error)) from error
             self._complete(kept, len(positions) - len(drawn), response.available)
 

@@ -69,6 +69,12 @@ class ReplayConfig:
     sample_streams_max: int = setting(64, "sample streams open at once; one more is refused", low=1)
     list_streams_max: int = setting(64, "lists read at once, by curation and exports too; one more is refused", low=1)
     sample_batch_max: int = setting(4096, "largest batch that one sample request may ask for (records)", low=1)
+    sample_bytes_max: int = setting(
+        1024**3,
+        "largest batch that one sample request may get (payload bytes), and about what is read ahead for one sample "
+        "stream; a larger one is refused. For batches that travel: a sampler on the service's host reads its own",
+        low=16 * 1024**2,
+    )
     sample_seed: int = setting(0, "seed of the uniform table's draws", low=0)
     tables: tuple[str, ...] = setting(
         (),

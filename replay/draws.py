@@ -27,6 +27,7 @@ from pyroaring import BitMap64
 from replay.change import Change
 from replay.config import ReplayConfig
 from replay.ingest import StreamsExhausted
+from replay.schema import PAYLOAD_BYTES_MAX
 from replay.store import Store, StoreCorrupt, StoredRecord, StoreError
 from replay.table_set import TableSet
 from replay.tables.table import Pick, Table
@@ -39,7 +40,7 @@ _INLINE_READ_BYTES = 512 * 1024
 
 
 class BatchSizeInvalid(ValueError):
-    """A batch of this size can never be drawn; the message names the bound."""
+    """A batch of so many records, or of so many bytes, can never be drawn; the message names the bound."""
 
 
 class Draw(NamedTuple):
@@ -66,8 +67,8 @@ class Draws:
     def __init__(
         self, config: ReplayConfig, store: Store, committer: GroupCommitter, tables: TableSet, change: Change
     ) -> None:
+        self.config = config
         self.streams = 0
-        self._config = config
         self._store = store
         self._committer = committer
         self._tables = tables
@@ -76,7 +77,7 @@ class Draws:
 
     def open(self) -> None:
         """Counts a sample stream in. Raises StreamsExhausted."""
-        if self.streams >= self._config.sample_streams_max:
+        if self.streams >= self.config.sample_streams_max:
             raise StreamsExhausted(
                 f"{self.streams} sample streams are open, the limit is replay.sample_streams_max: try later"
             )
@@ -85,6 +86,11 @@ class Draws:
     def close(self) -> None:
         """Counts a sample stream out."""
         self.streams -= 1
+
+    def expected_bytes(self, count: int) -> int:
+        """Payload bytes of so many records of mean size."""
+        counters = self._store.counters()
+        return min(counters.payload_bytes * count // max(1, counters.records), self.config.sample_bytes_max)
 
     async def draw(self, name: str, count: int, *, keys_only: bool) -> Draw:
         """Draws `count` records from the table `name`, once its limiter allows all of them.
@@ -105,7 +111,7 @@ class Draws:
 
     def _checked_table(self, name: str, count: int) -> Table:
         table = self._tables[name]
-        largest = min(self._config.sample_batch_max, table.limiter.sample_batch_max)
+        largest = min(self.config.sample_batch_max, table.limiter.sample_batch_max)
         if not 1 <= count <= largest:
             raise BatchSizeInvalid(
                 f"batch_size = {count} of table {name!r} must be 1 to {int(largest)}: more than its limiter lets in, "
@@ -114,7 +120,9 @@ class Draws:
         return table
 
     async def _choose(self, table: Table, count: int, *, keys_only: bool) -> tuple[Sequence[StoredRecord], Pick]:
-        for _ in range(_READ_ATTEMPTS):
+        attempts = _READ_ATTEMPTS
+        while attempts:
+            attempts -= 1
             while not table.can_sample(count):
                 table.sample_wait_s += await self._change.wait()
                 self._checked_table(table.name, count)  # its limiter may have been changed meanwhile
@@ -123,11 +131,14 @@ class Draws:
                 return (), pick
             excluded = self._tables.excluded
             try:
-                records = await self._read(pick.positions.tolist())
+                records = await self._read(table, pick.positions.tolist())
             except StoreCorrupt as error:
                 if not error.positions:
                     raise
-                self._tables.exclude_damaged(error.positions)
+                # Whatever is found is found once, so it does not count as an attempt: a segment that cannot be read is
+                # thousands of records, which may take hundreds of draws to come across.
+                attempts += bool(self._tables.exclude_damaged(error.positions))
+                await asyncio.sleep(0)
                 continue
             if self._tables.excluded is not excluded and self._tables.excluded.intersect(BitMap64(pick.positions)):
                 continue  # some of these were quarantined, or found damaged, while they were read
@@ -141,11 +152,27 @@ class Draws:
             f"{_READ_ATTEMPTS} times over: raise replay.records_max or replay.payload_bytes_max"
         )
 
-    async def _read(self, positions: Sequence[int]) -> list[StoredRecord]:
-        counters = self._store.counters()
-        if counters.payload_bytes * len(positions) > _INLINE_READ_BYTES * max(1, counters.records):
-            return await asyncio.to_thread(self._store.read, positions)
-        return self._store.read(positions)
+    async def _read(self, table: Table, positions: Sequence[int]) -> list[StoredRecord]:
+        if self.expected_bytes(len(positions)) > _INLINE_READ_BYTES:
+            return await asyncio.to_thread(self._read_bounded, table, positions)
+        return self._read_bounded(table, positions)
+
+    def _read_bounded(self, table: Table, positions: Sequence[int]) -> list[StoredRecord]:
+        """Reads so many at a time that even the largest records there may be take no more than a batch may."""
+        bytes_max = self.config.sample_bytes_max
+        step = max(1, bytes_max // PAYLOAD_BYTES_MAX)
+        records: list[StoredRecord] = []
+        payload_bytes = 0
+        for start in range(0, len(positions), step):
+            part = self._store.read(positions[start : start + step])
+            payload_bytes += sum([len(record.payload) for record in part])
+            if payload_bytes > bytes_max:
+                raise BatchSizeInvalid(
+                    f"a batch of {len(positions)} records of table {table.name!r} has more than "
+                    f"replay.sample_bytes_max = {bytes_max} payload bytes: ask for fewer, or raise it; none was drawn"
+                )
+            records += part
+        return records
 
     def _commit(self, table: Table, pick: Pick) -> asyncio.Future[None]:
         """Starts to commit that a pick was drawn, which goes on even if nobody waits for it."""

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from protos.common.v1 import common_pb2
 from replay.episode_pieces import Piece, pieces_of_record, seeds_of
 from replay.record import LoggedRecord
+from replay.schema import SchemaError
 
 State = NDArray[Any] | Mapping[str, NDArray[Any]]
 """An observation: an array, or arrays by name where the schema has a tree of them."""
@@ -112,6 +113,9 @@ def experiences(record: LoggedRecord) -> Iterator[Experience]:
       RowsContradictory, SchemaError: it cannot be taken apart.
     """
     columns, header = record.columns, record.header
+    for name in ("action", "reward"):
+        if name not in columns:
+            raise SchemaError(f"position {record.position} has no column {name!r}: it holds no experiences")
     versions = _policy_versions(header)
     tools = {name.removeprefix(_TOOL): column for name, column in columns.items() if name.startswith(_TOOL)}
     optional = {name: columns.get(name) for name in ("cost", "discount", "log_prob")}

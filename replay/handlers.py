@@ -14,7 +14,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +34,7 @@ from replay.table_set import TableSet
 from replay.writer import GroupCommitter
 
 WHY_CHARACTERS_MAX = 1_000
+SIGNALS_MAX = 100
 SIGNAL_NAME_CHARACTERS_MAX = 128
 PRIORITIES_MAX = 100_000
 
@@ -93,7 +94,7 @@ class ReplayHandlers:
             except StoreError as error:
                 _log.warning("eviction by age, or saving priorities, failed and will be tried again: %s", error)
 
-    async def list_records(self, request: replay_pb2.ListRequest) -> AsyncIterator[Group]:
+    async def list_records(self, request: replay_pb2.ListRequest) -> AsyncGenerator[Group, None]:
         """Groups of records in log order, without those evicted meanwhile; to be closed.
 
         Raises FilterError, StoreError, RequestInvalid, StreamsExhausted.
@@ -195,7 +196,7 @@ class ReplayHandlers:
         return self.tables.stats(await self._to_its_end(self.tables.specify(request.spec)))
 
     async def _to_its_end(self, change: Coroutine[object, object, Result]) -> Result:
-        """Makes a change that goes on if whoever asked for it is gone: half of one would leave tables and store apart."""
+        """Makes a change that goes on if whoever asked is gone: half of one would leave tables and store apart."""
         task = asyncio.create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._end_change)
@@ -266,6 +267,11 @@ def _ascending(positions: Sequence[int]) -> Sequence[int]:
 
 
 def _check_signals(position: int, signals: Mapping[str, float]) -> None:
+    if len(signals) > SIGNALS_MAX:
+        raise RequestInvalid(
+            f"{len(signals)} signals of position {position} in one request, at most {SIGNALS_MAX} may be: nothing was "
+            "written"
+        )
     for name, value in signals.items():
         if not 1 <= len(name) <= SIGNAL_NAME_CHARACTERS_MAX:
             raise RequestInvalid(

@@ -3,7 +3,7 @@
 The thread is a client like any other: it reads and annotates over the service's own address, so that it takes no path
 that a process elsewhere could not take. Records that were stored while it did not run are looked at first.
 
-Exceptions: RuleError (replay.curation.rules) for rules that cannot be chosen, before anything has begun.
+Exceptions: RuleError (replay.curation.rules) from `curator_of`, for rules that cannot be chosen.
 """
 
 from __future__ import annotations
@@ -26,13 +26,19 @@ _JOIN_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-@asynccontextmanager
-async def applying_rules(config: ReplayConfig, address: str) -> AsyncIterator[None]:
-    """Runs `config.rules` over the log of the service at `address` while the context lasts. Raises RuleError."""
+def curator_of(config: ReplayConfig) -> Curator | None:
+    """What runs the rules of the configuration; None where there are none. Raises RuleError."""
     if not config.rules:
+        return None
+    return Curator(choose_rules(config.rules, config.rule_modules), config.sample_seed)
+
+
+@asynccontextmanager
+async def applying_rules(curator: Curator | None, address: str) -> AsyncIterator[None]:
+    """Runs the rules over the log of the service at `address` while the context lasts."""
+    if curator is None:
         yield
         return
-    curator = Curator(choose_rules(config.rules, config.rule_modules), config.sample_seed)
     stop = threading.Event()
     thread = threading.Thread(target=_run, args=(curator, address, stop), name="replay-rules", daemon=True)
     thread.start()

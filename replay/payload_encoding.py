@@ -3,7 +3,7 @@
 Whether to compress is the writer's choice, record by record: frames of pixels shrink many times over, and with them the
 work of everybody on their way; a few floats do not. What is stored, digested and sent is the encoded payload; only who
 needs the columns decodes it. A frame must say how large its content is, and that must be what the schema requires, so
-that no frame can make a reader allocate more than its record's columns take.
+that no frame can make a reader allocate more than its record's columns take; nor may it be much larger itself.
 
 Exceptions: EncodingError (a ValueError) for bytes that are not what their encoding says.
 """
@@ -41,6 +41,11 @@ def encode_payload(raw: bytes, encoding: common_pb2.PayloadEncoding) -> bytes:
         _codecs.compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True)
     encoded: bytes = _codecs.compressor.compress(raw)
     return encoded
+
+
+def encoded_bytes_max(raw_bytes: int) -> int:
+    """Size of the largest payload in any encoding that so many bytes of columns ever need (bytes)."""
+    return raw_bytes + raw_bytes // 128 + 256  # twice what a zstd frame of what does not shrink adds
 
 
 def content_bytes(payload: bytes | memoryview, encoding: common_pb2.PayloadEncoding) -> int:

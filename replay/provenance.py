@@ -21,6 +21,7 @@ DIGEST_BYTES = 32
 HEADER_BYTES_MAX = 64 * 1024
 ORIGIN_BYTES_MAX = 64 * 1024
 TEXT_CHARACTERS_MAX = 256
+EPISODE_SEEDS_MAX = 4096
 SIGNAL_MAX = 1e15
 """Largest magnitude of a signal, so that no sum of signals ever ceases to be finite."""
 
@@ -110,8 +111,9 @@ def _check_record(header: common_pb2.RecordHeader, payload: bytes, layout: Paylo
             raise _invalid(sequence, f"signal {name!r} = {value}, must be finite and within +-{SIGNAL_MAX:.0e}")
     if len(header.task_id) > TEXT_CHARACTERS_MAX:
         raise _invalid(sequence, f"task_id has {len(header.task_id)} characters, at most {TEXT_CHARACTERS_MAX} may be")
-    if len(header.episode_seeds) > steps:
-        raise _invalid(sequence, f"{len(header.episode_seeds)} episodes begin in {steps} steps: at most one a step can")
+    seeds, seeds_max = len(header.episode_seeds), min(steps - 1, EPISODE_SEEDS_MAX)
+    if seeds > seeds_max:
+        raise _invalid(sequence, f"{seeds} episodes begin inside {steps} steps, at most {seeds_max} may: one a step")
     if bool(header.parents) != bool(header.transformation):
         raise _invalid(sequence, "parents and transformation go together: a derived record names both, others neither")
     return PendingRecord(sequence, steps, serialized, payload, digest, signals)

@@ -1,9 +1,10 @@
 """The fast path of a sampler that runs on the replay service's host: payloads straight from the store's own memory map.
 
 The service hands out positions only; this end reads the records itself, read-only, and copies each payload once, from
-the map to its place in the batch. Whether the files are the service's own is not guessed from its address: the service
-says where its store lies and which one it is, and the directory must say the same. Draws, limiters, order and checks
-are those of the other way.
+the map to its place in the batch. This is tried where the service's address is one of this host's own: another host
+may see the same directory, over a network file system, but its maps lag behind. Whether the files are the service's is
+not guessed from that: the service says where its store lies and which one it is, and the directory must say the same.
+Draws, limiters, order and checks are those of the other way.
 
 A record that was evicted between the draw and the reading, or that is damaged, is missing here; the sampler asks for
 another in its place, and the service is told of damaged ones by asking it for them (List), which makes it look.
@@ -11,11 +12,12 @@ another in its place, and the service is told of damaged ones by asking it for t
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -30,6 +32,26 @@ _LOCATE_S = 5.0
 _REPORT_S = 5.0
 
 _log = logging.getLogger(__name__)
+
+
+def is_local(address: str) -> bool:
+    """Whether a service's address is one of this host's own: a socket file, or what can be bound here."""
+    if address.startswith("unix:"):
+        return True
+    try:
+        resolved = socket.getaddrinfo(address.rpartition(":")[0].strip("[]"), 0, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return any(_can_bind(family, where) for family, _, _, _, where in resolved)
+
+
+def _can_bind(family: int, where: tuple[Any, ...]) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind(where)
+    except OSError:
+        return False
+    return True
 
 
 class SameHostReader:
@@ -52,25 +74,13 @@ class SameHostReader:
             if error.code() == grpc.StatusCode.UNIMPLEMENTED:
                 return None
             raise
-        directory = Path(located.directory)
-        if not located.directory or not directory.is_dir():
-            return None
-        try:
-            from replay.reader import StoreReader  # noqa: PLC0415  thin hosts have no LMDB
-            from replay.store import StoreError  # noqa: PLC0415
-        except ModuleNotFoundError:
-            return None
-        try:
-            reader = StoreReader(directory)
-        except StoreError as error:
-            _log.info("sampling over the wire: %s", error)
-            return None
-        if reader.store_id != located.store_id:
+        reader = _opened(Path(located.directory)) if located.directory else None
+        if reader is not None and reader.store_id != located.store_id:
             reader.close()
             return None
-        return cls(reader, stub)
+        return cls(reader, stub) if reader is not None else None
 
-    @contextmanager
+    @contextlib.contextmanager
     def lend(self, positions: Sequence[int]) -> Iterator[list[StoredRecord]]:
         """Those of the records that can be read, in order; payloads are valid inside the context only.
 
@@ -78,7 +88,7 @@ class SameHostReader:
         """
         from replay.store import StoreCorrupt  # noqa: PLC0415
 
-        with ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             try:
                 records = stack.enter_context(self._reader.lend(positions))
             except StoreCorrupt as error:
@@ -97,6 +107,13 @@ class SameHostReader:
             origin = self._origins[origin_id] = self._reader.origin(origin_id)
         return origin
 
+    def look(self) -> None:
+        """Lets go of what the service has dropped, whose disk space stays taken until then. From any thread."""
+        from replay.store import StoreError  # noqa: PLC0415
+
+        with contextlib.suppress(StoreError, OSError):  # the next reading says so
+            self._reader.counters()
+
     def close(self) -> None:
         """Lets go of the files."""
         self._reader.close()
@@ -109,3 +126,16 @@ class SameHostReader:
                 pass
         except grpc.RpcError as error:
             _log.warning("the service could not be told of damaged records: %s", error)
+
+
+def _opened(directory: Path) -> StoreReader | None:
+    try:
+        from replay.reader import StoreReader  # noqa: PLC0415  thin hosts have no LMDB
+        from replay.store import StoreError  # noqa: PLC0415
+    except ImportError:
+        return None
+    try:
+        return StoreReader(directory) if directory.is_dir() else None
+    except (StoreError, OSError) as error:
+        _log.info("sampling over the wire: %s", error)
+        return None

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.common.v1 import common_pb2
-from replay.payload_encoding import RAW, EncodingError, content_bytes, decode_payload, encode_payload
+from replay.payload_encoding import RAW, EncodingError, content_bytes, decode_payload, encode_payload, encoded_bytes_max
 
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<f2", "<i4", "<u4", "<f4", "<i8", "<u8", "<f8")
 """Column types allowed: fixed-size numbers with one little-endian representation; no objects, strings or records."""
@@ -122,7 +122,9 @@ class PayloadLayout:
         return encode_payload(b"".join(parts), encoding)
 
     def check_payload(self, payload: bytes | memoryview, steps: int, encoding: Encoding = RAW) -> None:
-        """Checks that a payload says it stands for as many bytes as T = `steps` takes. Raises SchemaError."""
+        """Checks that a payload says it stands for as many bytes as T = `steps` takes, and takes no more itself than
+        that needs. Raises SchemaError.
+        """
         expected = self.payload_bytes(steps)
         try:
             found = content_bytes(payload, encoding)
@@ -130,6 +132,9 @@ class PayloadLayout:
             raise SchemaError(str(error)) from error
         if found != expected:
             raise SchemaError(f"payload has {found} bytes, the schema requires {expected} at T = {steps}")
+        largest = encoded_bytes_max(expected)
+        if len(payload) > largest:
+            raise SchemaError(f"payload has {len(payload)} bytes and stands for {expected}: at most {largest} may be")
 
     def decode(self, payload: bytes | memoryview, steps: int, encoding: Encoding = RAW) -> Arrays:
         """Read-only views [T (+ rows_beyond_steps), *shape] into `payload`, which they keep alive.

@@ -1,9 +1,9 @@
 """The replay service on the wire: translates between gRPC and `handlers.py`, and runs the server.
 
-Status codes: INVALID_ARGUMENT what breaks the contract or cannot be read (nothing of that message is stored); NOT_FOUND
-an unknown table; RESOURCE_EXHAUSTED no disk space, or too many streams; DATA_LOSS the store is damaged; UNAVAILABLE
-shutting down; INTERNAL any other failure of the store. Each comes with one line for a person. (A unary request that
-cannot be read never gets here: gRPC answers UNKNOWN.)
+Status codes: INVALID_ARGUMENT what breaks the contract, exceeds a bound or cannot be read (nothing of that message is
+stored); NOT_FOUND an unknown table; RESOURCE_EXHAUSTED no disk space, or too many streams or lists; DATA_LOSS the store
+is damaged; UNAVAILABLE shutting down; INTERNAL any other failure of the store. Each comes with one line for a person.
+(A unary request that cannot be read never gets here: gRPC answers UNKNOWN.)
 
 Deadlines: Append and Sample are streams without an end of their own; a draw is held as long as its limiter holds it,
 and ends with its stream. The server pings idle connections, so a peer that vanished is noticed within 30 s.
@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
@@ -32,7 +33,7 @@ from replay.draws import BatchSizeInvalid, Draw
 from replay.filters import FilterError
 from replay.handlers import ReplayHandlers, RequestInvalid
 from replay.ingest import Acknowledgement, AppendSession, StreamsExhausted
-from replay.ingest_rules import applying_rules
+from replay.ingest_rules import applying_rules, curator_of
 from replay.limiter import LimiterError
 from replay.memory_store import MemoryStore
 from replay.packing import pack
@@ -40,6 +41,7 @@ from replay.read_ahead import answer_in_order
 from replay.store import RecordInvalid, Store, StoreCorrupt, StoredRecord, StoreError, StoreFull, StoreSettings
 from replay.table_set import UnknownTable
 from replay.table_spec import TableSpecError
+from replay.window import Window
 from replay.writer import CommitterClosed, GroupCommitter
 
 SERVICE_NAME = replay_pb2.DESCRIPTOR.services_by_name["Replay"].full_name
@@ -57,6 +59,7 @@ _CLOSE_S = 30.0
 _SEGMENT_BYTES_MIN = 64 * 1024
 _SEGMENT_RECORDS_MIN = 256
 _IDLE_S = 5.0
+_DETAILS_CHARACTERS_MAX = 1_000
 
 _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (RecordInvalid, grpc.StatusCode.INVALID_ARGUMENT),
@@ -142,6 +145,7 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
                             sequences=answer.sequences, duplicates=answer.duplicates
                         )
                         yield replay_pb2.AppendResponse(acknowledged=acknowledged)
+                        session.delivered(answer)
             finally:
                 ingest.close()
         except _ERRORS as error:
@@ -155,11 +159,15 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
         try:
             draws.open()
             sent_origins: set[int] = set()
+            window = Window(DRAWS_AHEAD, draws.config.sample_bytes_max)
             try:
-                async with contextlib.aclosing(answer_in_order(request_iterator, self._draw, DRAWS_AHEAD)) as answers:
-                    async for draw in answers:
+                drawing = answer_in_order(request_iterator, partial(self._draw, window), DRAWS_AHEAD)
+                async with contextlib.aclosing(drawing) as answers:
+                    async for draw, expected_bytes in answers:
                         for response in self._sampled(draw, sent_origins):
                             yield response
+                        del draw  # or it would be held until the next one comes
+                        window.release(1, expected_bytes)
             finally:
                 draws.close()
         except _ERRORS as error:
@@ -169,14 +177,15 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
         """Streams what is in the store when the call begins."""
         sent_origins: set[int] = set()
         try:
-            async for group in self._handlers.list_records(request):
-                for chunk in self._chunks(group.records, sent_origins):
-                    response = replay_pb2.ListResponse(next_position=chunk.records[-1].position + 1)
-                    pack(response.records, chunk.records, group.marks)
-                    _add_origins(response, chunk)
-                    yield response
-                # Alone where nothing passed: so a client sees how far a filter that passes little has come.
-                yield replay_pb2.ListResponse(next_position=group.next_position)
+            async with contextlib.aclosing(self._handlers.list_records(request)) as groups:
+                async for group in groups:
+                    for chunk in self._chunks(group.records, sent_origins, group.marks):
+                        response = replay_pb2.ListResponse(next_position=chunk.records[-1].position + 1)
+                        pack(response.records, chunk.records, group.marks)
+                        _add_origins(response, chunk)
+                        yield response
+                    # Alone where nothing passed: so a client sees how far a filter that passes little has come.
+                    yield replay_pb2.ListResponse(next_position=group.next_position)
         except _ERRORS as error:
             await _abort(context, error)
 
@@ -222,9 +231,17 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
         """Makes a table, or changes one."""
         return replay_pb2.SetTableResponse(stats=await self._handlers.set_table(request))
 
-    async def _draw(self, request: replay_pb2.SampleRequest) -> asyncio.Task[Draw]:
-        drawing = self._handlers.draws.draw(request.table, request.batch_size, keys_only=request.keys_only)
-        return asyncio.create_task(drawing)
+    async def _draw(self, window: Window, request: replay_pb2.SampleRequest) -> asyncio.Task[tuple[Draw, int]]:
+        """Begins a draw once the stream's draws ahead leave room for it; the task gives the room it takes, too."""
+        draws = self._handlers.draws
+        expected_bytes = 0 if request.keys_only else draws.expected_bytes(request.batch_size)
+        await window.acquire(1, expected_bytes)
+
+        async def draw() -> tuple[Draw, int]:
+            drawn = await draws.draw(request.table, request.batch_size, keys_only=request.keys_only)
+            return drawn, expected_bytes
+
+        return asyncio.create_task(draw())
 
     def _sampled(self, draw: Draw, sent_origins: set[int]) -> Iterator[replay_pb2.SampleResponse]:
         probabilities = draw.probabilities.tolist()
@@ -247,7 +264,12 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
             done = end
             yield response
 
-    def _chunks(self, records: Sequence[StoredRecord], sent_origins: set[int]) -> Iterator[_Chunk]:
+    def _chunks(
+        self,
+        records: Sequence[StoredRecord],
+        sent_origins: set[int],
+        marks: Mapping[int, common_pb2.RecordMarks] = MappingProxyType({}),
+    ) -> Iterator[_Chunk]:
         """Cuts records into responses, each with the origins not in `sent_origins`, and adds these to it."""
         start = size = 0
         origins: dict[int, common_pb2.Origin] = {}
@@ -260,6 +282,8 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
                 origin = origins[record.origin_id] = self._handlers.store.origin(record.origin_id)
                 size += origin.ByteSize()
             size += len(record.header_bytes) + len(record.payload)
+            if record.position in marks:
+                size += marks[record.position].ByteSize()
         if start < len(records):
             yield _Chunk(records[start:], origins)
 
@@ -282,10 +306,11 @@ async def serve(
       stop: set by the caller for an orderly stop.
 
     Raises:
-      SettingError, LimiterError, TableSpecError, StoreBusy, StoreFormatError, StoreError, AddressError: nothing was
-        started.
+      SettingError, LimiterError, TableSpecError, RuleError, StoreBusy, StoreFormatError, StoreError, AddressError:
+        nothing was started.
     """
     check_config(config)
+    curator = curator_of(config)
     async with contextlib.AsyncExitStack() as cleanup:
         store, store_id = _open_store(config, directory)
         cleanup.callback(store.close)
@@ -304,7 +329,7 @@ async def serve(
         maintaining = asyncio.create_task(handlers.maintain())
         try:
             await transport.set_serving(health, [SERVICE_NAME])
-            async with applying_rules(config, bound):
+            async with applying_rules(curator, bound):
                 on_ready(bound)
                 await stop.wait()
         finally:
@@ -368,4 +393,8 @@ async def _abort(context: Context, error: Exception) -> None:
     code = next(code for kind, code in _STATUS if isinstance(error, kind))
     # gRPC reads a message when it is asked for the next one: one that cannot be read fails here, after those before it.
     unreadable = "; the stream ends here and nothing of that message was stored"
-    await context.abort(code, f"{error}{unreadable if isinstance(error, DecodeError) else ''}")
+    details = f"{error}{unreadable if isinstance(error, DecodeError) else ''}"
+    # It travels with a bound of its own, beyond which the client would be told of that instead.
+    await context.abort(
+        code, details if len(details) <= _DETAILS_CHARACTERS_MAX else f"{details[:_DETAILS_CHARACTERS_MAX]}..."
+    )

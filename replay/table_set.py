@@ -25,11 +25,14 @@ from protos.replay.v1 import replay_pb2
 from replay.change import Change
 from replay.config import ReplayConfig, table_specs
 from replay.record import LoggedRecord
-from replay.store import AppendOutcome, PendingRecord, Store, StoreCorrupt
+from replay.store import AppendOutcome, PendingRecord, Store, StoreCorrupt, StoreFull
 from replay.table_spec import TableSpecError, check_spec
 from replay.tables.making import effective_spec, make_table, new_state
 from replay.tables.table import InsertedRecord, Priorities, Table
-from replay.writer import GroupCommitter
+from replay.writer import LOG_AGAIN_S, GroupCommitter
+
+TABLES_MAX = 64
+"""Most tables of a service: each is told of every commit, and some take memory for every record."""
 
 _LOAD_RECORDS = 1024
 _STRATA_SHOWN = 64
@@ -58,6 +61,7 @@ class TableSet:
         self._change = change
         self._tables: dict[str, Table] = {}
         self._damaged = BitMap64()
+        self._log_damage_due_s = 0.0
         self._being_quarantined = BitMap64()
         self.excluded = BitMap64()
         """What no table may draw. Replaced, never mutated."""
@@ -82,7 +86,10 @@ class TableSet:
                     await self._add(state.spec, state, configured=None)
         # So that a reader of the store knows of each of them, drawn from or not.
         put = [asyncio.wrap_future(self._committer.put_table(table.name, table.state)) for table in self]
-        await asyncio.gather(*put)
+        try:
+            await asyncio.gather(*put)
+        except StoreFull as error:
+            _log.warning("what tables there are will be written down with their first draws: %s", error)
         self.refresh()
 
     def __iter__(self) -> Iterator[Table]:
@@ -159,18 +166,18 @@ class TableSet:
         if self._committer.retain_from > self._store.counters().first_position:
             self._committer.evict()
 
-    def exclude_damaged(self, positions: Iterable[int]) -> None:
-        """No table draws these any more: they cannot be read."""
+    def exclude_damaged(self, positions: Iterable[int]) -> int:
+        """No table draws these any more: they cannot be read. Returns how many of them are news."""
         new = BitMap64(positions) - self._damaged
         if new:
             self._damaged |= new
-            shown = ", ".join(str(position) for position in list(new)[:5])
-            _log.error("%d records are damaged and are no longer sampled: %s", len(new), shown)
+            self._log_damage(new)
             self.renew_exclusions()
+        return len(new)
 
     @contextlib.contextmanager
     def quarantining(self, positions: BitMap64) -> Iterator[None]:
-        """No table draws these inside the context, nor afterwards if they are under quarantine by then. One at a time."""
+        """No table draws these inside the context, nor afterwards if they are quarantined by then. One at a time."""
         self._being_quarantined = positions
         self.renew_exclusions()
         try:
@@ -194,10 +201,20 @@ class TableSet:
         self._change.notify()
 
     async def specify(self, spec: replay_pb2.TableSpec) -> Table:
-        """Makes a table, or changes one, durably. Raises TableSpecError with nothing changed."""
+        """Makes a table, or changes one, durably.
+
+        Raises:
+          TableSpecError: nothing was changed.
+          StoreError: it holds now, but a restart may undo it; do it again.
+        """
         check_spec(spec)
         async with self._specifying:
             table = self._tables.get(spec.name)
+            if table is None and len(self._tables) >= TABLES_MAX:
+                raise TableSpecError(
+                    f"there are {len(self._tables)} tables, and at most {TABLES_MAX} may be: {spec.name!r} was not "
+                    "made; change one that is not needed"
+                )
             if table is None:
                 await self._add(spec, new_state(spec, self._end()), configured=None)
                 table = self._tables[spec.name]
@@ -244,6 +261,19 @@ class TableSet:
             strata=dict(strata),
         )
 
+    def _log_damage(self, new: BitMap64) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._log_damage_due_s:
+            self._log_damage_due_s = now_s + LOG_AGAIN_S
+            shown = ", ".join(str(position) for position in list(new)[:5])
+            _log.error(
+                "%d records are damaged and no longer sampled, %d in all (more within %.0f s are not logged): %s",
+                len(new),
+                len(self._damaged),
+                LOG_AGAIN_S,
+                shown,
+            )
+
     async def _add(
         self, spec: replay_pb2.TableSpec, state: replay_pb2.TableState, configured: replay_pb2.TableSpec | None
     ) -> None:
@@ -258,7 +288,10 @@ class TableSet:
         self.renew_exclusions()
 
     async def _forget(self, name: str) -> None:
-        await asyncio.wrap_future(self._committer.call(functools.partial(self._store.drop_table, name)))
+        try:
+            await asyncio.wrap_future(self._committer.call(functools.partial(self._store.drop_table, name)))
+        except StoreFull as error:
+            _log.warning("table %r will be forgotten at another start: %s", name, error)
 
     async def _fill(self, table: Table) -> None:
         """Shows a table every record of the log, in groups, so that the service goes on meanwhile."""

@@ -145,26 +145,30 @@ class GroupCommitter:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not (self._closing or self._is_due()):
-                    self._condition.wait(self._sleep_s())
-                appends, self._appends, self._records = self._appends, [], 0
-                tables, self._tables = self._tables, {}
-                table_futures, self._table_futures = self._table_futures, []
-                self._table_due_s = math.inf
-                calls, self._calls = self._calls, []
-                evict, self._evict = self._evict, False
-            if appends or tables or evict:
-                # From here on a future can no longer be cancelled, and what was cancelled before is not stored.
-                appends = [item for item in appends if item[1].set_running_or_notify_cancel()]
-                table_futures = [future for future in table_futures if future.set_running_or_notify_cancel()]
-                self._commit(appends, tables, table_futures)
-            for function, future in calls:
-                _call(function, future)
-            self._sync_if_due()
-            if self._closing and not (appends or tables or calls):
-                return
+        while self._round():
+            pass
+
+    def _round(self) -> bool:
+        """Waits until something is due and does all that waits; returns whether there may be more to do."""
+        # One call for each, so that nothing of what was committed is held while the next is waited for.
+        with self._condition:
+            while not (self._closing or self._is_due()):
+                self._condition.wait(self._sleep_s())
+            appends, self._appends, self._records = self._appends, [], 0
+            tables, self._tables = self._tables, {}
+            table_futures, self._table_futures = self._table_futures, []
+            self._table_due_s = math.inf
+            calls, self._calls = self._calls, []
+            evict, self._evict = self._evict, False
+        if appends or tables or evict:
+            # From here on a future can no longer be cancelled, and what was cancelled before is not stored.
+            appends = [item for item in appends if item[1].set_running_or_notify_cancel()]
+            table_futures = [future for future in table_futures if future.set_running_or_notify_cancel()]
+            self._commit(appends, tables, table_futures)
+        for function, future in calls:
+            _call(function, future)
+        self._sync_if_due()
+        return bool(not self._closing or appends or tables or calls)
 
     def _is_due(self) -> bool:
         if self._calls or self._evict or self._records >= self._commit_records_max:
@@ -187,7 +191,7 @@ class GroupCommitter:
         if sync_due_s is not None and (self._closing or time.monotonic() >= max(sync_due_s, self._sync_again_s)):
             try:
                 self._store.sync()
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001  without this thread everybody would wait forever
                 self._sync_again_s = time.monotonic() + _SYNC_AGAIN_S
                 self._log_failure(error)
 

@@ -118,6 +118,8 @@ class SafetyClient:
           SafetyUnavailable: no answer; it may be revoked or not. Asking again is safe.
           RevocationRefused: see there.
         """
+        if not 0 <= release_number < 2**64:
+            raise UnknownRelease(f"there is no release {release_number}: they are numbered from 1")
         request = safety_pb2.RevokeRequest(run_id=run_id, release_number=release_number, why=why)
         try:
             return self._calls.Revoke(request, timeout=timeout_s).revocation

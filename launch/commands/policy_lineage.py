@@ -30,6 +30,8 @@ _BARS = 12
 _BAR_WIDTH = 30
 _ANCESTORS_SHOWN = 10
 _RELEASE = "release:"
+_DIGITS_MAX = 20
+"""Of a 64-bit number."""
 
 
 def run(arguments: PolicyLineage) -> int:
@@ -57,8 +59,8 @@ def run(arguments: PolicyLineage) -> int:
 
 def _find(index: LineageIndex, text: str) -> LearntPolicy:
     number = text.removeprefix(_RELEASE)
-    if not number.isdecimal():
-        raise BadInput(f"version {text!r} must be the learner's update, or {_RELEASE}NUMBER")
+    if not number.isdecimal() or len(number) > _DIGITS_MAX:
+        raise BadInput(f"version {text[:40]!r} must be the learner's update, or {_RELEASE}NUMBER")
     try:
         return index.of_release(int(number)) if text.startswith(_RELEASE) else index.of_version(int(number))
     except LineageError as error:

@@ -19,7 +19,8 @@ def run(arguments: ReplayAuditor) -> int:
         environment=config.environment,
         replay_address=check_address(arguments.replay),
         fraction=arguments.fraction,
-        seed=arguments.seed,
+        # Which records are looked at, an actor must not be able to work out.
+        seed=arguments.seed or None,
     )
     check_fraction(job.fraction)
     configure_logging()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from actors.lifetime import StopSignals
@@ -25,7 +25,9 @@ from replay.curation.curator import CurationResult, Curator
 from replay.curation.ingest import IngestCuration
 from replay.curation.rules import ChosenRule, Rule
 
-_LOOK_S = 0.5
+_LOOK_S = 0.25
+_END_S = 2.0
+"""How long a rule has for the record that it is at, once a signal has come."""
 
 
 def run(arguments: ReplayCurate) -> int:
@@ -58,7 +60,7 @@ def _once(arguments: ReplayCurate, rules: Sequence[ChosenRule]) -> int:
 
 
 def _follow(arguments: ReplayCurate, rules: Sequence[ChosenRule]) -> int:
-    """Goes on until a signal comes. In a thread, because a rule may take its time over a record."""
+    """Goes on until a signal comes. In a thread, because a rule may take its time over a record, or never come back."""
     if arguments.dry_run or arguments.limit:
         raise BadInput("--follow goes neither with --dry-run nor with --limit: it goes on until interrupted")
     if len(locate(arguments.target).addresses) != 1:
@@ -72,12 +74,8 @@ def _follow(arguments: ReplayCurate, rules: Sequence[ChosenRule]) -> int:
         failed = failed or bool(result.failures)
         _show(result, arguments)
 
-    stop = threading.Event()
-    with (
-        open_source(arguments.target, writable=True) as source,
-        StopSignals() as signals,
-        ThreadPoolExecutor(1, "curation") as executor,
-    ):
+    stop, ended = threading.Event(), Future[None]()
+    with open_source(arguments.target, writable=True) as source, StopSignals() as signals:
         curation = IngestCuration(
             source,
             Curator(rules),
@@ -85,12 +83,26 @@ def _follow(arguments: ReplayCurate, rules: Sequence[ChosenRule]) -> int:
             from_position=arguments.from_position,
             on_batch=on_batch,
         )
-        following = executor.submit(curation.run, stop)
-        while not following.done() and not signals.stop_requested():
+        thread = threading.Thread(target=_run, args=(curation, stop, ended), name="curation", daemon=True)
+        thread.start()
+        while not ended.done() and not signals.stop_requested():
             signals.wait(_LOOK_S)
         stop.set()
-        following.result()
-    return 1 if failed else 0
+        thread.join(_END_S)
+        if ended.done():
+            ended.result()
+        else:
+            print(f"temper: left in the middle; written is what is below {curation.next_position}", file=sys.stderr)
+    return 1 if failed or not ended.done() else 0
+
+
+def _run(curation: IngestCuration, stop: threading.Event, ended: Future[None]) -> None:
+    try:
+        curation.run(stop)
+    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        ended.set_exception(error)
+    else:
+        ended.set_result(None)
 
 
 def _show(result: CurationResult, arguments: ReplayCurate) -> None:

@@ -19,6 +19,7 @@ from launch.replay_target import check_range, open_source
 from replay.episode_pieces import RowsContradictory
 from replay.exchange.errors import ExchangeError
 from replay.record import LoggedRecord
+from replay.record_pages import paged
 from replay.source import RecordSource
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def run(arguments: ReplayExport) -> int:
         raise BadInput(f"--steps is for jsonl: {arguments.format} {_STEPS_ELSEWHERE[arguments.format]}")
     export = _export(arguments)
     with open_source(arguments.target, writable=False) as source:
-        records = source.records(
+        # In short calls: writing takes longer than a service lets one call last.
+        records = paged(
+            source,
             filter_text=arguments.filter,
             from_position=arguments.from_position,
             limit=arguments.limit,

@@ -21,6 +21,8 @@ from replay.record import LoggedRecord
 from replay.source import RecordSource
 
 _PARTS = 3
+_DIGITS_MAX = 20
+"""Of a 64-bit number."""
 
 
 def run(arguments: ReplayLineage) -> int:
@@ -72,9 +74,9 @@ def _lines(
 def _find(source: RecordSource, text: str) -> tuple[int, LoggedRecord | None]:
     """Position of the record that is meant, and the record where it is still there. Raises BadInput."""
     if text.isdecimal():
+        if len(text) > _DIGITS_MAX or int(text) > POSITION_MAX:
+            raise BadInput(f"record {text[:40]} cannot be: positions are 0 to {POSITION_MAX}")
         position = int(text)
-        if position > POSITION_MAX:
-            raise BadInput(f"record {text} cannot be: positions are 0 to {POSITION_MAX}")
         found = source.get([position], with_payload=False)
         return position, found[0] if found else None
     parts = text.split("/")

@@ -9,6 +9,7 @@ quarantine and revoked are null where no run is named. --list prints one entry a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from launch.errors import BadInput
 from launch.json_output import json_line, local_time, message_json, printable
 from launch.lineage_report import check_releases, open_index, policy_json, policy_words, run_of
 from launch.replay_target import open_source
-from launch.revoking import RevokedRelease, revoking
+from launch.revoking import Revoke, RevokedRelease, revoking
 from launch.run_paths import RunPaths
 from learner.lineage_index import LearntPolicy, LineageIndex
 from protos.replay.v1 import replay_pb2
@@ -26,6 +27,8 @@ from replay.filters import FilterError
 from safety.revocations import WHY_CHARACTERS_MAX
 
 Affected = Sequence[tuple[LearntPolicy, int]]
+
+_ID_MAX = 2**63 - 1
 
 
 def run(arguments: ReplayQuarantine) -> int:
@@ -52,6 +55,8 @@ def _list(arguments: ReplayQuarantine) -> int:
 def _lift(arguments: ReplayQuarantine) -> int:
     if arguments.dry_run or arguments.revoke:
         raise BadInput("--lift goes neither with --dry-run nor with --revoke: what was revoked stays revoked")
+    if not 1 <= arguments.lift <= _ID_MAX:
+        raise BadInput(f"quarantine {arguments.lift} cannot be: they are numbered from 1")
     with open_source(arguments.target, writable=True) as source:
         try:
             entry = source.lift_quarantine(arguments.lift, arguments.why).entry
@@ -67,49 +72,57 @@ def _quarantine(arguments: ReplayQuarantine) -> int:
         raise BadInput(f"{arguments.target} is no run directory: say with --run-dir whose releases are to be revoked")
     if paths is not None:
         check_releases(paths)
-    with open_source(arguments.target, writable=not arguments.dry_run) as source:
+    with contextlib.ExitStack() as stack:
+        # Before anything is changed, for what it may raise.
+        revoke = stack.enter_context(revoking(paths)) if _may_revoke(paths, arguments) and paths is not None else None
+        with open_source(arguments.target, writable=not arguments.dry_run) as source:
+            try:
+                entry, positions = source.quarantine(arguments.filter, arguments.why, dry_run=arguments.dry_run)
+            except FilterError:
+                raise
+            except ValueError as error:
+                raise BadInput(str(error)) from error
+        # After it, so that what was learnt until then is in it.
+        index = None if paths is None else open_index(paths)
+        affected = index.overlapping(positions) if index is not None else ()
+        if not arguments.json:
+            print("\n".join(_lines(entry, affected, index)))
+        revoked: list[RevokedRelease] = []
         try:
-            entry, positions = source.quarantine(arguments.filter, arguments.why, dry_run=arguments.dry_run)
-        except FilterError:
-            raise
-        except ValueError as error:
-            raise BadInput(str(error)) from error
-    # After it, so that what was learnt until then is in it.
-    index = None if paths is None else open_index(paths)
-    affected = index.overlapping(positions) if index is not None else ()
-    if not arguments.json:
-        print("\n".join(_lines(entry, affected, index)))
-    revoked: list[RevokedRelease] = []
-    if arguments.revoke and paths is not None:
-        revoked = _revoke(paths, entry, affected, arguments)
-    if arguments.json:
-        print(json_line(_as_json(entry, affected, index) | {"revoked": list(map(revoked_json, revoked))}))
+            if arguments.revoke:
+                revoked.extend(_revoke(revoke, entry, affected, arguments))
+        finally:
+            # The records are quarantined, whatever became of the releases.
+            if arguments.json:
+                print(json_line(_as_json(entry, affected, index) | {"revoked": list(map(revoked_json, revoked))}))
     return 1 if any(each.problem for each in revoked) else 0
 
 
+def _may_revoke(paths: RunPaths | None, arguments: ReplayQuarantine) -> bool:
+    return arguments.revoke and not arguments.dry_run and paths is not None and paths.policies.is_dir()
+
+
 def _revoke(
-    paths: RunPaths, entry: replay_pb2.QuarantineEntry, affected: Affected, arguments: ReplayQuarantine
-) -> list[RevokedRelease]:
+    revoke: Revoke | None, entry: replay_pb2.QuarantineEntry, affected: Affected, arguments: ReplayQuarantine
+) -> Iterator[RevokedRelease]:
     """Revokes every release that learnt from the records and stands, and says each at once."""
     numbers = sorted(
         {release.number for policy, _ in affected for release in policy.releases if release.revocation is None}
     )
-    if arguments.dry_run or not numbers:
+    if revoke is None or not numbers:
         if not arguments.json:
             would = (
                 f"would revoke release {', '.join(map(str, numbers))}" if numbers else "there is no release to revoke"
             )
             print(would)
-        return []
+        return
     why = f"quarantine {entry.id}: {arguments.why.strip()}"[:WHY_CHARACTERS_MAX]
-    revoked = []
     # Oldest first: so nobody is given another one of them in the meantime.
-    with revoking(paths) as revoke:
-        for number in numbers:
-            revoked.append(revoke(number, why))
-            if not arguments.json:
-                print(revoked_words(revoked[-1]))
-    return revoked
+    for number in numbers:
+        revoked = revoke(number, why)
+        if not arguments.json:
+            print(revoked_words(revoked))
+        yield revoked
 
 
 def _as_json(entry: replay_pb2.QuarantineEntry, affected: Affected, index: LineageIndex | None) -> dict[str, Any]:
@@ -145,6 +158,8 @@ def _lines(entry: replay_pb2.QuarantineEntry, affected: Affected, index: Lineage
     if affected:
         newest = _newest_without(affected, index)
         yield "the newest policy kept that learnt from none of them: " + ("none" if newest is None else f"{newest:,}")
+        if affected[-1][0] is index.policies[-1]:
+            yield "the newest one did: what the run releases from now on grows out of it"
     unknown = ", ".join(str(release.number) for release in index.releases_unknown)
     if unknown:
         yield f"not known of: release {unknown}"

@@ -17,7 +17,8 @@ def choose_rules(texts: Sequence[str], modules: Sequence[str] = ()) -> list[Chos
     """Imports `modules`, which register rules, and chooses one rule for each text ("NAME" or "NAME:KEY=VALUE,...").
 
     Raises:
-      RuleError: a module cannot be imported, a rule or parameter is not known, or a rule is chosen twice.
+      RuleError: a module cannot be imported, a rule or parameter is not known, a rule is chosen twice, or two write a
+        signal of the same name.
     """
     known_rules(modules)
     chosen = [choose(text) for text in texts]
@@ -25,6 +26,12 @@ def choose_rules(texts: Sequence[str], modules: Sequence[str] = ()) -> list[Chos
     for name in names:
         if names.count(name) > 1:
             raise RuleError(f"rule {name!r} is chosen more than once: its signals would overwrite each other")
+    written_by: dict[str, str] = {}
+    for each in chosen:
+        for signal in each.rule.signals:
+            other = written_by.setdefault(signal, each.rule.name)
+            if other != each.rule.name:
+                raise RuleError(f"rules {other!r} and {each.rule.name!r} both write the signal {signal!r}: choose one")
     return chosen
 
 
@@ -35,7 +42,7 @@ def known_rules(modules: Sequence[str] = ()) -> Mapping[str, Rule]:
             importlib.import_module(module)
         except RuleError:
             raise
-        except Exception as error:  # the module is somebody else's: whatever it raises, it cannot be used
+        except (Exception, SystemExit) as error:  # the module is somebody else's: whatever it raises, it cannot be used
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise RuleError(f"module {module!r} with rules cannot be imported: {what}") from error
     return registered()

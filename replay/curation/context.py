@@ -9,6 +9,7 @@ Exceptions: KeyError for a parameter that the rule was not registered with; Valu
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay.curation.sketches import FirstSeen, SimHash, VisitCounts
+
+_SIMHASHES_MAX = 8
+"""Kinds of vectors whose planes are kept: up to 16 MB each, and the same again when they are made again."""
 
 
 class CurationContext:
@@ -31,7 +35,7 @@ class CurationContext:
         self._seed = seed
         self._first_seen: FirstSeen | None = None
         self._visits: VisitCounts | None = None
-        self._simhash: dict[tuple[int, int], SimHash] = {}
+        self._simhash: OrderedDict[tuple[int, int], SimHash] = OrderedDict()
 
     def parameter(self, name: str) -> float:
         """The value of a parameter. Raises KeyError for an unknown one, ValueError where it has no value."""
@@ -67,4 +71,7 @@ class CurationContext:
         key = (values.shape[1], bits)
         if key not in self._simhash:
             self._simhash[key] = SimHash(*key, self._seed)
+            if len(self._simhash) > _SIMHASHES_MAX:
+                self._simhash.popitem(last=False)
+        self._simhash.move_to_end(key)
         return self._simhash[key].codes(values)

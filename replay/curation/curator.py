@@ -5,14 +5,15 @@ rules over the same records twice changes nothing, and a run that broke off may 
 not give any more stays as it was.
 
 A rule that fails on a record says nothing about it; the failure is counted, and the run goes on. Whatever the source
-raises ends the run; `Curator.next_position` then says up to where signals are written.
+raises ends the run; `Curator.next_position` then says up to where signals are written. A run that goes on from there
+writes first what the rules have said already: they see no record twice.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replay.curation.context import CurationContext
@@ -50,6 +51,16 @@ class CurationResult:
     """Where to go on: the rules have seen every record below it."""
 
 
+@dataclass
+class _Group:
+    """Records that the rules have seen, below `end`, and what they said that is not written yet."""
+
+    end: int
+    records: int = 0
+    signals: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    failures: dict[str, RuleFailures] = field(default_factory=dict)
+
+
 class Curator:
     """Rules, and what they remember. One thread at a time.
 
@@ -69,6 +80,7 @@ class Curator:
             raise ValueError("no rule to run: name at least one")
         self._rules = [(chosen.rule, CurationContext(chosen.parameters, seed)) for chosen in rules]
         self._needs_payload = any(chosen.rule.needs_payload for chosen in rules)
+        self._group = _Group(0)
         self.next_position = 0
 
     def run(
@@ -80,6 +92,7 @@ class Curator:
         limit: int = 0,
         dry_run: bool = False,
         progress: Callable[[int], object] = lambda _count: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> CurationResult:
         """Runs the rules over records in log order.
 
@@ -88,51 +101,65 @@ class Curator:
           filter_text, from_position, limit: which records; see RecordSource.records.
           dry_run: whether to write nothing, and only count what would be written.
           progress: called with how many more records are done.
+          stop: whether to look at no more records; asked before each.
 
         Raises what the source raises.
         """
-        result = CurationResult(next_position=from_position)
-        self.next_position = from_position
-        group: dict[int, Mapping[str, float]] = {}
-        seen = 0
-        for record in paged(
-            source, filter_text=filter_text, from_position=from_position, limit=limit, with_payload=self._needs_payload
-        ):
-            signals = self._judge(record, result)
+        if from_position != self.next_position:
+            self._group = _Group(from_position)
+            self.next_position = from_position
+        result = CurationResult(next_position=self._group.end)
+        for record in self._to_judge(source, filter_text, limit):
+            if self._group.records >= GROUP_RECORDS:
+                self._write(source, result, dry_run, progress)
+            if stop():
+                break
+            signals = self._judge(record)
             if signals:
-                group[record.position] = signals
-            result.records += 1
-            result.next_position = record.position + 1
-            seen += 1
-            if seen == GROUP_RECORDS:
-                self._write(source, group, result, dry_run)
-                group = {}
-                progress(seen)
-                seen = 0
-        self._write(source, group, result, dry_run)
-        progress(seen)
+                self._group.signals[record.position] = signals
+            self._group.records += 1
+            self._group.end = result.next_position = record.position + 1
+        self._write(source, result, dry_run, progress)
         return result
 
-    def _write(
-        self, source: RecordSource, group: Mapping[int, Mapping[str, float]], result: CurationResult, dry_run: bool
-    ) -> None:
-        if group:
-            result.annotated += len(group) if dry_run else source.annotate(group)
-            result.signals.update(name for signals in group.values() for name in signals)
-        self.next_position = result.next_position
+    def _to_judge(self, source: RecordSource, filter_text: str, limit: int) -> Iterator[LoggedRecord]:
+        """The records after those that the rules have seen, and so many less."""
+        left = limit - self._group.records
+        if limit and left <= 0:
+            return iter(())
+        return paged(
+            source,
+            filter_text=filter_text,
+            from_position=self._group.end,
+            limit=left if limit else 0,
+            with_payload=self._needs_payload,
+        )
 
-    def _judge(self, record: LoggedRecord, result: CurationResult) -> dict[str, float]:
+    def _write(
+        self, source: RecordSource, result: CurationResult, dry_run: bool, progress: Callable[[int], object]
+    ) -> None:
+        group = self._group
+        if group.signals:
+            result.annotated += len(group.signals) if dry_run else source.annotate(group.signals)
+            result.signals.update(name for signals in group.signals.values() for name in signals)
+        result.records += group.records
+        for name, failed in group.failures.items():
+            result.failures.setdefault(name, RuleFailures(0, failed.first)).count += failed.count
+        self._group = _Group(group.end)
+        self.next_position = group.end
+        progress(group.records)
+
+    def _judge(self, record: LoggedRecord) -> dict[str, float]:
         """What the rules say of a record, without what is written about it already."""
         said: dict[str, float] = {}
         for rule, context in self._rules:
             try:
                 signals = rule.function(record, context)
                 said.update(_checked(signals, rule.signals))
-            except Exception as error:  # noqa: BLE001 - a rule may be anybody's; that it failed is counted and shown
-                failures = result.failures.setdefault(rule.name, RuleFailures(0, ""))
-                failures.count += 1
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a rule may be anybody's; it is counted and shown
                 what = " ".join(f"{type(error).__name__}: {error}".split())
-                failures.first = failures.first or f"at position {record.position}: {what}"
+                first = RuleFailures(0, f"at position {record.position}: {what}")
+                self._group.failures.setdefault(rule.name, first).count += 1
         written = record.marks.signals
         return {name: value for name, value in said.items() if name not in written or written[name] != value}
 

@@ -34,6 +34,8 @@ def near_duplicate_of(record: LoggedRecord, context: CurationContext) -> Mapping
     sides of a rounding edge are not recognised. Rewards and policies may differ: relabelling makes no new experience.
     """
     quantum = context.parameter("quantum")
+    if not quantum > 0:
+        raise ValueError(f"quantum = {quantum} must be above 0")
     digest = hashlib.blake2b(record.origin.environment.code_digest, digest_size=16)
     for name, column in sorted(record.columns.items()):
         if column.dtype.kind == "f" and name.startswith("observation"):

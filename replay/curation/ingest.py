@@ -25,7 +25,7 @@ class IngestCuration:
       curator: the rules.
       filter_text: only records that pass.
       from_position: where to begin.
-      batch_records: most records judged before the stop event is looked at again.
+      batch_records: most records judged at once.
       poll_s: time between two looks at the end of the log (s).
       work_share_max: part of the time that it may work, in (0, 1]: after each batch it rests accordingly.
       on_batch: called with the result of each batch that was not empty.
@@ -59,11 +59,14 @@ class IngestCuration:
         self.next_position = from_position
 
     def run(self, stop: Event) -> None:
-        """Goes on until `stop` is set. Raises what the source raises, but for ReplayUnavailable."""
-        while not stop.is_set():
-            stop.wait(self._round())
+        """Goes on until `stop` is set, which is looked at before each record; what was judged by then is written.
 
-    def _round(self) -> float:
+        Raises what the source raises, but for ReplayUnavailable.
+        """
+        while not stop.is_set():
+            stop.wait(self._round(stop))
+
+    def _round(self, stop: Event) -> float:
         """Judges one batch; returns how long to wait before the next (s)."""
         start_s = time.monotonic()
         try:
@@ -74,12 +77,13 @@ class IngestCuration:
                 filter_text=self._filter_text,
                 from_position=self.next_position,
                 limit=self._batch_records,
+                stop=stop.is_set,
             )
         except ReplayUnavailable:
             self.next_position = max(self.next_position, self._curator.next_position)
             return self._backoff.next_s()
         self._backoff.reset()
-        caught_up = result.records < self._batch_records
+        caught_up = result.records < self._batch_records and not stop.is_set()
         self.next_position = max(result.next_position, end) if caught_up else result.next_position
         if result.records:
             self._on_batch(result)

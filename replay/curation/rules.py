@@ -9,6 +9,9 @@ A rule sees one record at a time, in log order, and whatever it keeps in its con
 returns some of the signals that it was registered with, finite numbers, or nothing where it has nothing to say. The
 rules that come with Temper are listed in catalog.py; a user's own are registered by importing the module they are in.
 
+What verification found out is nobody else's to say: no rule writes the signals `verified`, `mismatch` and
+`verification_error`.
+
 Exceptions: RuleError (a ValueError) for a name or parameter that is not known, a clash of names, a malformed choice.
 """
 
@@ -21,12 +24,16 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from replay.curation.context import CurationContext
+from replay.provenance import RESERVED_SIGNALS
 from replay.record import LoggedRecord
 
 RuleFunction = Callable[[LoggedRecord, CurationContext], Mapping[str, float]]
 _Function = TypeVar("_Function", bound=RuleFunction)
 
 _NAME = re.compile(r"[A-Za-z0-9._/-]{1,64}")
+
+_OF_VERIFICATION = RESERVED_SIGNALS - {"reward_verified"}
+"""`reward_verified` is what a rule that comes with Temper concludes from them."""
 
 
 class RuleError(ValueError):
@@ -74,17 +81,24 @@ def rule(
 
     Args:
       name: unique among the rules: 1 to 64 of A-Z, a-z, 0-9, '.', '_', '/' and '-'.
-      signals: names of the signals that it may write, at least one.
+      signals: names of the signals that it may write, at least one, of the same form.
       needs_payload: whether it reads `record.columns`.
       parameters: numbers that whoever runs it may set, with their defaults; None for none.
 
     Raises:
-      RuleError: the name is malformed or taken by another function, or there is no signal.
+      RuleError: the name is malformed or taken by another function; there is no signal, or one that it must not write.
     """
     if not _NAME.fullmatch(name):
         raise RuleError(f"rule name {name!r} must match {_NAME.pattern}: it was not registered")
     if not signals or isinstance(signals, str):
         raise RuleError(f"rule {name!r} must name the signals that it writes, in a tuple: it was not registered")
+    for signal in signals:
+        if not _NAME.fullmatch(signal):
+            raise RuleError(f"signal {signal!r} of rule {name!r} must match {_NAME.pattern}: it was not registered")
+        if signal in _OF_VERIFICATION:
+            raise RuleError(
+                f"signal {signal!r} is for verification to write, not for rule {name!r}: it was not registered"
+            )
 
     def register(function: _Function) -> _Function:
         taken = _registered.get(name)

@@ -80,8 +80,9 @@ class SimHash:
         self._weights = np.left_shift(np.uint64(1), np.arange(bits, dtype=np.uint64))
 
     def codes(self, values: NDArray[Any]) -> NDArray[np.uint64]:
-        """One code (uint64 [n]) for each row of `values` [n, D]."""
-        above = values[:, :: self._stride].astype(np.float32) @ self._planes > 0
+        """One code (uint64 [n]) for each row of `values` [n, D]; what is not finite gives some code, too."""
+        with np.errstate(all="ignore"):
+            above = values[:, :: self._stride].astype(np.float32) @ self._planes > 0
         codes: NDArray[np.uint64] = (above * self._weights).sum(axis=1, dtype=np.uint64)
         return codes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ from actors.auditor import BEHIND_MAX, Auditor, AuditorJob
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentUnsupported
 from actors.verification import VerificationError, is_sampled
+from protos.replay.v1 import replay_pb2
 from replay.client import ReplayClient, ReplayUnavailable, ReplayWriter
 from replay.config import ReplayConfig
 from replay.record import LoggedRecord
@@ -92,6 +94,21 @@ def test_only_the_sample_is_marked() -> None:
     assert marked == [record.position for record in records if is_sampled(record.position, 0.3, 0)]
 
 
+def test_nobody_can_tell_the_sample_beforehand() -> None:
+    """In a log of one actor positions are its own sequence: it would forge the others."""
+    records = record_run(CATCH, lanes=3, length=5, unrolls=40)
+    samples = []
+    for _ in range(2):
+        source = ListedSource(records)
+        auditor = Auditor(source, AuditorJob(CATCH, "unix:/nowhere", 0.3, steps_per_s_max=1e9))
+        for _ in range(3):
+            auditor.audit()
+        auditor.close()
+        samples.append([record.position for record in records if source.marks(record.position)])
+    assert 10 < len(samples[0]) < 70
+    assert samples[0] != samples[1]
+
+
 def test_it_rests_in_proportion_to_its_work() -> None:
     records = record_run(CATCH, lanes=2, length=10, unrolls=200)
     auditor = auditor_of(ListedSource(records), steps_per_s_max=500.0)
@@ -148,6 +165,38 @@ def test_it_begins_near_the_newest_record_and_leaves_out_what_it_cannot_keep_up_
     auditor.close()
     assert auditor.report.verified == 10
     assert auditor.left_out == 3 * far + 4 - BEHIND_MAX // 2 - (far + 6)
+
+
+def test_a_log_that_lost_its_end_is_read_on_from_there() -> None:
+    """As after a crash of an async store: positions are given again, to other records."""
+    one = record_run(CATCH, actor_id="a", lanes=2, length=5, unrolls=10)
+    other = record_run(CATCH, actor_id="b", lanes=2, length=5, unrolls=10, first_position=15)
+    source = ListedSource(one)
+    auditor = auditor_of(source)
+    for _ in range(3):
+        auditor.audit()
+    assert auditor.report.verified == 20
+    for position in range(15, 20):
+        del source.kept[position]
+    auditor.audit()
+    source.append(other)
+    for _ in range(3):
+        auditor.audit()
+    auditor.close()
+    assert (auditor.report.verified, auditor.report.mismatched, auditor.report.unverifiable) == (40, 0, 0)
+    assert all(source.marks(record.position)["verified"] == 1.0 for record in other)
+    assert auditor.report.steps == sum(int(record.columns["mask"].sum()) for record in (*one, *other))
+
+
+def test_it_rests_as_long_as_it_works() -> None:
+    class Slow(ListedSource):
+        def stats(self) -> replay_pb2.StatsResponse:
+            time.sleep(1.2)
+            return super().stats()
+
+    auditor = auditor_of(Slow(record_run(CATCH, lanes=2, length=5, unrolls=4)))
+    assert auditor.audit() >= 1.2
+    auditor.close()
 
 
 def test_jobs_that_make_no_sense() -> None:
@@ -225,3 +274,70 @@ def test_the_process_outlives_a_restart_of_replay_and_ends_in_order(address: str
     said = (tmp_path / "log").read_text()
     assert "record 13 is not what happened: observation is wrong from row 3 on" in said
     assert re.search(r"16 records audited: 15 verified, 1 mismatches, 0 unverifiable", said)
+
+
+_STANDS_STILL = """
+import logging, sys, threading
+from actors.auditor import AuditorJob, run_auditor
+from actors.config import EnvironmentConfig
+from actors.environments.catch import Catch
+logging.basicConfig(level=logging.INFO)
+
+def stand_still(*_):
+    print("it stands still", file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+setattr(Catch, sys.argv[2], stand_still)
+sys.exit(run_auditor(AuditorJob(EnvironmentConfig("catch"), sys.argv[1], fraction=1.0)))
+"""
+
+
+def stop_in_time(process: subprocess.Popen[bytes]) -> int:
+    process.send_signal(signal.SIGTERM)
+    # It has two seconds, whatever it is at; so long as the interpreter takes to end is allowed besides.
+    return process.wait(2.0 + 3.0)
+
+
+@contextlib.contextmanager
+def started(program: str, *arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as file:
+        process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=file, stderr=file)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_for(log: Path, words: str) -> None:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while words not in log.read_text():
+        assert time.monotonic() < deadline_s, log.read_text()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("method", ["step", "reset"])
+def test_it_stops_in_time_though_the_environment_stands_still(address: str, tmp_path: Path, method: str) -> None:
+    log = tmp_path / "log"
+    with serving(ReplayConfig(), tmp_path / "replay", address):
+        send(address, record_run(CATCH, lanes=2, length=9, unrolls=4))
+        with started(_STANDS_STILL, address, method, log=log) as process:
+            wait_for(log, "it stands still")
+            assert stop_in_time(process) == 0, log.read_text()
+
+
+def test_it_stops_in_time_though_the_service_is_away(address: str, tmp_path: Path) -> None:
+    """Its call waits for the service to come up, for longer than it may take to stop."""
+    log = tmp_path / "log"
+    program = _PROGRAM.replace("sys.exit", "print('it begins', file=sys.stderr, flush=True); sys.exit")
+    with started(program, address, log=log) as process:
+        wait_for(log, "it begins")
+        time.sleep(0.5)
+        assert stop_in_time(process) == 0, log.read_text()
+
+
+def test_what_it_cannot_begin_with_ends_it(address: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with started(_PROGRAM.replace('"catch"', '"cartpool"'), address, log=log) as process:
+        assert process.wait(TIMEOUT_S) == 1
+    assert "unknown environment 'cartpool'" in log.read_text()

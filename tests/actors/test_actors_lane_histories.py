@@ -81,3 +81,35 @@ def test_records_out_of_order_prove_nothing() -> None:
     for sequence in (0, 2, 1):
         history = histories.add(seen(sequence, 0, 4 * sequence, sequence=sequence))
     assert not history.unbroken
+
+
+def test_what_leads_up_to_a_record_is_bounded_in_bytes() -> None:
+    histories = LaneHistories(before_bytes_max=30 << 20)
+    given = [histories.add(seen(position, 0, 4 * position), 10 << 20) for position in range(5)]
+    assert [len(history.before) for history in given] == [0, 1, 2, 3, 0]
+    assert [history.payload_bytes >> 20 for history in given] == [0, 10, 20, 30, 0]
+    assert given[4].missing == "its first episode began more than 256 records, or 30 MiB, before it"
+    assert histories.add(seen(5, 1, 0), 10 << 20) == History((), "", True)
+    assert histories.add(seen(6, 1, 4), 10 << 20) == History((5,), "", True, 10 << 20)
+
+
+def test_so_many_records_are_remembered_and_no_more() -> None:
+    histories = LaneHistories(records_max=100)
+    # Lanes that nothing comes of any more are forgotten first.
+    for position in range(40):
+        histories.add(seen(position, 0, 4 * position, sequence=position, actor_id="long ago"))
+    # Ten lanes whose episodes do not end: more of each are wanted than there is room for.
+    before = [[0] * 40 for _ in range(10)]
+    for step in range(40):
+        for lane in range(10):
+            position = 40 + 10 * step + lane
+            history = histories.add(seen(position, 0, 4 * step, lane=lane, sequence=position - 40))
+            before[lane][step] = len(history.before)
+            assert history.unbroken == (len(history.before) == step)
+            assert bool(history.missing) == (len(history.before) < step)
+        assert sum(lane[step] for lane in before) <= 100
+    assert all(max(lane) >= 5 for lane in before)
+    # As soon as the next one begins all is well.
+    for lane in range(10):
+        assert histories.add(seen(1000 + lane, 1, 0, lane=lane, sequence=400 + lane)).unbroken
+    assert histories.add(seen(1010, 1, 4, lane=3, sequence=410)).before == (1003,)

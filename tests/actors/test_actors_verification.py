@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from actors import verification
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentUnsupported
 from actors.verification import VerificationError, VerificationReport, is_sampled, verify
@@ -318,6 +319,16 @@ def test_filter_range_limit_and_dry_run() -> None:
     assert 11 <= sum(done) <= 39
     verify(source, CATCH, filter_text="lane == 1", from_position=21, limit=6)
     assert [position for position in range(60) if source.marks(position)] == [21, 23, 25, 27, 29, 31]
+
+
+def test_a_limit_does_not_read_the_log_to_its_end_for_a_lane_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "LOOK_BACK", 10)
+    ended = record_run(CATCH, actor_id="a", lanes=1, length=5, unrolls=3)
+    source = ListedSource([*ended, *record_run(CATCH, actor_id="b", lanes=1, length=5, unrolls=50, first_position=3)])
+    done: list[int] = []
+    report = verify(source, CATCH, limit=3, progress=done.append)
+    assert report.verified == 3
+    assert sum(done) == 3 + 10
 
 
 def test_a_corrected_environment_overwrites_the_mark() -> None:

@@ -46,8 +46,8 @@ def label(module: Module) -> str:
 
 
 def visibility(layer: str) -> list[str]:
-    """Who may depend on the targets of a layer: itself, the layers above it, tests and benchmarks."""
-    above = LAYERS[LAYERS.index(layer) :] + DEVELOPMENT if layer in LAYERS else (layer,)
+    """Who may depend on the targets of a layer: itself, those above it, tests and benchmarks; on benchmarks, tests."""
+    above = LAYERS[LAYERS.index(layer) :] + DEVELOPMENT if layer in LAYERS else {layer, "tests"}
     return sorted(f"//{name}:__subpackages__" for name in above)
 
 

@@ -85,7 +85,7 @@ def test_a_limiter_in_step_with_the_batches() -> None:
 def test_a_batch_is_divided_as_the_learner_divides_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check of the whole run must not speak of other batches than those that are drawn."""
     drawn: dict[str, int] = {}
-    monkeypatch.setattr(batches, "ReplaySampler", lambda _address, table, size, **_: drawn.update({table: size}))
+    monkeypatch.setattr(batches, "open_sampler", lambda _address, table, size, **_: drawn.update({table: size}))
     for batch_size in (1, 2, 3, 16, 33):
         for fraction in (0.0, 0.01, 0.3, 0.5, 0.99):
             drawn.clear()

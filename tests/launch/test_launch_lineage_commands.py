@@ -72,7 +72,9 @@ def test_a_record_that_is_not_in_the_store_may_still_have_been_learnt_from(
     assert "none of the 4 policies whose lineage is kept learnt from it" in out
 
 
-@pytest.mark.parametrize("record", ["actor-b/run-a", "actor-b/run-a/x", 'a"/b/1', "-1", "", str(2**64), "a/b/99"])
+@pytest.mark.parametrize(
+    "record", ["actor-b/run-a", "actor-b/run-a/x", 'a"/b/1', "-1", "", str(2**64), "9" * 5000, "a/b/99"]
+)
 def test_what_is_no_record(paths: RunPaths, record: str) -> None:
     with pytest.raises(BadInput, match="record"):
         of_record(paths.root, record)
@@ -132,7 +134,13 @@ def test_its_records_in_pages(paths: RunPaths, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("version", "message"),
-    [("1", "the first kept is of update 2"), ("release:3", "no lineage of release 3"), ("newest", "release:NUMBER")],
+    [
+        ("1", "the first kept is of update 2"),
+        ("release:3", "no lineage of release 3"),
+        ("newest", "release:NUMBER"),
+        ("9" * 5000, "release:NUMBER"),
+        ("release:" + "9" * 5000, "release:NUMBER"),
+    ],
 )
 def test_what_is_no_policy(paths: RunPaths, version: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):

@@ -18,6 +18,7 @@ from launch.errors import BadInput, LaunchError
 from launch.run_directory import RunDirectory
 from launch.run_paths import RunPaths
 from policies.client import PolicyClient
+from policies.revocation import Revocation
 from protos.safety.v1 import safety_pb2
 from replay.filters import FilterError
 from replay.offline import OfflineSource
@@ -210,6 +211,115 @@ def test_a_learner_that_is_away_finds_it_when_it_starts(
         assert board.release_number == 1
         assert revoke(paths, 2) == 0
     assert "release 1 is offered in its place; 0 clients were told" in capsys.readouterr().out
+
+
+class Killed(BaseException):
+    """As kill -9: nothing that could still be done is done."""
+
+
+def kill(*_arguments: object) -> Any:
+    raise Killed
+
+
+def revoke_in_the_ledger(paths: RunPaths, number: int) -> None:
+    docket = Docket(paths.safety, RUN)
+    docket.revoke(RUN, number, "poisoned")
+    docket.close()
+
+
+def test_killed_before_the_registry_knew_of_it_the_next_start_finds_it(paths: RunPaths, tmp_path: Path) -> None:
+    assert revoking.store_undelivered(paths) == 0
+    revoke_in_the_ledger(paths, 2)
+    registry = lineage_run.registry_of(paths)
+    assert newest(paths) == 2
+    (signed,) = revoking.undelivered(paths, registry)
+    assert Revocation.verified(signed, registry.trust).release_number == 2
+    assert revoking.store_undelivered(paths) == 1
+    assert (newest(paths), revoking.undelivered(paths, registry)) == (1, [])
+    assert revoking.store_undelivered(made_up_run.begin(tmp_path / "nothing released")) == 0
+
+
+def test_killed_before_the_registry_knew_of_it_the_next_revocation_delivers_it(paths: RunPaths) -> None:
+    revoke_in_the_ledger(paths, 2)
+    assert revoke(paths, 1) == 0
+    assert newest(paths) == 0
+
+
+def test_killed_in_a_live_run_the_next_revocation_tells_the_actors(paths: RunPaths, socket_directory: Path) -> None:
+    with lineage_run.running(paths, socket_directory) as board:
+        with SafetyClient(f"unix:{socket_directory}/safety.sock") as gate:
+            gate.revoke(RUN, 2, "poisoned")
+        assert board.release_number == 2
+        assert revoke(paths, 1) == 0
+        assert [each.release_number for each in board.revocations] == [2, 1]
+    assert newest(paths) == 0
+
+
+def test_the_registry_knows_of_it_before_the_learner_is_told(
+    paths: RunPaths, socket_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a learner which starts meanwhile has heard of it, whatever becomes of the one who revokes."""
+    monkeypatch.setattr(revoking, "hand_over_revocation", kill)
+    with lineage_run.running(paths, socket_directory, with_learner=False), pytest.raises(Killed):
+        revoke(paths, 2)
+    with lineage_run.running(paths, socket_directory) as board:
+        assert board.release_number == 1
+
+
+def test_a_registry_that_cannot_be_written_keeps_nobody_from_being_told(
+    paths: RunPaths, socket_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (paths.policies / "revocations").rmdir()
+    (paths.policies / "revocations").write_text("in the way")
+    with pytest.raises(LaunchError, match="release 2 is revoked, but a learner that starts offers it: "):
+        revoke(paths, 2)
+    with lineage_run.running(paths, socket_directory) as board:
+        assert revoke(paths, 1) == 1
+        assert {each.release_number for each in board.revocations} >= {1}
+        assert board.release_number == 0
+    assert "the actors that watch have been told" in capsys.readouterr().out
+
+
+def test_nothing_is_quarantined_where_the_releases_could_not_be_revoked(paths: RunPaths) -> None:
+    with RunDirectory(paths.root), pytest.raises(BadInput, match="just starting or ending"):
+        quarantine(paths.root, OF_B, why="bad actor", revoke=True)
+    desk = Docket(paths.safety, RUN)
+    with pytest.raises(LedgerInUse):
+        quarantine(paths.root, OF_B, why="bad actor", revoke=True)
+    desk.close()
+    assert (quarantined(paths), newest(paths)) == (0, 2)
+
+
+def test_what_was_quarantined_is_said_though_revoking_fails(
+    paths: RunPaths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise LaunchError("no more")
+
+    monkeypatch.setattr(revoking, "_revoke_offline", fail)
+    with pytest.raises(LaunchError, match="no more"):
+        quarantine(paths.root, OF_B, why="bad actor", revoke=True, json=True)
+    shown = read_json(capsys)
+    assert (shown["quarantine"]["records"], shown["revoked"]) == (20, [])
+
+
+def test_it_is_said_that_the_learner_itself_learnt_from_them(
+    paths: RunPaths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "the newest one did: what the run releases from now on grows out of it\n"
+    quarantine(paths.root, OF_B, dry_run=True)
+    assert said in capsys.readouterr().out
+    quarantine(paths.root, "position > 1000", dry_run=True)
+    assert said not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 2**64, 10**30])
+def test_numbers_that_there_cannot_be(paths: RunPaths, socket_directory: Path, number: int) -> None:
+    with lineage_run.running(paths, socket_directory):
+        with pytest.raises(BadInput, match=f"no release {number}"):
+            revoke(paths, number)
+        with pytest.raises(BadInput, match=f"quarantine {number} cannot be"):
+            quarantine(paths.root, lift=number, why="w")
 
 
 def test_a_safety_service_that_is_away_is_said(paths: RunPaths, socket_directory: Path) -> None:

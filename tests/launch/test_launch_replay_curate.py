@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -116,32 +118,63 @@ def test_over_a_service(store: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert sum("duplicate_of" in signals for signals in marks(store).values()) == 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_following_ends_in_order(store: Path, tmp_path: Path, eventually: Eventually, number: signal.Signals) -> None:
-    with serving(ReplayConfig(), store) as address, (tmp_path / "out").open("wb") as out:
+@contextlib.contextmanager
+def following(out: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`temper replay curate WORDS --follow --json`, its output in a file."""
+    with out.open("wb") as file:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "launch.cli",
-                "replay",
-                "curate",
-                address,
-                "--rules",
-                "novelty",
-                "--follow",
-                "--json",
-            ],
-            stdout=out,
+            [sys.executable, "-m", "launch.cli", "replay", "curate", *words, "--follow", "--json"],
+            stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
         )
         try:
-            eventually(lambda: (tmp_path / "out").read_text().endswith("\n"))
-            process.send_signal(number)
-            assert process.wait(20.0) == 0
+            yield process
         finally:
             process.kill()
             process.wait()
-    (line,) = (tmp_path / "out").read_text().splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_following_ends_in_order(store: Path, tmp_path: Path, eventually: Eventually, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    with serving(ReplayConfig(), store) as address, following(out, address, "--rules", "novelty") as process:
+        eventually(lambda: out.read_text().endswith("\n"))
+        process.send_signal(number)
+        assert process.wait(20.0) == 0
+    (line,) = out.read_text().splitlines()
     assert json.loads(line)["annotated"] == 10
+
+
+_STANDS_STILL = """
+import sys, time
+from replay.curation.rules import rule
+
+@rule("launch-test-still", signals=("still",))
+def still(record, context):
+    if record.position == 7:
+        print("it stands still", file=sys.stderr, flush=True)
+        time.sleep(600)
+    return {"still": 1.0}
+"""
+
+
+def test_following_ends_though_a_rule_does_not_come_back(store: Path, tmp_path: Path, eventually: Eventually) -> None:
+    (tmp_path / "launch_test_still.py").write_text(_STANDS_STILL)
+    out, words = tmp_path / "out", ("--module", "launch_test_still", "--rules", "launch-test-still")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    with serving(ReplayConfig(), store) as address, following(out, address, *words, PYTHONPATH=path) as process:
+        eventually(lambda: "it stands still" in out.read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10.0) == 1
+    assert out.read_text().splitlines()[-1] == "temper: left in the middle; written is what is below 0"
+
+
+def test_what_is_for_verification_to_write_is_refused(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "launch_test_liar.py").write_text(_MODULE.replace('("even",)', '("verified",)'))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = temper(capsys, "replay", "curate", store, "--module", "launch_test_liar", "--rules", "launch-test-even")
+    assert done.status == 2
+    assert "signal 'verified' is for verification to write, not for rule 'launch-test-even'" in done.err

@@ -122,13 +122,13 @@ def test_the_auditor_comes_last_and_a_run_does_without() -> None:
     specs = processes(fraction=0.25)
     assert list(specs)[-1] == "auditor"
     assert [name for name, spec in specs.items() if not spec.essential] == ["auditor"]
-    assert arguments_of(specs["auditor"]) == ReplayAuditor(PATHS.config, ADDRESSES.replay, fraction=0.25, seed=7)
+    assert arguments_of(specs["auditor"]) == ReplayAuditor(PATHS.config, ADDRESSES.replay, fraction=0.25)
 
 
 def test_each_shard_has_its_auditor() -> None:
     specs = processes(addresses=THREE, fraction=1.0)
     for shard, address in enumerate(THREE.replay_shards):
-        assert arguments_of(specs[f"auditor-{shard}"]) == ReplayAuditor(PATHS.config, address, fraction=1.0, seed=7)
+        assert arguments_of(specs[f"auditor-{shard}"]) == ReplayAuditor(PATHS.config, address, fraction=1.0)
 
 
 def test_one_of_a_kind_needs_no_number() -> None:

@@ -114,3 +114,17 @@ def test_of_a_run_that_kept_none(tmp_path: Path) -> None:
     assert (index.policies, index.touched_by(0)) == ([], [])
     with pytest.raises(LineageError, match="none is kept"):
         index.of_version(1)
+
+
+def test_the_checkpoint_that_is_there_is_that_of_the_last_time(tmp_path: Path) -> None:
+    """A crash after the lineage and before the checkpoint was whole; then the same count again, with other records."""
+    LineageArchive(tmp_path).write(lineage(5, checkpoint=True))
+    archive = LineageArchive(tmp_path)
+    archive.write(lineage(5, checkpoint=True, records=range(1, 51)))
+    archive.write(lineage(6, checkpoint=True))
+    index = LineageIndex(tmp_path, checkpoints={5, 7})
+    assert [(policy.head.version, policy.checkpoint_there) for policy in index.policies] == [
+        (5, False),
+        (5, True),
+        (6, False),
+    ]

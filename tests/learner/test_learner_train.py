@@ -228,7 +228,16 @@ def test_a_limit_on_seconds_and_a_request_to_stop(tmp_path: Path) -> None:
     assert progress.wall_s >= 0.5
     bench.checkpoints.close()
     stopped = Bench(tmp_path / "signal")
-    threading.Timer(0.3, stopped.stop.set).start()
+    given = 0
+
+    def next_batch() -> LearnerBatch | None:
+        nonlocal given
+        given += 1
+        if given > 5:
+            stopped.stop.set()
+        return ScriptedBatches.next(stopped.batches)
+
+    stopped.batches.next = next_batch  # type: ignore[method-assign]
     assert stopped.run()[0] == "signal"
     # Nothing is put to the gate on the way out: whoever stops a run wants it to stop.
     assert stopped.restored().updates > 0

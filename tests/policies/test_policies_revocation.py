@@ -153,6 +153,19 @@ def test_a_revocation_is_verified_at_every_read(registry: PolicyRegistry, tmp_pa
     assert newest(registry) == 2
 
 
+def test_another_of_the_same_number_takes_its_artifact_off_the_board_too(registry: PolicyRegistry) -> None:
+    """As after a ledger was set back. It cannot be stored, so that somebody looks; the actors drop it all the same."""
+    board = PolicyBoard()
+    keeper = ReleaseKeeper(registry, board)
+    keeper.start()
+    keeper.revoke(revocation(FIRST))
+    _, seen = board.offers_since(Seen())
+    with pytest.raises(RegistryError, match="has been set back"):
+        keeper.revoke(revocation(THIRD, release_number=3))
+    assert [offer.digest for offer in board.offers_since(seen)[0]] == [artifact_digest(THIRD)]
+    assert board.release_number == 0
+
+
 def test_a_full_disk_is_said(registry: PolicyRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")

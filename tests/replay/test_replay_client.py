@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from protos import transport
+from protos.replay.v1 import replay_pb2, replay_pb2_grpc
 from replay.client import (
     ReplayClient,
     ReplayRefused,
@@ -182,6 +184,54 @@ def test_large_appends_go_in_several_messages(address: str) -> None:
         assert writer.statistics.acknowledged == count
 
 
+def test_a_long_list_outlives_the_deadline_of_one_call(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads it may take as long as it takes: an export, or a verification that runs every record again."""
+    monkeypatch.setattr("replay.client.LIST_TIMEOUT_S", 0.3)
+    steps, count = 40_000, 24
+    origin = make_origin(columns=make_columns(steps), steps=steps)
+    payload = PayloadLayout(origin.schema).encode(make_columns(steps))  # 1 MB: more than a connection holds by far
+    with (
+        ReplayWriter(address, origin, window_records=100, window_bytes=2**27) as writer,
+        ReplayClient(address) as client,
+    ):
+        writer.append([make_header(steps) for _ in range(count)], [payload] * count, 10.0)
+        assert writer.flush(20.0)
+        for limit, expected in ((0, count), (count - 5, count - 5)):
+            seen = []
+            for record in client.records(limit=limit, with_payload=True, filter_text="steps > 0"):
+                time.sleep(0.03)
+                seen.append(record.position)
+                writer.append([make_header(steps)], [payload], 10.0)  # it does not run after those that arrive
+            assert seen[:count] == list(range(expected))
+            assert len(seen) < 2 * count
+        seen = []
+        for record in client.records(with_payload=True):
+            time.sleep(0.03)
+            seen.append(record.position)
+            if len(seen) > 15:
+                break
+        assert seen == list(range(16))
+
+
+def test_records_are_had_by_position_in_any_order_and_number(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay.client.POSITIONS_MAX", 7)
+    with writer_to(address) as writer, ReplayClient(address) as client:
+        append(writer, 40)
+        assert writer.flush(10.0)
+        wanted = [30, *range(25), 30, 1000]
+        assert [record.position for record in client.get(wanted)] == [*range(25), 30]
+        assert client.get([]) == []
+
+
+def test_too_many_positions_at_once_are_refused(address: str) -> None:
+    with transport.channel(address) as channel:
+        request = replay_pb2.ListRequest(positions=range(100_001))
+        with pytest.raises(grpc.RpcError) as error:
+            list(replay_pb2_grpc.ReplayStub(channel).List(request, timeout=10.0))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "100001 positions in one request, at most 100000" in str(error.value.details())
+
+
 def test_a_permanent_refusal_reaches_the_next_append(address: str) -> None:
     with writer_to(address) as writer:
         writer.append([make_header(steps=7)], [b"short"], 1.0)
@@ -245,9 +295,9 @@ def test_without_a_service_everything_ends_in_bounded_time(socket: str) -> None:
         sampler.next(0.1)
     assert not writer.close(0.1)
     sampler.close()
-    with ReplayClient(socket) as client:
+    with ReplayClient(socket, timeout_s=0.5) as client:
         with pytest.raises(ReplayUnavailable):
-            client.stats(0.5)
+            client.stats()
         with pytest.raises(ReplayUnavailable):
             list(client.records())
     with pytest.raises(ReplayUnavailable, match="is closed"):

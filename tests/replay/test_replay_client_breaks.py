@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 import pytest
@@ -13,6 +14,8 @@ from protos import transport
 from protos.replay.v1 import replay_pb2, replay_pb2_grpc
 from replay.client import ReplayRefused, ReplaySampler, ReplayUnavailable, ReplayWriter, SampleTimeout
 from replay.testing import make_origin
+from tests.replay.storing import append as append_to_store
+from tests.replay.storing import opened
 from tests.replay.writing import append, writer_to
 
 pytestmark = pytest.mark.usefixtures("no_thread_left_behind")
@@ -137,6 +140,64 @@ def test_why_it_takes_so_long_is_told_and_attempts_grow_rare(socket: str) -> Non
         assert not writer.close(0.1)
         with ReplaySampler(socket, "fresh", 1) as sampler, pytest.raises(SampleTimeout, match="disk on fire"):
             sampler.next(1.0)
+
+
+class ForgettingReplay(LossyReplay):
+    """Draws records that are gone before they can be read, for the first batches; its store is in files."""
+
+    def __init__(self, located: replay_pb2.LocateResponse, gone: int) -> None:
+        super().__init__()
+        self.located = located
+        self.gone = gone
+        self.asked: list[int] = []
+
+    def Locate(self, request: object, context: object) -> replay_pb2.LocateResponse:
+        return self.located
+
+    def Sample(
+        self,
+        request_iterator: Iterator[replay_pb2.SampleRequest],  # type: ignore[override]
+        context: object,
+    ) -> Iterator[replay_pb2.SampleResponse]:
+        held: list[replay_pb2.SampleResponse] = []
+        drawn = 0
+        for request in request_iterator:
+            self.asked.append(request.batch_size)
+            if not request.keys_only:
+                records = replay_pb2.PackedRecords(positions=[0], origin_ids=[0], header_sizes=[0], payload_sizes=[0])
+                yield replay_pb2.SampleResponse(records=records, probabilities=[1.0], end_of_batch=True)
+                continue
+            first = drawn if len(self.asked) > self.gone else 10**6
+            drawn += request.batch_size if len(self.asked) > self.gone else 0
+            records = replay_pb2.PackedRecords(positions=range(first, first + request.batch_size))
+            probabilities = [1.0] * request.batch_size
+            held.append(replay_pb2.SampleResponse(records=records, probabilities=probabilities, end_of_batch=True))
+            if len(self.asked) >= self.gone:  # the first ones are answered together
+                yield from held
+                held = []
+
+
+def test_no_more_is_asked_for_at_once_than_a_batch_whatever_is_missing(socket: str, tmp_path: Path) -> None:
+    """Or the service may have to refuse it: a table lets no more be drawn at once than its limiter ever lets in."""
+    with opened(tmp_path) as store:
+        append_to_store(store, 0, 100)
+        located = replay_pb2.LocateResponse(directory=str(tmp_path), store_id=store.store_id)
+    servicer = ForgettingReplay(located, gone=3)  # type: ignore[abstract]
+    with _fake_service(servicer, socket), ReplaySampler(socket, "fresh", 4, prefetch=3) as sampler:
+        drawn = [sampler.next(10.0).positions.tolist() for _ in range(5)]
+    assert drawn == [list(range(start, start + 4)) for start in range(0, 20, 4)]
+    assert max(servicer.asked) == 4
+
+
+@pytest.mark.parametrize("directory", ["/" + "x" * 300, "a\0b", "/dev/null", "relative"])
+def test_a_directory_that_is_none_here_means_the_wire(directory: str, socket: str) -> None:
+    servicer = ForgettingReplay(replay_pb2.LocateResponse(directory=directory), gone=0)  # type: ignore[abstract]
+    with (
+        _fake_service(servicer, socket),
+        ReplaySampler(socket, "fresh", 1) as sampler,
+        pytest.raises(ReplayRefused, match="answered what it must not: KeyError"),  # and that came over the wire
+    ):
+        sampler.next(10.0)
 
 
 class NonsenseReplay(LossyReplay):

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import pytest
 
 from replay.client import ReplayClient
@@ -177,6 +178,81 @@ def test_a_run_that_broke_off_says_up_to_where_it_came(monkeypatch: pytest.Monke
     assert curator.run(source, from_position=curator.next_position).annotated == 22
 
 
+def test_the_rules_see_no_record_twice_though_runs_break_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Novelty counts what it sees: of a record seen twice it would say too little."""
+    monkeypatch.setattr(curator_module, "GROUP_RECORDS", 7)
+    records = records_at(range(30))
+    whole, source = ListedSource(records), Breaking(records)
+    Curator(choose_rules(["novelty"])).run(whole)
+    source.breaks = 2
+    curator = Curator(choose_rules(["novelty"]))
+    results = []
+    for _ in range(2):
+        with pytest.raises(ReplayUnavailable):
+            curator.run(source, from_position=curator.next_position)
+        assert curator.next_position < 30
+    while curator.next_position < 30:
+        results.append(curator.run(source, from_position=curator.next_position, limit=4))
+    assert [source.marks(position) for position in range(30)] == [whole.marks(position) for position in range(30)]
+    assert sum(result.records for result in results) + 14 == 30, "14 were written before it broke off"
+
+
+def test_what_could_not_be_written_is_written_by_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(record: LoggedRecord, _context: CurationContext) -> Mapping[str, float]:
+        calls.append(record.position)
+        if record.position == 3:
+            raise RuntimeError("three")
+        return {"at": 1.0}
+
+    def away(signals: Mapping[int, Mapping[str, float]]) -> int:
+        raise ReplayUnavailable("replay is away")
+
+    source = ListedSource(records_at(range(10)))
+    curator = Curator([plain(counted, "at")])
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "annotate", away)
+        for _ in range(3):
+            with pytest.raises(ReplayUnavailable):
+                curator.run(source, from_position=curator.next_position)
+    result = curator.run(source, from_position=curator.next_position)
+    assert (result.records, result.annotated, result.next_position) == (10, 9, 10)
+    assert result.failures["counted"].count == 1
+    assert calls == list(range(10))
+
+
+def test_a_run_that_is_told_to_stop_writes_what_was_said_by_then() -> None:
+    source = ListedSource(records_at(range(10)))
+    asked = iter(range(100))
+    result = Curator([plain(position_of, "at")]).run(source, stop=lambda: next(asked) == 6)
+    assert (result.records, result.annotated, result.next_position) == (6, 6, 6)
+
+
+def test_a_rule_that_wants_to_end_the_process_has_failed() -> None:
+    def leave(_record: LoggedRecord, _context: CurationContext) -> Mapping[str, float]:
+        raise SystemExit(3)
+
+    result = Curator([plain(leave, "a")]).run(ListedSource(records_at(range(2))))
+    assert result.failures["leave"].first == "at position 0: SystemExit: 3"
+
+
+def test_numbers_that_are_none_are_judged_without_a_warning() -> None:
+    columns = unroll_columns(4)
+    columns["observation"][1] = [np.nan, np.inf, -np.inf, 1e38]
+    result = Curator(choose_rules(["novelty", "fidelity", "near_duplicate_of"])).run(ListedSource([record_of(columns)]))
+    assert result.failures == {}
+    assert result.signals == {"novelty": 1, "fidelity": 1}
+
+
+def test_planes_are_kept_for_a_few_kinds_of_states_only() -> None:
+    context = CurationContext()
+    vectors = {size: np.random.default_rng(size).standard_normal((3, size)) for size in range(1, 40)}
+    codes = {size: context.simhash(values).tolist() for size, values in vectors.items()}
+    assert len(context._simhash) == 8
+    assert {size: context.simhash(values).tolist() for size, values in vectors.items()} == codes
+
+
 def follow(curation: IngestCuration, until: threading.Event) -> tuple[threading.Thread, threading.Event]:
     stop = threading.Event()
     thread = threading.Thread(target=curation.run, args=(stop,))
@@ -263,7 +339,7 @@ def test_it_rests_as_long_as_it_works() -> None:
 
     source = ListedSource(records_at(range(10)))
     curation = IngestCuration(source, Curator([plain(slow, "a")]), batch_records=5, work_share_max=0.25)
-    assert curation._round() >= 0.3 * 0.9
+    assert curation._round(threading.Event()) >= 0.3 * 0.9
 
 
 def test_over_a_real_service() -> None:

@@ -207,3 +207,9 @@ def test_fidelity_of_records_with_other_columns() -> None:
     assert sound({name: columns[name] for name in ("observation", "action", "reward")}) == 1.0
     continuous = {**columns, "action": np.zeros((4, 3), np.float32)}
     assert sound(continuous) == 1.0
+
+
+@pytest.mark.parametrize("quantum", ["0", "-1"])
+def test_a_quantum_that_is_none(quantum: str) -> None:
+    with pytest.raises(ValueError, match="must be above 0"):
+        Running(f"near_duplicate_of:quantum={quantum}")(record_of(unroll_columns(2)))

@@ -84,6 +84,11 @@ def test_a_name_belongs_to_one_function() -> None:
         ("a b", ("a",), "must match"),
         ("a", (), "name the signals"),
         ("a", "a", "in a tuple"),
+        ("a", ("",), "signal '' of rule 'a' must match"),
+        ("a", ("b", "c d"), "signal 'c d' of rule 'a' must match"),
+        ("a", ("verified",), "signal 'verified' is for verification to write"),
+        ("mismatch", ("mismatch",), "signal 'mismatch' is for verification to write"),
+        ("a", ("b", "verification_error"), "is for verification to write"),
     ],
 )
 def test_what_cannot_be_registered(name: str, signals: tuple[str, ...], text: str) -> None:
@@ -114,6 +119,13 @@ def test_a_rule_is_chosen_once() -> None:
         choose_rules(["success", "success:threshold=3"])
 
 
+def test_two_rules_do_not_write_one_signal_at_once() -> None:
+    rule("long", signals=("long", "success"), parameters={"steps": 1.0})(long)
+    with pytest.raises(RuleError, match="rules 'success' and 'long' both write the signal 'success': choose one"):
+        choose_rules(["success", "novelty", "long"])
+    assert len(choose_rules(["novelty", "long"])) == 2
+
+
 def test_rules_in_a_module_of_ones_own(module_path: Path) -> None:
     (module_path / "my_own_rules.py").write_text(
         "from replay.curation.rules import rule\n"
@@ -125,7 +137,7 @@ def test_rules_in_a_module_of_ones_own(module_path: Path) -> None:
     assert chosen.rule.name == "mine"
 
 
-@pytest.mark.parametrize("content", [None, "raise OSError('no such\\nthing')", "def ("])
+@pytest.mark.parametrize("content", [None, "raise OSError('no such\\nthing')", "def (", "raise SystemExit(0)"])
 def test_a_module_that_cannot_be_imported_is_one_line(module_path: Path, content: str | None) -> None:
     if content is not None:
         (module_path / "my_broken_rules.py").write_text(content)

@@ -15,7 +15,7 @@ from protos.common.v1 import common_pb2
 from replay.episode_pieces import Piece, RowsContradictory, pieces_of, seeds_of
 from replay.experience import EpisodeExperience, episodes, experiences
 from replay.record import LoggedRecord
-from replay.schema import PayloadLayout, schema_of
+from replay.schema import PayloadLayout, SchemaError, schema_of
 from tests.replay.listed_source import record_of, unroll_columns
 
 TERMINATED, TRUNCATED = True, False
@@ -254,3 +254,11 @@ def test_arrays_cannot_be_written_to_where_they_are_the_record_itself() -> None:
         state[0] = 1.0
     digest = hashlib.sha256(PayloadLayout(schema_of(record.columns, 3)).encode(record.columns)).digest()
     assert digest == record.header.payload_digest
+
+
+@pytest.mark.parametrize("name", ["action", "reward"])
+def test_a_record_that_holds_no_experiences_is_said(name: str) -> None:
+    columns = unroll_columns(3)
+    del columns[name]
+    with pytest.raises(SchemaError, match=f"position 7 has no column '{name}'"):
+        next(experiences(record_of(columns, position=7, steps=3)))

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
-from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2
-from replay.config import ReplayConfig
-from replay.draws import BatchSizeInvalid, Draw
-from replay.handlers import ReplayHandlers
+from replay.draws import BatchSizeInvalid
 from replay.ingest import StreamsExhausted
 from replay.memory_store import MemoryStore
 from replay.store import (
-    SEQUENCE_LEAD_MAX,
     Append,
     AppendOutcome,
-    RecordInvalid,
     StoreCorrupt,
     StoredRecord,
     StoreError,
@@ -29,9 +23,7 @@ from replay.store import (
 )
 from replay.table_set import UnknownTable
 from replay.testing import make_origin, make_record
-from replay.writer import GroupCommitter
-
-CONFIG = ReplayConfig(store="memory", fresh_unconsumed_max=8, commit_ms_max=0.0)
+from tests.replay.handling import CONFIG, append, draw, handling, is_pending, until_appended
 
 
 class FailingStore(MemoryStore):
@@ -45,66 +37,8 @@ class FailingStore(MemoryStore):
         return super().commit(appends, tables, retain_from=retain_from)
 
 
-@contextlib.asynccontextmanager
-async def handling(config: ReplayConfig = CONFIG, store: MemoryStore | None = None) -> AsyncIterator[ReplayHandlers]:
-    store = store or MemoryStore(StoreSettings(config.signal_totals))
-    committer = GroupCommitter(store, commit_records_max=config.commit_records_max, commit_ms_max=config.commit_ms_max)
-    try:
-        handlers = ReplayHandlers(config, store, committer)
-        await handlers.start()
-        yield handlers
-    finally:
-        assert committer.close(5.0)
-
-
-def records(sequences: Sequence[int]) -> list[common_pb2.Record]:
-    return [make_record(make_origin(), sequence) for sequence in sequences]
-
-
-async def append(handlers: ReplayHandlers, sequences: Sequence[int]) -> int:
-    session = handlers.ingest.open(make_origin(), 0)
-    try:
-        return (await (await session.append(records(sequences))).acknowledged()).duplicates
-    finally:
-        handlers.ingest.close()
-
-
-async def draw(handlers: ReplayHandlers, table: str, count: int) -> Draw:
-    return await handlers.draws.draw(table, count, keys_only=False)
-
-
 def states(store: MemoryStore) -> dict[str, tuple[int, int]]:
     return {name: (state.cursor, state.samples) for name, state in store.tables().items()}
-
-
-async def _pending(task: asyncio.Task[object]) -> bool:
-    done, _ = await asyncio.wait([task], timeout=0.1)
-    return not done
-
-
-async def _until_appended(handlers: ReplayHandlers, count: int) -> None:
-    async with asyncio.timeout(10.0):
-        while handlers.stats().appended_records != count:
-            await asyncio.sleep(0.005)
-
-
-def test_an_append_is_held_until_fresh_is_consumed() -> None:
-    async def scenario() -> None:
-        async with handling() as handlers:
-            held = asyncio.create_task(append(handlers, range(20)))
-            await _until_appended(handlers, 8)  # the part that the limiter let in is in
-            assert await _pending(held)
-            for expected in (16, 20):
-                assert handlers.stats().appended_records == expected - (8 if expected == 16 else 4)
-                await draw(handlers, "fresh", 8)
-                await _until_appended(handlers, expected)
-            assert await held == 0
-            stats = {table.name: table for table in handlers.stats().tables}
-            assert stats["fresh"].insert_wait_s > 0.02
-            assert stats["uniform"].insert_wait_s == 0.0
-            assert stats["fresh"].sample_wait_s < stats["fresh"].insert_wait_s
-
-    asyncio.run(scenario())
 
 
 def test_a_draw_is_held_until_enough_is_there() -> None:
@@ -112,7 +46,7 @@ def test_a_draw_is_held_until_enough_is_there() -> None:
         async with handling() as handlers:
             drawing = asyncio.create_task(draw(handlers, "fresh", 5))
             await append(handlers, range(4))
-            assert await _pending(drawing)
+            assert await is_pending(drawing)
             await append(handlers, range(4, 6))
             drawn = await drawing
             assert [record.header.sequence for record in drawn.records] == [0, 1, 2, 3, 4]
@@ -151,21 +85,6 @@ def test_a_draw_that_cannot_be_committed_delivers_and_consumes_nothing() -> None
             assert [record.position for record in drawn.records] == [0, 1]
             assert await append(handlers, [6]) == 0
             assert states(store)["fresh"] == (2, 2)
-
-    asyncio.run(scenario())
-
-
-def test_cancelling_a_held_append_gives_its_room_back() -> None:
-    async def scenario() -> None:
-        async with handling(dataclasses.replace(CONFIG, window_records=20, pending_bytes_max=2000)) as handlers:
-            session = handlers.ingest.open(make_origin(), 0)
-            held = asyncio.create_task(session.append(records(range(15))))
-            assert await _pending(held)
-            held.cancel()
-            await asyncio.wait([held])
-            await draw(handlers, "fresh", 8)
-            await asyncio.wait_for((await session.append(records(range(8, 16)))).acknowledged(), 5.0)
-            assert handlers.stats().appended_records == 16
 
     asyncio.run(scenario())
 
@@ -246,14 +165,14 @@ def test_uniform_keeps_the_ratio_of_samples_to_inserts() -> None:
         )
         async with handling(config) as handlers:
             held = asyncio.create_task(append(handlers, range(10)))
-            await _until_appended(handlers, 7)
-            assert await _pending(held)
+            await until_appended(handlers, 7)
+            assert await is_pending(held)
             await draw(handlers, "uniform", 6)
             assert await held == 0  # 20 - 6 = 14
             await draw(handlers, "uniform", 11)
             await draw(handlers, "uniform", 1)  # 20 - 18 = 2
             drawing = asyncio.create_task(draw(handlers, "uniform", 1))
-            assert await _pending(drawing)
+            assert await is_pending(drawing)
             await append(handlers, [10])
             drawn = await drawing
             assert drawn.probabilities.tolist() == pytest.approx([1 / 11])
@@ -302,20 +221,24 @@ def test_unknown_tables_and_impossible_batches_are_refused() -> None:
     asyncio.run(scenario())
 
 
-def test_refused_records_are_counted_and_not_stored() -> None:
+def test_a_batch_of_too_many_bytes_is_refused_and_consumes_nothing() -> None:
+    """Also where the mean size promises less: most records are small, but those whose turn it is are not."""
+
     async def scenario() -> None:
-        async with handling() as handlers:
-            bad = records([0, 1])
-            bad[1].payload = b""
-            session = handlers.ingest.open(make_origin(), 0)
-            with pytest.raises(RecordInvalid):
-                await session.append(bad)
-            with pytest.raises(RecordInvalid, match="ahead of the next expected"):
-                await (await session.append(records([SEQUENCE_LEAD_MAX]))).acknowledged()
-            stats = handlers.stats()
-            assert (stats.refused_records, stats.appended_records, stats.records) == (3, 0, 0)
-            # The refused reservation was given back: the limiter lets a full window in.
-            assert await append(handlers, range(8)) == 0
+        steps = 640_000  # of 25 bytes each
+        large = make_origin("large", steps=steps)
+        config = dataclasses.replace(CONFIG, fresh_unconsumed_max=2000, sample_bytes_max=2 * 16 * 1024**2)
+        async with handling(config) as handlers:
+            session = handlers.ingest.open(large, 0)
+            for sequence in range(3):
+                submission = await session.append([make_record(large, sequence, steps=steps)])
+                session.delivered(await submission.acknowledged())
+            for start in range(0, 900, 300):
+                await append(handlers, range(start, start + 300))
+            with pytest.raises(BatchSizeInvalid, match=r"100 records of table 'fresh' .*sample_bytes_max = 33554432"):
+                await draw(handlers, "fresh", 100)
+            assert (await handlers.draws.draw("fresh", 1, keys_only=True)).positions.tolist() == [0]
+            assert [record.position for record in (await draw(handlers, "fresh", 100)).records] == list(range(1, 101))
 
     asyncio.run(scenario())
 

@@ -56,9 +56,10 @@ def test_records_from_before_are_marked_too(tmp_path: Path) -> None:
         assert duplicates(client, 1) == {1: 0.0}
 
 
-def test_an_unknown_rule_keeps_the_service_from_starting() -> None:
+def test_an_unknown_rule_keeps_the_service_from_starting(tmp_path: Path) -> None:
     with (
         pytest.raises(RuleError, match="unknown rule 'nicety'; known are "),
-        serving(dataclasses.replace(CONFIG, rules=("nicety",))),
+        serving(dataclasses.replace(CONFIG, store="lmdb", rules=("nicety",)), tmp_path / "store"),
     ):
         pass
+    assert not (tmp_path / "store").exists()

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from protos.common.v1 import common_pb2
-from replay.payload_encoding import RAW, ZSTD, EncodingError, content_bytes, decode_payload, encode_payload
+from replay.payload_encoding import (
+    RAW,
+    ZSTD,
+    EncodingError,
+    content_bytes,
+    decode_payload,
+    encode_payload,
+    encoded_bytes_max,
+)
 from replay.schema import PayloadLayout, SchemaError, schema_of
 
 FRAMES = np.zeros((4, 20, 20), np.uint8)
@@ -63,6 +71,19 @@ def test_a_frame_of_another_size_is_refused_before_it_is_opened() -> None:
         decode_payload(bomb, ZSTD, LAYOUT.payload_bytes(3))
     with pytest.raises(SchemaError, match="50000000"):
         LAYOUT.check_payload(bomb, 3, ZSTD)
+
+
+def test_a_frame_that_is_larger_than_its_content_ever_needs_is_refused() -> None:
+    """Or records that look small could fill the memory of whoever reads many of them."""
+    frame = LAYOUT.encode(COLUMNS, ZSTD)
+    with pytest.raises(SchemaError, match=r"has 1000\d\d bytes and stands for 1612: at most 1880 may be"):
+        LAYOUT.check_payload(frame + bytes(100_000), 3, ZSTD)
+
+
+@given(st.integers(0, 300_000), st.integers(0, 2**32))
+def test_what_does_not_shrink_is_never_refused_for_its_size(size: int, seed: int) -> None:
+    raw = np.random.default_rng(seed).bytes(size)
+    assert len(encode_payload(raw, ZSTD)) <= encoded_bytes_max(size)
 
 
 def test_a_frame_that_does_not_say_its_size_is_refused() -> None:

@@ -135,7 +135,7 @@ def _flip(record: common_pb2.Record) -> None:
         (_set(transformation="filter"), "parents and transformation go together"),
         (lambda record: record.header.signals.update({"n" * 70_000: 1.0}), "at most 65536 may be"),
         (lambda record: record.header.signals.update({"verified": 1.0}), "'verified' is for verification to write"),
-        (lambda record: record.header.episode_seeds.extend(range(3)), "3 episodes begin in 2 steps"),
+        (lambda record: record.header.episode_seeds.extend(range(2)), "2 episodes begin inside 2 steps, at most 1 may"),
     ],
 )
 def test_bad_records_are_refused(change: Break, message: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +18,7 @@ from protos.common.v1 import common_pb2
 from replay.client import ReplayClient, ReplayRefused, ReplaySampler, ReplayWriter, SampledBatch, SampleTimeout
 from replay.config import ReplayConfig
 from replay.payload_encoding import RAW, ZSTD
+from replay.same_host import is_local
 from replay.schema import PayloadLayout, SchemaError
 from replay.testing import make_columns, make_header, make_origin, serving
 
@@ -185,6 +189,74 @@ def test_a_damaged_record_is_replaced_and_the_service_told(tmp_path: Path) -> No
         assert 7 not in positions
         assert len(set(positions)) == 40
         assert client.stats().damaged_records == 1
+
+
+def test_files_that_vanish_are_replaced_by_the_wire(tmp_path: Path) -> None:
+    """As where the directory is no longer mounted here, while the service goes on with what it has open."""
+    with serving(CONFIG, tmp_path / "store") as address:
+        append(address, range(100))
+        with ReplaySampler(address, "uniform", 4, prefetch=1) as sampler:
+            sampler.next(TIMEOUT_S)
+            (tmp_path / "store").rename(tmp_path / "elsewhere")
+            try:
+                for _ in range(4):
+                    batch = sampler.next(TIMEOUT_S)
+                    assert_is(batch, batch.positions.tolist())
+            finally:
+                (tmp_path / "elsewhere").rename(tmp_path / "store")
+
+
+def test_an_idle_sampler_keeps_no_dropped_segment_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay.client_sample._LOOK_S", 0.05)
+    config = dataclasses.replace(CONFIG, records_max=600, fresh_unconsumed_max=600, segment_bytes=64 * 1024)
+    with serving(config, tmp_path) as address:
+        append(address, range(300))
+        with ReplaySampler(address, "uniform", 4, prefetch=1, same_host=True) as sampler:
+            sampler.next(TIMEOUT_S)
+            for run in range(4):
+                with ReplaySampler(address, "fresh", 100, prefetch=1, same_host=False) as consumer:
+                    for _ in range(3):
+                        consumer.next(TIMEOUT_S)
+                append(address, range(300), run_id=f"later-{run}")
+            deadline_s = time.monotonic() + TIMEOUT_S
+            while left := _mapped_although_deleted(tmp_path):
+                assert time.monotonic() < deadline_s, left
+                time.sleep(0.02)
+            batch = sampler.next(TIMEOUT_S)
+            assert len(batch.positions) == 4
+
+
+def _mapped_although_deleted(directory: Path) -> list[str]:
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return [line for line in maps if str(directory) in line and line.endswith("(deleted)")]
+
+
+def test_a_service_can_stop_and_drop_its_files_while_a_sampler_reads_them(tmp_path: Path) -> None:
+    with ExitStack() as closing:
+        with serving(CONFIG, tmp_path / "store") as address:
+            append(address, range(100))
+            sampler = closing.enter_context(ReplaySampler(address, "uniform", 4, same_host=True))
+            sampler.next(TIMEOUT_S)
+        shutil.rmtree(tmp_path / "store")
+        with pytest.raises((SampleTimeout, ReplayRefused)):
+            for _ in range(10):
+                sampler.next(0.5)
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("unix:/tmp/x", True),
+        ("127.0.0.1:80", True),
+        ("localhost:80", True),
+        ("[::1]:80", True),
+        ("0.0.0.0:80", True),
+        ("192.0.2.1:80", False),  # an address for documentation: nobody's
+        ("name.invalid:80", False),
+    ],
+)
+def test_files_are_looked_for_where_the_address_is_this_hosts(address: str, local: bool) -> None:
+    assert is_local(address) == local
 
 
 def flip_payload(directory: Path, columns: Mapping[str, NDArray[Any]]) -> None:

@@ -308,6 +308,30 @@ def test_too_many_streams_are_refused() -> None:
         held.cancel()
 
 
+def test_too_many_lists_are_refused_and_those_that_ended_do_not_count() -> None:
+    with serving(dataclasses.replace(CONFIG, list_streams_max=1)) as address, transport.channel(address) as channel:
+        stub = replay_pb2_grpc.ReplayStub(channel)
+        origin = make_origin(columns=make_columns(steps=40_000), steps=40_000)  # 1 MB a record
+        for sequence in range(12):
+            batch = replay_pb2.RecordBatch(records=[make_record(origin, sequence, steps=40_000)])
+            _append(stub, _open(origin), replay_pb2.AppendRequest(batch=batch))
+        request = replay_pb2.ListRequest(with_payload=True)
+        for _ in range(3):
+            held = stub.List(request, timeout=TIMEOUT_S)
+            next(held)  # and no more: it stays open
+            with pytest.raises(grpc.RpcError) as error:
+                list(stub.List(request, timeout=TIMEOUT_S))
+            assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "list_streams_max" in str(error.value.details())
+            held.cancel()
+            deadline_s = time.monotonic() + TIMEOUT_S
+            while True:
+                with contextlib.suppress(grpc.RpcError):
+                    assert sum(len(response.records.positions) for response in stub.List(request)) == 12
+                    break
+                assert time.monotonic() < deadline_s
+
+
 def test_an_append_is_acknowledged_only_once_the_limiter_lets_it_in(stub: replay_pb2_grpc.ReplayStub) -> None:
     batches = [_batch(range(start, start + 40)) for start in (0, 40, 80)]
     responses = stub.Append(iter([_open(), *batches]), timeout=TIMEOUT_S)
@@ -350,6 +374,14 @@ def test_list_streams_headers_or_whole_records(stub: replay_pb2_grpc.ReplayStub)
             replay_pb2.AnnotateRequest(annotations=[replay_pb2.Annotation(position=1, signals={"x": float("nan")})]),
             "INVALID_ARGUMENT",
             "must be finite",
+        ),
+        (
+            "Annotate",
+            replay_pb2.AnnotateRequest(
+                annotations=[replay_pb2.Annotation(position=1, signals={str(name): 1.0 for name in range(101)})]
+            ),
+            "INVALID_ARGUMENT",
+            "101 signals of position 1 in one request, at most 100",
         ),
         (
             "SetTable",

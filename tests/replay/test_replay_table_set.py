@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import threading
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from replay.config import ReplayConfig
 from replay.draws import Draw
 from replay.handlers import ReplayHandlers
 from replay.memory_store import MemoryStore
-from replay.store import StoreCorrupt, StoredRecord, StoreError, StoreSettings
+from replay.store import Append, AppendOutcome, StoreCorrupt, StoredRecord, StoreError, StoreFull, StoreSettings
 from replay.table_spec import TableSpecError, parse_spec
 from replay.testing import make_origin, make_record
 from replay.writer import GroupCommitter
@@ -358,6 +358,62 @@ def test_the_store_keeps_what_some_table_wants() -> None:
     asyncio.run(scenario())
 
 
+class FullStore(MemoryStore):
+    """Not even a table's state can be written."""
+
+    full = False
+
+    def commit(
+        self, appends: Sequence[Append], tables: Mapping[str, replay_pb2.TableState], *, retain_from: int = 0
+    ) -> list[AppendOutcome]:
+        if self.full:
+            raise StoreFull("no space on the disk")
+        return super().commit(appends, tables, retain_from=retain_from)
+
+    def drop_table(self, name: str) -> None:
+        if self.full:
+            raise StoreFull("no space on the disk")
+        super().drop_table(name)
+
+
+def test_a_full_disk_keeps_no_service_from_starting() -> None:
+    """It may be what is to be looked at, or made room on."""
+
+    async def scenario() -> None:
+        store = FullStore(StoreSettings())
+        async with handling(store) as handlers:
+            await append(handlers, range(10))
+        store.full = True
+        changed = dataclasses.replace(CONFIG, tables=("uniform per", "curated good filter='sequence < 3'"))
+        async with handling(store, changed) as handlers:
+            assert available(handlers) == {"fresh": 10, "uniform": 10, "per": 10, "good": 3}
+            assert len((await handlers.draws.draw("uniform", 5, keys_only=False)).records) == 5
+            with pytest.raises(StoreFull):
+                await specify(handlers, "uniform more")
+            store.full = False
+            await specify(handlers, "uniform more")
+        assert set(store.tables()) == {"fresh", "uniform", "per", "good", "more", "by-mark"}
+        async with handling(store, changed) as handlers:
+            assert "by-mark" not in available(handlers)
+        assert "by-mark" not in store.tables()
+
+    asyncio.run(scenario())
+
+
+def test_there_are_only_so_many_tables() -> None:
+    async def scenario() -> None:
+        async with handling(MemoryStore(StoreSettings())) as handlers:
+            for number in range(len(available(handlers)), 64):
+                await specify(handlers, f"uniform table-{number}")
+            with pytest.raises(
+                TableSpecError, match=r"there are 64 tables, and at most 64 may be: 'more' was not made"
+            ):
+                await specify(handlers, "uniform more")
+            await specify(handlers, "uniform table-63 records_max=5")
+
+    asyncio.run(scenario())
+
+
 class DamagedStore(MemoryStore):
     """Some records cannot be read."""
 
@@ -383,6 +439,30 @@ def test_damaged_records_are_passed_over_and_counted(caplog: pytest.LogCaptureFi
 
     asyncio.run(scenario())
     assert "2 records are damaged" in caplog.text
+
+
+def test_a_draw_gets_past_many_damaged_records(caplog: pytest.LogCaptureFixture) -> None:
+    """A segment that cannot be read is thousands of them at once, and each is found when it is drawn."""
+
+    async def scenario() -> None:
+        store = DamagedStore(StoreSettings())
+        async with handling(store) as handlers:
+            for start in range(0, 900, 300):
+                await append(handlers, range(start, start + 300))
+            store.damaged = frozenset(range(300, 800))
+            drawn = await handlers.draws.draw("uniform", 8, keys_only=False)
+            assert not store.damaged.intersection(record.position for record in drawn.records)
+            assert 100 < handlers.stats().damaged_records <= 500
+            store.damaged = frozenset(range(900))
+            drawing = asyncio.create_task(handlers.draws.draw("uniform", 8, keys_only=False))
+            async with asyncio.timeout(10.0):
+                while handlers.stats().damaged_records < 900:
+                    await asyncio.sleep(0.01)
+            assert not drawing.done()  # nothing is left: it waits for what comes
+            drawing.cancel()
+
+    asyncio.run(scenario())
+    assert len(caplog.records) == 1  # not one for each
 
 
 def test_damage_found_elsewhere_does_not_make_a_draw_begin_again() -> None:

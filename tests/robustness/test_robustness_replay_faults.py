@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.robustness, pytest.mark.timeout(120)]
 PAGE_BYTES = 4096
 SECTOR_BYTES = 512
 RECORDS = 600
-TORN_PAGES = 5
+TORN_PAGES = 3
 
 MOUNT = shutil.which("mount") or "mount"
 IN_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
