@@ -259,7 +259,7 @@ def test_help_lists_every_command_and_is_quick(tmp_path: Path) -> None:
         times.append(time.perf_counter() - started_at)
         assert done.returncode == 0
     assert all(f" {name} " in done.stdout for name in ("train", "actor", "learner", "replay", "status", "doctor"))
-    assert min(times) < 1.0
+    assert min(times) < 3.0
 
 
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
