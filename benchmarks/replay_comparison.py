@@ -22,6 +22,8 @@ ONE_AT_A_TIME = ("1 lane", "raw, 4 lanes", "trajectory")
 KEPT: Mapping[str, int] = {"cartpole": 500_000, "sprites": 1_500, "noise": 1_500}
 """Unrolls that a server keeps of each size."""
 
+LARGE = ("sprites", "noise")
+
 FILLED: Mapping[str, int] = {"cartpole": 100_000, "sprites": 1_500, "noise": 1_500}
 """Unrolls in the server that is sampled."""
 
@@ -39,10 +41,16 @@ class Scratch:
 
 
 def insert_rows(systems: Sequence[System], load: Load, timing: Timing, scratch: Scratch) -> Iterator[Row]:
-    """One round of inserts by two writers, a server for each way."""
+    """One round of inserts by two writers, a server for each way.
+
+    Large records are written to servers that are full, so that each insert evicts: whoever takes them in faster would
+    otherwise be done growing sooner, and growing costs more.
+    """
     for system, way, spec in _in_turns(systems, lambda system: system.writing(load.size)):
         with server(system, scratch.new(), load) as served:
             empty = served.process.memory()
+            if load.size in LARGE:
+                fill(system, served, load, load.records_max, spec)
             found = inserts(system, served, load, spec, timing)
             alone: Mapping[str, float] = {}
             if way in ONE_AT_A_TIME:

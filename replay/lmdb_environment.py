@@ -274,6 +274,12 @@ class _Reading:
             raise lmdb_failure("read", error) from error
 
 
+def is_open_here(directory: Path) -> bool:
+    """Whether this process has the environment in a directory open."""
+    with _registry_lock:
+        return _key(directory) in _registry
+
+
 class BrokenEnvironment:
     """Stands for an environment that cannot be opened: whatever is asked of it fails with the reason."""
 

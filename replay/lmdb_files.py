@@ -8,6 +8,7 @@ Exceptions: StoreFull, StoreCorrupt, StoreFormatError, StoreError (see replay.st
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import struct
 from pathlib import Path
@@ -79,6 +80,23 @@ def allocate_lock_file(directory: Path) -> None:
             raise StoreFull(f"opening {directory} failed: no space on the disk; nothing was stored") from error
     finally:
         os.close(descriptor)
+
+
+def is_open_elsewhere(directory: Path) -> bool:
+    """Whether another process has the environment in a directory open, and not without locks; not for one open in this.
+
+    LMDB holds a shared lock on the first byte of its lock file while it has an environment open. Raises OSError.
+    """
+    descriptor = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return True
+        raise
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def allocate(data_file: Path, start: int, end: int) -> None:

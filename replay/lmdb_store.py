@@ -316,7 +316,7 @@ class LmdbStore(LogView):
             return
         self._check_failure("commit")
         try:
-            self._log.begin_next(self._counters, self._quarantines)
+            self._log.begin_next(self._counters, self._quarantines, self._live_bytes())
         except StoreFull:
             raise
         except StoreError as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from replay.lmdb_environment import EnvironmentOptions, LmdbEnvironment, Transaction
 from replay.lmdb_files import DATA_FILE, NO_SPACE, allocate
 from replay.segment import DATABASES, Segment
+from replay.segment_spare import SpareSegment
 from replay.segment_state import SegmentInfo, put_info
 from replay.store import StoreError, StoreFull
 
@@ -49,6 +50,8 @@ def create_segment(
     options: EnvironmentOptions,
     state_bytes: int,
     fill: Callable[[Transaction], None],
+    *,
+    spare: SpareSegment | None = None,
 ) -> Segment:
     """Makes a segment and returns it, on disk in every mode of durability; nothing is left where that fails.
 
@@ -58,6 +61,7 @@ def create_segment(
       options: for its environment.
       state_bytes: about how much `fill` writes.
       fill: writes its state, but for the info.
+      spare: the dropped segment whose file is used, if there is one that can be.
 
     Raises:
       StoreFull, StoreError.
@@ -74,8 +78,14 @@ def create_segment(
             draft.mkdir()
             environment = LmdbEnvironment(draft, DATABASES, options)
             undo.callback(environment.close)
-            segment = Segment(complete, environment, info.link_before)
             _write_state(draft, environment, info, state_bytes, fill)
+            if spare is not None and spare.is_there():
+                environment.close()
+                spare.put_under(draft / DATA_FILE)
+                sync_directory(draft)
+                environment = LmdbEnvironment(draft, DATABASES, options)
+                undo.callback(environment.close)
+            segment = Segment(complete, environment, info.link_before)
             draft.rename(complete)
             environment.moved(complete)
             try:

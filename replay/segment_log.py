@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from replay.block import BlockSummary
@@ -17,6 +18,7 @@ from replay.lmdb_environment import EnvironmentOptions, Transaction
 from replay.quarantines import Quarantines
 from replay.segment import Segment, damaged_segment, open_segment, read_summaries
 from replay.segment_files import clear_leftovers, create_segment, list_segments, remove_segment
+from replay.segment_spare import SpareSegment
 from replay.segment_state import (
     SegmentInfo,
     copy_state,
@@ -42,7 +44,7 @@ class SegmentLog:
     """The segments in a directory and the index of their blocks. Changed by one thread, read by any.
 
     Args:
-      segments: their directory; a first segment is made if there is none.
+      segments: their directory, in that of the store; a first segment is made if there is none.
       store_id: of the store.
       settings: how large a segment may become.
       options: how to open their environments.
@@ -53,6 +55,7 @@ class SegmentLog:
         self._store_id = store_id
         self._settings = settings
         self._options = options
+        self._spare = SpareSegment(segments.parent)
         self.index = BlockIndex()
         self.segments: tuple[Segment, ...] = ()
         """Ascending; replaced, never mutated."""
@@ -80,8 +83,12 @@ class SegmentLog:
             records >= self._settings.segment_records or filled_bytes >= self._segment_bytes(live_bytes)
         )
 
-    def begin_next(self, counters: StoreCounters, quarantines: Quarantines) -> None:
-        """Makes the next segment the active one. Raises StoreFull, StoreError with everything as it was."""
+    def begin_next(self, counters: StoreCounters, quarantines: Quarantines, live_bytes: int) -> None:
+        """Makes the next segment the active one, in the file of a dropped one if there is any.
+
+        Raises:
+          StoreFull, StoreError: everything is as it was.
+        """
         before = self.active
         if not self._options.metasync:
             before.environment.sync()
@@ -93,7 +100,8 @@ class SegmentLog:
                 put_counters(new, counters)
 
             info = SegmentInfo(self._store_id, counters.next_position, counters.chain_head)
-            new = create_segment(self._directory, info, self._options, 2 * state_bytes(old), fill)
+            self._spare.discard_if_larger(2 * self._segment_bytes(live_bytes))
+            new = create_segment(self._directory, info, self._options, 2 * state_bytes(old), fill, spare=self._spare)
         self.segments = (*self.segments, new)
         self._bytes_before_active = self.index.view.bytes
         before.cut()
@@ -101,7 +109,10 @@ class SegmentLog:
     def allocate(self, needed_bytes: int, live_bytes: int) -> bool:
         """Sets space for a commit aside in the active segment; returns False where the disk has none."""
         ahead_bytes = self._segment_bytes(live_bytes) // 8
-        return self.active.make_room(needed_bytes, min(max(ahead_bytes, _AHEAD_BYTES_MIN), _AHEAD_BYTES_MAX))
+        ahead_bytes = min(max(ahead_bytes, _AHEAD_BYTES_MIN), _AHEAD_BYTES_MAX)
+        if self.active.make_room(needed_bytes, ahead_bytes):
+            return True
+        return self._spare.discard() and self.active.make_room(needed_bytes, ahead_bytes)
 
     def drop_below(self, first_position: int) -> None:
         """Removes the segments that hold no record from `first_position` on; those being read go with their readers."""
@@ -112,7 +123,7 @@ class SegmentLog:
             self.segments = tuple(others)
             self.index.drop_before(others[0].first_position)
             oldest.let_go()
-            self._remove(oldest.directory)
+            self._dropping(self._spare.keep, oldest.directory)
 
     def check_readers(self) -> None:
         """Forgets readers of other processes that died while they read."""
@@ -123,6 +134,7 @@ class SegmentLog:
         """Waits for what is being read, and closes all."""
         for segment in self.segments:
             segment.close()
+        self._spare.discard()
 
     def _open(self) -> None:
         try:
@@ -140,7 +152,7 @@ class SegmentLog:
         sealed = []
         for path, following in itertools.pairwise(paths):
             if int(following.name) <= first_position:
-                self._remove(path)
+                self._dropping(remove_segment, path)
             else:
                 sealed.append(self._opened(path))
                 self.segments = (*sealed, active)
@@ -169,9 +181,9 @@ class SegmentLog:
         wanted = min(self._settings.segment_bytes, max(_SEGMENT_BYTES_MIN, live_bytes // _SEGMENTS_MIN))
         return max(wanted, live_bytes // _SEGMENTS_MANY)
 
-    def _remove(self, path: Path) -> None:
+    def _dropping(self, drop: Callable[[Path], None], path: Path) -> None:
         try:
-            remove_segment(path)
+            drop(path)
         except OSError as error:
             _log.warning("a segment of evicted records is left until the next start: %s: %s", path, error.strerror)
 

@@ -5,6 +5,7 @@
                  written before any data; the id is random, and names this store wherever it is moved
     reserve      see disk_reserve.py
     segments/    see segment.py
+    spare/       see segment_spare.py
 
 The note is there because neither LMDB nor its Python binding promises that another engine can read a file, or says
 clearly that it cannot. Not for network file systems: neither flock nor LMDB can be trusted there.

@@ -243,6 +243,19 @@ def test_a_batch_of_too_many_bytes_is_refused_and_consumes_nothing() -> None:
     asyncio.run(scenario())
 
 
+def test_records_read_in_parts_come_in_the_order_drawn_and_as_often() -> None:
+    async def scenario() -> None:
+        config = dataclasses.replace(CONFIG, fresh_unconsumed_max=100, sample_bytes_max=16 * 1024**2)  # one at a time
+        async with handling(config) as handlers:
+            await append(handlers, range(20))
+            drawn = await draw(handlers, "uniform", 60)
+            assert [record.position for record in drawn.records] == drawn.positions.tolist()
+            assert sorted(set(drawn.positions.tolist())) != drawn.positions.tolist()
+            assert all(record.payload for record in drawn.records)
+
+    asyncio.run(scenario())
+
+
 def test_streams_are_bounded() -> None:
     async def scenario() -> None:
         async with handling(dataclasses.replace(CONFIG, append_streams_max=1, sample_streams_max=1)) as handlers:

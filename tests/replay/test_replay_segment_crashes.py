@@ -20,6 +20,7 @@ from replay.lmdb_store import LmdbStore
 from replay.reader import StoreReader
 from replay.segment import Segment
 from replay.segment_files import segment_name
+from replay.segment_spare import SPARE
 from replay.store import StoreError, StoreFull, StoreSettings, run_key
 from replay.testing import make_append, make_origin
 from tests.replay.storing import SMALL, append, opened, segment_paths
@@ -114,7 +115,7 @@ def _check_goes_on(store: LmdbStore) -> None:
 def test_killed_before_evicted_segments_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LmdbStore(tmp_path, SMALL)
     append(store, 0, 24)
-    monkeypatch.setattr("replay.segment_log.remove_segment", _killed)
+    monkeypatch.setattr("replay.segment_spare.SpareSegment.keep", _killed)
     with pytest.raises(_Killed):
         store.commit([make_append(make_origin(), range(24, 26))], {}, retain_from=18)
     store.close()
@@ -131,14 +132,18 @@ def test_killed_before_evicted_segments_are_removed(tmp_path: Path, monkeypatch:
 def test_killed_while_a_segments_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LmdbStore(tmp_path, SMALL)
     append(store, 0, 24)
-    monkeypatch.setattr("replay.segment_files.shutil.rmtree", _killed)
-    with pytest.raises(_Killed):
-        store.commit([], {}, retain_from=10)
+    store.commit([], {}, retain_from=10)
+    assert (tmp_path / SPARE / "data.mdb").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("replay.segment_spare.shutil.rmtree", _killed)
+        with pytest.raises(_Killed):
+            store.commit([], {}, retain_from=20)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path, copy)
     store.close()
-    monkeypatch.undo()
-    names = [path.name for path in segment_paths(tmp_path)]
-    assert names == [segment_name(0) + ".dropped", segment_name(8), segment_name(16)]
-    _check(tmp_path, 24, first=10)
+    assert [path.name for path in segment_paths(copy)] == [segment_name(8), segment_name(16)]
+    _check(copy, 24, first=20)
+    assert not (copy / SPARE).exists()
 
 
 @pytest.mark.parametrize("removed", [1, 2])
