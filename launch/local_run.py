@@ -22,7 +22,7 @@ from launch.metrics_tail import MetricsTail
 from launch.monitor import RunMonitor, RunSnapshot
 from launch.output import discard_output
 from launch.process_list import remove_stale_sockets, write_process_list
-from launch.releases import newest_release
+from launch.releases import newest_release, revocations_if_known
 from launch.revoking import store_undelivered
 from launch.run_directory import RunDirectory
 from launch.services import GateQuestions, ReplayQuestions
@@ -82,7 +82,7 @@ class LocalRun:
                 self._children(addresses), on_tick=lambda: self._tick(supervisor, monitor, addresses, view)
             )
             replay = stack.enter_context(ReplayQuestions(addresses.replay))
-            gate = stack.enter_context(GateQuestions(addresses.safety))
+            gate = stack.enter_context(GateQuestions(addresses.safety, self._run_id))
             metrics = MetricsTail(self._paths.metrics, from_end=True)
             monitor = RunMonitor(metrics, replay, gate, since_ns=self._started_ns)
             stack.enter_context(supervisor.handling_signals())
@@ -121,7 +121,9 @@ class LocalRun:
 
     def _summarise(self, last: RunSnapshot) -> dict[str, Any]:
         release = newest_release(self._paths)
-        summary = compose(self._config.recipe, last_word(self._paths), release, last.counts, last.replay)
+        revoked, _ = revocations_if_known(self._paths)
+        learned = last_word(self._paths)
+        summary = compose(self._config.recipe, learned, release, last.counts, last.replay, revoked=revoked)
         write_summary(summary, self._paths.summary)
         return summary
 

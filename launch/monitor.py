@@ -1,4 +1,4 @@
-"""Gathers what there is to see of a running run: the learner's figures, the replay's counters, the gate's verdicts.
+"""Gathers what there is to see of a running run: the learner's figures, the replay's counters, the gate's decisions.
 
 A thread asks the services about once a second, with short deadlines, so that neither the supervisor nor the screen
 ever waits for a service that is down; what cannot be asked keeps its last value. Shows nothing itself: see launch.view.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from launch.metrics_tail import Metrics, MetricsTail
-from launch.verdicts import Counts, Verdict
+from launch.verdicts import Counts, Revoked, Verdict
 from protos.replay.v1 import replay_pb2
 
 POLL_S = 1.0
@@ -44,6 +44,9 @@ class VerdictSource(Protocol):
     def counts(self) -> Counts | None:
         """How many candidates the run has had judged, or None when the service cannot be asked."""
 
+    def revoked(self) -> Sequence[Revoked] | None:
+        """The revoked releases of the whole run, oldest first, or None when the service cannot be asked."""
+
 
 @dataclass(frozen=True)
 class RunSnapshot:
@@ -56,6 +59,7 @@ class RunSnapshot:
       replay_down: names of its shards that did not answer; the counters have what they last said.
       verdicts: the newest of this start of the run, oldest first.
       counts: candidates judged in the whole run, None before it is known.
+      revoked: its revoked releases, oldest first; () before it is known.
     """
 
     elapsed_s: float = 0.0
@@ -64,6 +68,7 @@ class RunSnapshot:
     replay_down: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     counts: Counts | None = None
+    revoked: Sequence[Revoked] = ()
 
 
 class RunMonitor:
@@ -107,7 +112,7 @@ class RunMonitor:
         new = [verdict for verdict in self._gate.verdicts() or () if verdict.issue_time_ns > self._seen_ns]
         new.sort(key=lambda verdict: verdict.issue_time_ns)
         self._seen_ns = new[-1].issue_time_ns if new else self._seen_ns
-        counts = self._gate.counts()
+        counts, revoked = self._gate.counts(), self._gate.revoked()
         before = self._snapshot
         self._snapshot = RunSnapshot(
             metrics=lines[-1] if lines else before.metrics,
@@ -115,6 +120,7 @@ class RunMonitor:
             replay_down=tuple(self._replay.down),
             verdicts=(*before.verdicts, *new)[-VERDICTS_SHOWN_MAX:],
             counts=counts or before.counts,
+            revoked=before.revoked if revoked is None else revoked,
         )
         return self.snapshot
 

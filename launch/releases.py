@@ -1,16 +1,22 @@
-"""Opens the policy registry of a run directory for reading, with the run's own key and id as the trust.
+"""The policy registry of a run directory, for reading, with the run's own key and id as the trust; and what of its
+releases was revoked, which the gate's ledger may know before the registry does.
 
-Exceptions: launch.errors.RunDirectoryError; those of policies.registry and policies.signing.
+Exceptions: launch.errors.RunDirectoryError; LedgerError; those of policies.registry and policies.signing.
 """
 
 from __future__ import annotations
 
+import os
+
 from launch.errors import RunDirectoryError
 from launch.run_paths import RunPaths
 from launch.verdicts import Verdict, read_verdict
-from policies.registry import PolicyRegistry
-from policies.signing import VerifyKey
+from policies.registry import PolicyRegistry, RegistryError
+from policies.revocation import Revocation
+from policies.signing import KeyFileError, VerifyKey
 from policies.trust import TrustPolicy
+from safety.history import DecisionHistory
+from safety.ledger import LedgerError, read_ledger
 
 
 def open_registry(paths: RunPaths) -> PolicyRegistry | None:
@@ -40,3 +46,46 @@ def newest_release(paths: RunPaths) -> Verdict | None:
     registry = open_registry(paths)
     release = registry.newest() if registry is not None else None
     return read_verdict(release.signed_verdict) if release is not None else None
+
+
+def has_ledger(paths: RunPaths) -> bool:
+    """Whether the gate's ledger is here, and for us to read."""
+    return os.access(paths.safety / "ledger.jsonl", os.R_OK)
+
+
+def undelivered(paths: RunPaths, registry: PolicyRegistry) -> list[Revocation]:
+    """Revocations that are in the gate's ledger and not in the registry, oldest first; none where there is no ledger.
+
+    Raises:
+      LedgerError: it is damaged; RegistryError: so is the registry.
+    """
+    if not has_ledger(paths):
+        return []
+    history = DecisionHistory(read_ledger(paths.safety), registry.trust.verify_key, registry.trust.run_id)
+    known = {revocation.digest for revocation in registry.revocations()}
+    lacking = [past.signed for past in history.revocations if past.statement.artifact_digest not in known]
+    return [Revocation.verified(signed, registry.trust) for signed in lacking]
+
+
+def revocations(paths: RunPaths) -> list[Revocation]:
+    """Every revocation of the run, oldest first: those in its registry, and those in the gate's ledger alone.
+
+    Raises:
+      RunDirectoryError, KeyFileError: as open_registry.
+      LedgerError, RegistryError: as undelivered.
+    """
+    registry = open_registry(paths)
+    if registry is None:
+        return []
+    # The ledger first: what goes from it to the registry in between is then found in both.
+    lacking = undelivered(paths, registry)
+    by_digest = {revocation.digest: revocation for revocation in [*lacking, *registry.revocations()]}
+    return sorted(by_digest.values(), key=lambda revocation: revocation.number)
+
+
+def revocations_if_known(paths: RunPaths) -> tuple[list[Revocation] | None, str]:
+    """As `revocations`, for those who go on without: None, and why, where they cannot be had."""
+    try:
+        return revocations(paths), ""
+    except (RunDirectoryError, KeyFileError, RegistryError, LedgerError) as error:
+        return None, str(error)

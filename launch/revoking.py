@@ -3,8 +3,8 @@
 A release is revoked once that is in the gate's ledger. Live, the safety service writes it there; otherwise the ledger
 is opened in the service's place, under its own lock. Then it is written to the registry, where a learner that starts
 finds it, and last it is handed to the learner that runs, which tells the actors. Whoever is killed in between leaves
-revocations that are in the ledger alone: `undelivered` knows them, and the next one to revoke anything, or whoever
-calls `store_undelivered`, delivers them.
+revocations that are in the ledger alone: a learner asks the safety service for these (learner.revocations), and the
+next one to revoke anything, or whoever calls `store_undelivered`, delivers them.
 
 Exceptions: launch.errors.BadInput for what cannot be revoked; LaunchError where a service does not answer, or what is
 revoked cannot be stored; LedgerError and the like of the keys and the registry (see launch.errors).
@@ -13,23 +13,19 @@ revoked cannot be stored; LedgerError and the like of the keys and the registry 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from launch.errors import BadInput, LaunchError
 from launch.process_list import read_process_list
-from launch.releases import open_registry
+from launch.releases import open_registry, undelivered
 from launch.run_directory import holder_of
 from launch.run_paths import RunPaths
 from policies.registry import PolicyRegistry, RegistryError
 from policies.release_client import DistributionUnavailable, RevocationNotTaken, hand_over_revocation
 from policies.revocation import Revocation
-from protos.common.v1 import common_pb2
 from safety.client import SafetyClient, SafetyUnavailable
 from safety.docket import Docket
-from safety.history import DecisionHistory
-from safety.ledger import read_ledger
 from safety.revocations import RevocationRefused
 
 DELIVERY_S_MAX = 10.0
@@ -81,26 +77,10 @@ def revoking(paths: RunPaths) -> Iterator[Revoke]:
         yield lambda number, why: _revoke_live(safety, policy_address, registry, number, why)
 
 
-def undelivered(paths: RunPaths, registry: PolicyRegistry) -> list[common_pb2.SignedStatement]:
-    """Revocations that are in the gate's ledger and not in the registry, oldest first.
-
-    None where there is no ledger here, or it is not for us to read.
-
-    Raises:
-      LedgerError: it is damaged; RegistryError: so is the registry.
-    """
-    path = paths.safety / "ledger.jsonl"
-    if not os.access(path, os.R_OK):
-        return []
-    history = DecisionHistory(read_ledger(paths.safety), registry.trust.verify_key, registry.trust.run_id)
-    known = {revocation.digest for revocation in registry.revocations()}
-    return [past.signed for past in history.revocations if past.statement.artifact_digest not in known]
-
-
 def store_undelivered(paths: RunPaths) -> int:
     """Writes to the registry what was revoked and is in the ledger alone, and returns how many releases that is.
 
-    To be called before a run's processes are started: its learner would offer them.
+    To be called before a run's processes are started: its learner might not wait until the safety service can be asked.
 
     Raises:
       LedgerError, RegistryError, RunDirectoryError, KeyFileError: something there is damaged.
@@ -114,14 +94,13 @@ def store_undelivered(paths: RunPaths) -> int:
     return len(left)
 
 
-def _store(revocations: Sequence[common_pb2.SignedStatement], registry: PolicyRegistry) -> None:
-    for signed in revocations:
-        revocation = Revocation.verified(signed, registry.trust)
+def _store(revocations: Sequence[Revocation], registry: PolicyRegistry) -> None:
+    for revocation in revocations:
         try:
-            registry.revoke(signed)
+            registry.revoke(revocation.signed)
         except RegistryError as error:
             number = revocation.release_number
-            raise LaunchError(f"release {number} is revoked, but a learner that starts offers it: {error}") from error
+            raise LaunchError(f"release {number} is revoked, but the registry cannot store that: {error}") from error
 
 
 def _open_docket(paths: RunPaths, registry: PolicyRegistry) -> Docket:
@@ -135,9 +114,10 @@ def _revoke_offline(docket: Docket, registry: PolicyRegistry, number: int, why: 
         signed = docket.revoke(registry.trust.run_id, number, why)
     except RevocationRefused as error:
         raise BadInput(str(error)) from error
-    _store([signed], registry)
+    revocation = Revocation.verified(signed, registry.trust)
+    _store([revocation], registry)
     newest = registry.newest()
-    return RevokedRelease(Revocation.verified(signed, registry.trust), None, 0 if newest is None else newest.number)
+    return RevokedRelease(revocation, None, 0 if newest is None else newest.number)
 
 
 def _revoke_live(
@@ -149,35 +129,32 @@ def _revoke_live(
         raise BadInput(str(error)) from error
     except SafetyUnavailable as error:
         raise LaunchError(f"{error}; whether release {number} is revoked is not known: try again") from error
-    return _deliver(policy_address, registry, signed)
+    return _deliver(policy_address, registry, Revocation.verified(signed, registry.trust))
 
 
-def _store_what_can_be(revocations: Sequence[common_pb2.SignedStatement], registry: PolicyRegistry) -> None:
-    for signed in revocations:
+def _store_what_can_be(revocations: Sequence[Revocation], registry: PolicyRegistry) -> None:
+    for revocation in revocations:
         # What fails here must not keep another release from being revoked, and is tried again then.
         with contextlib.suppress(LaunchError):
-            _store([signed], registry)
+            _store([revocation], registry)
 
 
-def _deliver_all(
-    policy_address: str, registry: PolicyRegistry, revocations: Sequence[common_pb2.SignedStatement]
-) -> None:
+def _deliver_all(policy_address: str, registry: PolicyRegistry, revocations: Sequence[Revocation]) -> None:
     _store_what_can_be(revocations, registry)
-    for signed in revocations:
-        if _deliver(policy_address, registry, signed).problem:
+    for revocation in revocations:
+        if _deliver(policy_address, registry, revocation).problem:
             return
 
 
-def _deliver(policy_address: str, registry: PolicyRegistry, signed: common_pb2.SignedStatement) -> RevokedRelease:
-    revocation = Revocation.verified(signed, registry.trust)
+def _deliver(policy_address: str, registry: PolicyRegistry, revocation: Revocation) -> RevokedRelease:
     unstored = ""
     try:
         # Before the learner is told: one that is just starting has perhaps looked already, or will look only now.
-        registry.revoke(signed)
+        registry.revoke(revocation.signed)
     except RegistryError as error:
         unstored = str(error)
     try:
-        answer = hand_over_revocation(policy_address, signed, DELIVERY_S_MAX)
+        answer = hand_over_revocation(policy_address, revocation.signed, DELIVERY_S_MAX)
     except DistributionUnavailable as error:
         return RevokedRelease(revocation, None, None, "; ".join(filter(None, (str(error), unstored))))
     except RevocationNotTaken as error:

@@ -10,15 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from launch.monitor import CALL_S_MAX, VERDICTS_SHOWN_MAX
 from launch.topology import names_of
-from launch.verdicts import Counts, Verdict, read_verdict
+from launch.verdicts import Counts, Revoked, Verdict, read_revocation, read_verdict
 from protos.replay.v1 import replay_pb2
 from replay.client import ReplayClient, ReplayError
 from replay.shard_stats import summed_stats
 from replay.sharding import check_addresses
 from safety.client import LeaseRefused, OfferRefused, SafetyClient, SafetyUnavailable
+from safety.revocations import RevocationRefused
 
 # Whatever a service answers in place of what was asked for, there is nothing to show.
-_NO_ANSWER = (ReplayError, SafetyUnavailable, OfferRefused, LeaseRefused)
+_NO_ANSWER = (ReplayError, SafetyUnavailable, OfferRefused, LeaseRefused, RevocationRefused)
 
 
 class ReplayQuestions:
@@ -65,10 +66,12 @@ class ReplayQuestions:
 
 
 class GateQuestions:
-    """Asks one safety service what it has decided. Use as a context manager."""
+    """Asks one safety service what it has decided about a run. Use as a context manager."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, run_id: str) -> None:
         self._client = SafetyClient(address)
+        self._run_id = run_id
+        self._revoked: list[Revoked] = []
 
     def verdicts(self, timeout_s: float = CALL_S_MAX) -> Sequence[Verdict] | None:
         """The newest verdicts, newest first, or None when the service does not answer in time."""
@@ -85,6 +88,18 @@ class GateQuestions:
         except _NO_ANSWER:
             return None
         return Counts(trust.approved, trust.rejected)
+
+    def revoked(self, timeout_s: float = CALL_S_MAX) -> Sequence[Revoked] | None:
+        """The revoked releases, oldest first, or None when the service does not answer in time.
+
+        A revocation is for good, so only what is not known yet is asked for.
+        """
+        try:
+            statements = self._client.revocations(self._run_id, len(self._revoked), timeout_s)
+        except _NO_ANSWER:
+            return None
+        self._revoked += [each for statement in statements if (each := read_revocation(statement)) is not None]
+        return tuple(self._revoked)
 
     def __enter__(self) -> GateQuestions:
         """Returns itself."""

@@ -16,11 +16,13 @@ from launch.config_file import read_config
 from launch.metrics_tail import MetricsTail
 from launch.monitor import RunMonitor
 from launch.process_list import read_process_list
+from launch.releases import revocations_if_known
 from launch.run_directory import holder_of
 from launch.run_paths import RunPaths, require_run_directory
 from launch.services import GateQuestions, ReplayQuestions
 from launch.summary import last_word, render
 from launch.topology import Addresses
+from launch.verdicts import describe_revoked, revocation_json
 from launch.view import figures
 
 
@@ -28,14 +30,21 @@ def gather(root: Path) -> dict[str, Any]:
     """The state of the run in `root` as JSON types.
 
     Returns:
-      state ("running", "ended" or "interrupted") and recipe; running: processes and the newest figures; ended: the
-      summary; interrupted: the learner's last word.
+      state ("running", "ended" or "interrupted") and recipe; revoked_releases (as in the summary, but as of now; null:
+      not known, and revoked_problem says why); running: processes and the newest figures; ended: the summary;
+      interrupted: the learner's last word.
 
     Raises:
       RunDirectoryError: `root` is no run directory.
     """
     paths = require_run_directory(root)
-    status: dict[str, Any] = {"run_dir": str(root), "recipe": read_config(paths.config).recipe}
+    revoked, problem = revocations_if_known(paths)
+    status: dict[str, Any] = {
+        "run_dir": str(root),
+        "recipe": read_config(paths.config).recipe,
+        "revoked_releases": None if revoked is None else [revocation_json(revocation) for revocation in revoked],
+        "revoked_problem": problem,
+    }
     holder = holder_of(paths)
     if holder is not None:
         return status | {"state": "running", "supervisor": holder} | _live(paths)
@@ -47,16 +56,30 @@ def gather(root: Path) -> dict[str, Any]:
 
 def describe(status: Mapping[str, Any], root: Path) -> str:
     """The same for a person."""
+    revoked = _revoked(status)
     if status["state"] == "ended":
-        return f"{status['recipe']}: ended\n{render(status['summary'], RunPaths(root))}"
+        # Its release may have been revoked after it was written.
+        summary = status["summary"] | {"revoked_releases": status["revoked_releases"]}
+        unknown = [f"revoked: {revoked}"] if status["revoked_releases"] is None else []
+        return "\n".join([f"{status['recipe']}: ended", render(summary, RunPaths(root)), *unknown])
     if status["state"] == "interrupted":
         steps = status["learner"].get("env_steps")
         reached = "before the first update" if steps is None else f"after about {steps:,} environment steps"
-        return f"{status['recipe']}: interrupted {reached}; continue with --resume"
+        lines = [f"{status['recipe']}: interrupted {reached}; continue with --resume"]
+        return "\n".join(lines + ([f"revoked: {revoked}"] if revoked else []))
     lines = [f"{status['recipe']}: running, supervised by process {status['supervisor']}"]
-    lines += [f"  {name:<12} {text}" for name, text in status["figures"].items()]
+    shown = status["figures"] | ({"revoked": revoked} if revoked else {})
+    lines += [f"  {name:<12} {text}" for name, text in shown.items()]
     lines += [_describe_process(process) for process in status["processes"]]
     return "\n".join(lines)
+
+
+def _revoked(status: Mapping[str, Any]) -> str:
+    """The revoked releases in a line, "" where there is none."""
+    revoked = status["revoked_releases"]
+    if revoked is None:
+        return f"not known: {status['revoked_problem']}"
+    return describe_revoked([(each["release_number"], each["why"]) for each in revoked])
 
 
 def _live(paths: RunPaths) -> dict[str, Any]:
@@ -65,7 +88,7 @@ def _live(paths: RunPaths) -> dict[str, Any]:
     if "addresses" not in listed:
         return {"processes": processes, "figures": {}, "metrics": {}, "replay_down": []}
     addresses = Addresses(**listed["addresses"])
-    with ReplayQuestions(addresses.replay) as replay, GateQuestions(addresses.safety) as gate:
+    with ReplayQuestions(addresses.replay) as replay, GateQuestions(addresses.safety, listed["run_id"]) as gate:
         monitor = RunMonitor(MetricsTail(paths.metrics), replay, gate, since_ns=listed.get("started_ns", 0))
         snapshot = monitor.look()
     return {

@@ -15,7 +15,8 @@ from typing import Any
 
 from launch.metrics_tail import Metrics, read_all
 from launch.run_paths import RunPaths
-from launch.verdicts import Counts, Verdict
+from launch.verdicts import Counts, Verdict, describe_revoked, revocation_json
+from policies.revocation import Revocation
 from protos.replay.v1 import replay_pb2
 
 
@@ -25,6 +26,8 @@ def compose(
     release: Verdict | None,
     counts: Counts | None,
     replay: replay_pb2.StatsResponse | None,
+    *,
+    revoked: Sequence[Revocation] | None = None,
 ) -> dict[str, Any]:
     """The summary as it is written.
 
@@ -34,6 +37,7 @@ def compose(
       release: the verdict of the newest release, None where there is none.
       counts: candidates judged, None where the gate could not be asked.
       replay: the replay's last counters, None where they could not be had.
+      revoked: what was taken back, oldest first; None where that is not known.
     """
     steps, wall_s = learned.get("env_steps"), learned.get("wall_s")
     lag = learned.get("policy_lag") or {}
@@ -52,6 +56,7 @@ def compose(
         "release": None
         if release is None
         else {"version": release.version, "digest": release.digest, "verdict_id": release.verdict_id},
+        "revoked_releases": None if revoked is None else [revocation_json(revocation) for revocation in revoked],
         "candidates": {
             "approved": counts.approved if counts else None,
             "rejected": counts.rejected if counts else None,
@@ -87,19 +92,24 @@ def write_summary(summary: Mapping[str, Any], path: Path) -> None:
 def render(summary: Mapping[str, Any], paths: RunPaths) -> str:
     """The summary for a person, with where everything is."""
     release, evaluation = summary["release"], summary["evaluation"]
+    # None where it is not known, and in the summary of an earlier version.
+    revoked: Sequence[Mapping[str, Any]] = summary.get("revoked_releases") or ()
     lines = [
         f"{summary['recipe']}: {_count(summary['env_steps'])} environment steps in {_fixed(summary['wall_s'], 1)} s "
         f"({_count(summary['env_steps_per_s'])} a second)"
     ]
     if release is None:
-        lines.append("no release: no candidate was approved")
+        lines.append("no release: every one was revoked" if revoked else "no release: no candidate was approved")
     else:
         low, high = evaluation["return_ci95"]
+        since = ", revoked since" if release["digest"] in {each["artifact_digest"] for each in revoked} else ""
         lines.append(
-            f"release {release['digest'][:12]} (update {release['version']}): evaluation return "
+            f"release {release['digest'][:12]} (update {release['version']}){since}: evaluation return "
             f"{evaluation['return_mean']:.2f}, 95% [{low:.2f}, {high:.2f}], {evaluation['episodes']} episodes, "
             f"verdict {release['verdict_id'][:12]}"
         )
+    if revoked:
+        lines.append(f"revoked: {describe_revoked([(each['release_number'], each['why']) for each in revoked])}")
     candidates, replay, lag = summary["candidates"], summary["replay"], summary["policy_lag"]
     lines += [
         f"candidates: {_count(candidates['approved'])} approved, {_count(candidates['rejected'])} rejected; "

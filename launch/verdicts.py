@@ -1,16 +1,24 @@
-"""What a person wants to know of a verdict, taken out of its signed statement.
+"""What a person wants to know of a verdict, taken out of its signed statement, and of the releases that were revoked.
 
 For showing only: nothing here verifies a signature, and nothing may be promoted on the strength of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from launch.json_output import iso_time, printable
+from policies.revocation import Revocation
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
+
+REVOKED_SHOWN_MAX = 3
+WHY_CHARACTERS_MAX = 60
+"""Of the reason for a revocation, where many are shown in one line."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,22 @@ class Counts:
 
     approved: int
     rejected: int
+
+
+class Revoked(NamedTuple):
+    """A release that was taken back, and why."""
+
+    release_number: int
+    why: str
+
+
+def read_revocation(signed: common_pb2.SignedStatement) -> Revoked | None:
+    """The revocation in a signed statement, or None when it is not one."""
+    try:
+        statement = safety_pb2.RevocationStatement.FromString(signed.payload)
+    except DecodeError:
+        return None
+    return Revoked(statement.release_number, statement.why)
 
 
 def read_verdict(signed: common_pb2.SignedStatement) -> Verdict | None:
@@ -73,3 +97,32 @@ def describe_verdict(verdict: Verdict) -> str:
         f"candidate {verdict.version} approved as release {verdict.release_number}: return {verdict.return_mean:.2f} "
         f"[{low:.2f}, {high:.2f}], {verdict.violating_episodes} of {verdict.episodes} episodes with a violation"
     )
+
+
+def revocation_json(revocation: Revocation) -> dict[str, Any]:
+    """A revocation as JSON types, whole."""
+    return {
+        "release_number": revocation.release_number,
+        "revocation_number": revocation.number,
+        "artifact_digest": revocation.digest.hex(),
+        "why": revocation.why,
+        "time": iso_time(revocation.issue_time_ns),
+        "time_ns": revocation.issue_time_ns,
+    }
+
+
+def describe_revoked(revoked: Sequence[tuple[int, str]]) -> str:
+    """The newest of them in one line, with their reasons, shortened, and how many there are besides.
+
+    Args:
+      revoked: number of each release and why it was revoked, oldest first.
+    """
+    newest = revoked[: -REVOKED_SHOWN_MAX - 1 : -1]
+    shown = ", ".join(f"release {number} ({_shortened(why)})" for number, why in newest)
+    more = len(revoked) - len(newest)
+    return f"{shown} and {more} more" if more else shown
+
+
+def _shortened(why: str) -> str:
+    plain = printable(why)
+    return plain if len(plain) <= WHY_CHARACTERS_MAX else plain[: WHY_CHARACTERS_MAX - 3].rstrip() + "..."

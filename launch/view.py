@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from launch.monitor import RunSnapshot
 from launch.output import discard_output
-from launch.verdicts import Verdict, describe_verdict
+from launch.verdicts import Verdict, describe_revoked, describe_verdict
 from protos.replay.v1 import replay_pb2
 
 if TYPE_CHECKING:
@@ -73,21 +73,24 @@ def figures(snapshot: RunSnapshot) -> list[tuple[str, str]]:
         ("replay", _fill(replay, snapshot.replay_down)),
         ("insert wait", _seconds(sum(table.insert_wait_s for table in replay.tables) if replay else None)),
         ("sample wait", _seconds(sum(table.sample_wait_s for table in replay.tables) if replay else None)),
-        ("learner wait", _seconds(metrics.get("wait_data_s"))),
+        ("learner wait", _wait(metrics.get("wait_data_s"), metrics.get("sample_failure"))),
         ("lease", _lease(metrics.get("lease_refusal"))),
     ]
     counts = snapshot.counts
-    return [*rows, ("candidates", f"{counts.approved} approved, {counts.rejected} rejected" if counts else UNKNOWN)]
+    rows.append(("candidates", f"{counts.approved} approved, {counts.rejected} rejected" if counts else UNKNOWN))
+    # Most runs have none, and need no row for it.
+    return [*rows, ("revoked", describe_revoked(snapshot.revoked))] if snapshot.revoked else rows
 
 
 class PlainView:
-    """Lines for a pipe or a log: the figures every few seconds, and each verdict and restart as it comes."""
+    """Lines for a pipe or a log: the figures every few seconds; each verdict, revocation and restart as it comes."""
 
     def __init__(self, stream: IO[str], *, interval_s: float = PLAIN_LINE_S) -> None:
         self._stream = stream
         self._interval_s = interval_s
         self._next_at = 0.0
         self._shown_ns = 0
+        self._revoked_shown = 0
         self._restarts: dict[str, int] = {}
 
     def show(self, snapshot: RunSnapshot, processes: Sequence[ProcessLine]) -> None:
@@ -100,6 +103,9 @@ class PlainView:
             if verdict.issue_time_ns > self._shown_ns:
                 self._shown_ns = verdict.issue_time_ns
                 self._write(snapshot, describe_verdict(verdict))
+        if news := snapshot.revoked[self._revoked_shown :]:
+            self._revoked_shown = len(snapshot.revoked)
+            self._write(snapshot, f"revoked: {describe_revoked(news)}")
         if time.monotonic() < self._next_at:
             return
         self._next_at = time.monotonic() + self._interval_s
@@ -185,6 +191,10 @@ def _number(value: object, pattern: str) -> str:
 
 def _seconds(value: object) -> str:
     return f"{float(value):.1f} s" if isinstance(value, (int, float)) else UNKNOWN
+
+
+def _wait(waited_s: object, failure: object) -> str:
+    return f"{_seconds(waited_s)}; since the last batch: {failure}" if failure else _seconds(waited_s)
 
 
 def _lag(mean: object, p95: object) -> str:

@@ -3,7 +3,7 @@
 Asks replay ahead of time (the samplers prefetch in their own threads) and joins the columns; it neither trains nor
 moves anything to a device. One thread.
 
-Exceptions: BatchShapeError when replay holds records of another length than this run's.
+Exceptions: BatchShapeError when replay holds records of another length than this run's; ReplayRefused of the samplers.
 """
 
 from __future__ import annotations
@@ -59,12 +59,14 @@ class BatchSource:
             open_sampler(address, "uniform", uniform_size, prefetch=config.prefetch_batches) if uniform_size else None
         )
         self._taken: SampledBatch | None = None
+        self._failure = ""
 
     def next(self) -> LearnerBatch | None:
         """The next batch, or None if replay had none for `sample_timeout_s`; nothing is lost by that.
 
         Raises:
           BatchShapeError: the records do not have `unroll_length` rows.
+          ReplayRefused: replay refuses to be sampled, or does nothing but fail.
         """
         try:
             if self._taken is None:
@@ -72,9 +74,10 @@ class BatchSource:
             parts = [self._taken]
             if self._uniform is not None:
                 parts.append(self._uniform.next(self._timeout_s))
-        except SampleTimeout:
+        except SampleTimeout as error:
+            self._failure = error.why
             return None
-        self._taken = None
+        self._taken, self._failure = None, ""
         rows = parts[0].columns["action"].shape[0]
         if rows != self._unroll_length:
             raise BatchShapeError(
@@ -87,6 +90,11 @@ class BatchSource:
     def waiting_s(self) -> float:
         """Total time spent waiting for records (s)."""
         return self._fresh.waiting_s + (self._uniform.waiting_s if self._uniform is not None else 0.0)
+
+    @property
+    def failure(self) -> str:
+        """Why replay gave no batch when it was last waited for in vain; "" where it does, or has just no records."""
+        return self._failure
 
     def close(self) -> None:
         """Ends the samplers' threads."""

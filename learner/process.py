@@ -25,6 +25,7 @@ from learner.metrics import MetricsWriter
 from learner.progress import Progress, ProgressError
 from learner.promotion import PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher
+from learner.revocations import RevocationListener
 from learner.train import Parts, TrainLoop
 from learner.update import TrainState, Update, compile_update, initial_state, make_update
 from policies.distribution import DistributionServer, PolicyBoard
@@ -73,15 +74,16 @@ def run_learner(job: LearnerJob) -> int:
         return 0
     registry = PolicyRegistry(job.run_directory / "policies", TrustPolicy(key, job.run_id))
     board = PolicyBoard()
-    releases = ReleaseKeeper(registry, board)
-    # Before anybody can watch: who is offered a release must have heard first of what was revoked.
-    newest = releases.start()
     with contextlib.ExitStack() as cleanup:
+        safety = SafetyClient(job.safety_address)
+        cleanup.callback(safety.close)
+        # Before anybody can watch: who is offered a release must have heard first of what was revoked.
+        releases = ReleaseKeeper(registry, board)
+        cleanup.callback(_hear_of_revocations(safety, releases, job.run_id, stop).close)
+        newest = releases.offered
         server = DistributionServer(board, job.listen_address, releases)
         cleanup.callback(server.stop)
         print(f"temper learner ready at {server.start()}", flush=True)
-        safety = SafetyClient(job.safety_address)
-        cleanup.callback(safety.close)
         leases = LeaseKeeper(safety, board, job.run_id)
         leases.start()
         cleanup.callback(leases.close)
@@ -117,6 +119,18 @@ def run_learner(job: LearnerJob) -> int:
         checkpoints.wait()
         _write_final(job.run_directory / "learner" / "final.json", loop.progress, reason)
     return 0
+
+
+def _hear_of_revocations(
+    safety: SafetyClient, releases: ReleaseKeeper, run_id: str, stop: threading.Event
+) -> RevocationListener:
+    """Offers the newest release that stands, as far as the registry and the safety service tell, and goes on asking."""
+    listener = RevocationListener(safety, releases, run_id)
+    # With no release there is nothing to hold back, and nobody to wait for.
+    if releases.start() is not None:
+        listener.catch_up(stop)
+    listener.start()
+    return listener
 
 
 def _promotion_desk(job: LearnerJob, registry: PolicyRegistry, board: PolicyBoard) -> PromotionDesk:

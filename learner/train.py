@@ -255,6 +255,7 @@ class TrainLoop:
             "policy_lag_mean": lag["mean"],
             "policy_lag_p95": lag["p95"],
             "wait_data_s": self._parts.batches.waiting_s,
+            "sample_failure": self._parts.batches.failure,
             "lease_refusal": self._parts.lease_refusal(),
             "revoked_releases": self._parts.revoked_releases(),
         }

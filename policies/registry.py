@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -145,9 +145,13 @@ class PolicyRegistry:
         releases = [self._read_release(path) for path in self._release_paths()]
         return [dataclasses.replace(release, revocation=revoked.get(release.digest)) for release in releases]
 
-    def newest(self) -> Release | None:
-        """The release with the highest number that is not revoked, or None. Raises RegistryError, as `releases`."""
-        revoked = self._revoked()
+    def newest(self, but_for: Collection[bytes] = ()) -> Release | None:
+        """The release with the highest number that is not revoked, or None. Raises RegistryError, as `releases`.
+
+        Args:
+          but_for: digests of artifacts that are passed over besides; revoked, but not in here yet.
+        """
+        revoked = {*self._revoked(), *but_for}
         for path in reversed(self._release_paths()):
             release = self._read_release(path)
             if release.digest not in revoked:

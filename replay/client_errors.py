@@ -2,17 +2,24 @@
 
 ReplayError            anything a replay client raises about the service
   ReplayUnavailable    not reached, or no answer in time: try again later
-  ReplayRefused        the service said no, and will again: trying again is no use
+    ReplayFaulty       the service answered that it failed itself: try again, but not for ever
+  ReplayRefused        the service said no, and will again, or does nothing but fail: trying again is no use
   SampleTimeout        no batch yet; nothing is lost, ask again
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import random
+import time
 
 import grpc
 
 _BACKOFF_S_MIN = 0.05
+_REASONS_MAX = 8
+_SETTLED_S = 10.0
+"""After so long without anything new, success counts as the end of an outage (s)."""
 
 _PERMANENT = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -21,6 +28,8 @@ _PERMANENT = (
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.DATA_LOSS,
 )
+
+_FAULTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 
 class ReplayError(Exception):
@@ -31,20 +40,62 @@ class ReplayUnavailable(ReplayError):
     """The service was not reached, or did not answer in time. Try again later."""
 
 
+class ReplayFaulty(ReplayUnavailable):
+    """The service was reached and failed, in a way that it has no name for. It may not fail the next time."""
+
+
 class ReplayRefused(ReplayError):
     """The service refused, and would refuse the same again; the message is its own."""
 
 
 class SampleTimeout(ReplayError):
-    """No batch arrived in time. Nothing is lost: ask again."""
+    """No batch arrived in time. Nothing is lost: ask again.
+
+    Attributes:
+      why: what has failed since the last batch; "" where nothing has, there are just no records.
+    """
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why
 
 
 def translate(error: grpc.RpcError, address: str) -> ReplayError:
-    """The client's exception for a failed call: ReplayRefused if the status is permanent, else ReplayUnavailable."""
+    """The client's exception for a failed call: ReplayRefused if the status is permanent, ReplayFaulty if it tells of a
+    fault, else ReplayUnavailable.
+    """
     code, details = error.code(), error.details()
     if code in _PERMANENT:
         return ReplayRefused(f"replay at {address} refused: {details} ({code.name})")
+    if code in _FAULTS:
+        return ReplayFaulty(f"replay at {address} failed: {details} ({code.name})")
     return ReplayUnavailable(f"replay at {address}: {details} ({code.name})")
+
+
+class FailureLog:
+    """Logs why something does not work, once for each reason, until it works again.
+
+    Something that works for a moment and fails again, for the same reason, is not worth a line each time; nor are more
+    reasons than a few.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._told: set[str] = set()
+        self._last_s = -math.inf
+
+    def failed(self, reason: str) -> None:
+        """It does not work."""
+        if reason in self._told or len(self._told) >= _REASONS_MAX:
+            return
+        self._told.add(reason)
+        self._last_s = time.monotonic()
+        self._log.warning("%s", reason)
+
+    def worked(self) -> None:
+        """It works."""
+        if self._told and time.monotonic() - self._last_s > _SETTLED_S:
+            self._told.clear()
 
 
 class Backoff:

@@ -2,12 +2,14 @@
 
 One background thread owns the connection, reassembles each batch from its responses and decodes it to time-major
 arrays. Where the service's files can be read from here it asks for positions only and reads the records itself
-(same_host.py). After a break it reconnects and asks again for what is missing. Batches of `fresh` that were on the way
-when the connection broke, or that wait here when the process ends, were consumed and do not come again (replay/tables).
+(same_host.py). After a break it reconnects, says in the log why it had to, once a reason, and asks again for what is
+missing; a service that is there, but fails over and over, is given up. Batches of `fresh` that were on the way when the
+connection broke, or that wait here when the process ends, were consumed and do not come again (replay/tables).
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -20,13 +22,27 @@ import grpc
 from protos import transport
 from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2, replay_pb2_grpc
-from replay.client_errors import Backoff, ReplayError, ReplayRefused, ReplayUnavailable, SampleTimeout, translate
+from replay.client_errors import (
+    Backoff,
+    FailureLog,
+    ReplayError,
+    ReplayFaulty,
+    ReplayRefused,
+    ReplayUnavailable,
+    SampleTimeout,
+    translate,
+)
 from replay.packing import unpack
 from replay.same_host import SameHostReader, is_local
 from replay.sampled_batch import BatchMaker, DrawnRecord, SampledBatch
 from replay.schema import SchemaError
 
 __all__ = ["ReplaySampler", "SampledBatch"]
+
+FAULTS_MAX = 20
+"""So often a service may fail (INTERNAL, UNKNOWN) without a batch in between, which takes about 20 s."""
+
+_log = logging.getLogger(__name__)
 
 _JOIN_S = 5.0
 _RECONNECT_S_MAX = 2.0
@@ -65,6 +81,8 @@ class ReplaySampler:
         self._waiting_s = 0.0
         self._refusal: ReplayError | None = None
         self._failure: ReplayError | None = None
+        self._faults = 0
+        self._failures = FailureLog(_log)
         self._closing = False
         self._call: Any = None
         self._backoff = Backoff(_RECONNECT_S_MAX)
@@ -91,7 +109,7 @@ class ReplaySampler:
 
         Raises:
           SampleTimeout: none arrived in time; nothing is lost, call again.
-          ReplayRefused: the service refused the request, e.g. an unknown table.
+          ReplayRefused: the service refused the request, e.g. an unknown table; or failed FAULTS_MAX times in a row.
           ReplayUnavailable: the sampler is closed.
           SchemaError: the records of this batch differ in schema or in T; the next call goes on with the next batch.
         """
@@ -109,8 +127,11 @@ class ReplaySampler:
                 raise self._refusal
             if self._closing:
                 raise ReplayUnavailable(f"the sampler of replay at {self._address} is closed")
-            why = f" (since the last batch: {self._failure})" if self._failure is not None else ""
-        raise SampleTimeout(f"no batch of {self._table!r} from replay at {self._address} in {timeout_s:.1f} s{why}")
+            why = str(self._failure or "")
+        since = f" (since the last batch: {why})" if why else ""
+        raise SampleTimeout(
+            f"no batch of {self._table!r} from replay at {self._address} in {timeout_s:.1f} s{since}", why
+        )
 
     def close(self) -> None:
         """Ends the connection; what waits here is dropped. A second call does nothing."""
@@ -129,6 +150,7 @@ class ReplaySampler:
         while not self._is_done():
             try:
                 self._sample(stub)
+                self._fail(ReplayUnavailable(f"replay at {self._address} ended the stream"))
             except grpc.RpcError as error:
                 self._fail(translate(error, self._address))
             except ReplayRefused as error:
@@ -175,6 +197,14 @@ class ReplaySampler:
         return self._closing or self._refusal is not None
 
     def _fail(self, error: ReplayError) -> None:
+        if isinstance(error, ReplayFaulty):
+            self._faults += 1
+            if self._faults >= FAULTS_MAX:
+                error = ReplayRefused(
+                    f"{error}; so it did {self._faults} times without giving a batch of {self._table!r}"
+                )
+        if not isinstance(error, ReplayRefused) and not self._closing:
+            self._failures.failed(f"waiting for batches of {self._table!r}: {error}")
         with self._condition:
             self._failure = error
             self._refusal = error if isinstance(error, ReplayRefused) else None
@@ -255,7 +285,8 @@ class ReplaySampler:
             batch = error
         with self._condition:
             self._asked -= 1
-            self._failure = None
+            self._failure, self._faults = None, 0
+            self._failures.worked()
             self._ready.append(batch)
             self._backoff.reset()
             self._condition.notify_all()

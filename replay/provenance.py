@@ -22,8 +22,10 @@ HEADER_BYTES_MAX = 64 * 1024
 ORIGIN_BYTES_MAX = 64 * 1024
 TEXT_CHARACTERS_MAX = 256
 EPISODE_SEEDS_MAX = 4096
-SIGNAL_MAX = 1e15
-"""Largest magnitude of a signal, so that no sum of signals ever ceases to be finite."""
+SIGNAL_MAX = 2.0**53
+"""Largest magnitude of a signal: up to here every whole number is one, so that the position of a record in any of the
+first 32 shards can be a signal. And no sum of signals ever ceases to be finite.
+"""
 
 RESERVED_SIGNALS = frozenset({"verified", "mismatch", "verification_error", "reward_verified"})
 """Signals that verification writes: an actor that vouched for itself by them would pass for verified until it is."""

@@ -42,6 +42,7 @@ class ShardLane:
       waited_since_s: since when it is waited for (monotonic, s).
       refusal: why it refuses to deliver, while it does.
       trouble: why it has not delivered for a second or more, "" where it has.
+      failure: what has failed meanwhile; "" where nothing has, it has just no records.
     """
 
     def __init__(self, make: Callable[[], ReplaySampler], ready_max: int, condition: threading.Condition) -> None:
@@ -50,6 +51,7 @@ class ShardLane:
         self.waited_since_s: float | None = None
         self.refusal: ReplayRefused | None = None
         self.trouble = ""
+        self.failure = ""
         self._make = make
         self._ready_max = ready_max
         self._condition = condition
@@ -100,7 +102,7 @@ class ShardLane:
                 part: SampledBatch | SchemaError = self._sampler.next(_POLL_S)
             except SampleTimeout as error:
                 with self._condition:
-                    self.trouble, self.refusal = str(error), None
+                    self.trouble, self.failure, self.refusal = str(error), error.why, None
                 continue
             except ReplayUnavailable:
                 continue  # closed: it was told
@@ -122,7 +124,7 @@ class ShardLane:
         if isinstance(part, SampledBatch):
             self._available = part.available
         self._ready.append(part)
-        self._late, self.refusal, self.trouble = False, None, ""
+        self._late, self.refusal, self.trouble, self.failure = False, None, "", ""
         self._backoff.reset()
         self._condition.notify_all()
 
@@ -131,7 +133,7 @@ class ShardLane:
         with self._condition:
             if self.refusal is None:
                 _log.warning("a shard is left out: %s", error)
-            self.refusal, self.trouble = error, str(error)
+            self.refusal, self.trouble, self.failure = error, str(error), str(error)
             self._condition.notify_all()
             if self._condition.wait_for(lambda: self.closing, self._backoff.next_s()):
                 return

@@ -151,7 +151,8 @@ class ShardedSampler:
             why = "; ".join(lane.trouble for lane in self._lanes if lane.trouble)
             raise SampleTimeout(
                 f"no batch of {self._table!r} from {len(self._lanes)} shards of replay in {timeout_s:.1f} s, "
-                f"{self._parts.records} of {self._batch_size} records are here" + (f" ({why})" if why else "")
+                f"{self._parts.records} of {self._batch_size} records are here" + (f" ({why})" if why else ""),
+                "; ".join(lane.failure for lane in self._lanes if lane.failure),
             )
         self._wait(left_s)
 

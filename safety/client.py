@@ -9,6 +9,7 @@ Exceptions:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
@@ -18,7 +19,7 @@ from policies.artifact import artifact_digest
 from protos import transport
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2, safety_pb2_grpc
-from safety.revocations import RevocationRefused, UnknownRelease
+from safety.revocations import REVOCATIONS_MAX, RevocationRefused, UnknownRelease
 
 CHUNK_BYTES = 256 * 1024
 """Artifacts travel in pieces of this size."""
@@ -129,6 +130,37 @@ class SafetyClient:
             if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
                 raise RevocationRefused(error.details()) from error
             raise self._translated(error) from error
+
+    def revocations(
+        self, run_id: str, after_number: int = 0, timeout_s: float = 10.0
+    ) -> list[common_pb2.SignedStatement]:
+        """The revocations of a run with a number above `after_number`, ascending, asked for page by page.
+
+        Args:
+          run_id: the training run.
+          after_number: number of the last one that is known; 0: all are wanted.
+          timeout_s: for all pages together.
+
+        Raises:
+          SafetyUnavailable: no answer in time, or a list that does not end.
+          RevocationRefused: it is another run's.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        found: list[common_pb2.SignedStatement] = []
+        while len(found) <= REVOCATIONS_MAX:
+            request = safety_pb2.ListRevocationsRequest(run_id=run_id, after_number=after_number + len(found))
+            try:
+                page = self._calls.ListRevocations(request, timeout=max(0.0, deadline_s - time.monotonic()))
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
+                    raise RevocationRefused(error.details()) from error
+                raise self._translated(error) from error
+            found += page.revocations
+            if not page.revocations or after_number + len(found) >= page.newest_number:
+                return found
+        raise SafetyUnavailable(
+            f"the safety service at {self._address} lists more than the {REVOCATIONS_MAX} revocations a run can have"
+        )
 
     def close(self) -> None:
         """Ends the connection; calls in progress raise SafetyUnavailable."""

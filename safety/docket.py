@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from safety.custody import Custody, CustodyError
 from safety.history import REVOCATION, VERDICT, DecisionHistory
 from safety.ledger import Ledger
 from safety.revocations import (
+    PAGE_REVOCATIONS,
     REVOCATIONS_MAX,
     RevocationRefused,
     UnknownRelease,
@@ -152,8 +153,7 @@ class Docket:
           UnknownRelease: there is no release of this number.
           LedgerError: it could not be written.
         """
-        if run_id != self._run_id:
-            raise RevocationRefused(f"run_id is {run_id!r}, these are the releases of run {self._run_id!r} only")
+        self._check_run(run_id)
         why = checked_why(why)
         with self._lock:
             digest = self._history.released(release_number)
@@ -187,9 +187,25 @@ class Docket:
             self._history.add(entry)
         return statement_in(entry.fields)
 
+    def revocations(
+        self, run_id: str, after_number: int, limit: int
+    ) -> tuple[Sequence[common_pb2.SignedStatement], int]:
+        """A page of the revocations with a number above `after_number`, ascending, and the number of the newest of all.
+
+        At most `limit` of them (0: a page), and never more than a page. Raises RevocationRefused for another run.
+        """
+        self._check_run(run_id)
+        with self._lock:
+            listed = self._history.revocations_after(after_number, min(limit or PAGE_REVOCATIONS, PAGE_REVOCATIONS))
+            return listed, len(self._history.revocations)
+
     def close(self) -> None:
         """Frees the directory, once an entry being written is written."""
         self.ledger.close()
+
+    def _check_run(self, run_id: str) -> None:
+        if run_id != self._run_id:
+            raise RevocationRefused(f"run_id is {run_id!r}, these are the releases of run {self._run_id!r} only")
 
     def _open_custody(self, directory: Path) -> Custody:
         opened = next((entry for entry in self.ledger.entries() if entry.kind == OPENED), None)

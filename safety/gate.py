@@ -136,6 +136,12 @@ class Gate:
         """The signed revocation of a release, in the ledger by then; raises as `Docket.revoke`. For any thread."""
         return self._docket.revoke(run_id, release_number, why)
 
+    def revocations(
+        self, run_id: str, after_number: int, limit: int
+    ) -> tuple[Sequence[common_pb2.SignedStatement], int]:
+        """A page of the revocations, and the number of the newest; as `Docket.revocations`. For any thread."""
+        return self._docket.revocations(run_id, after_number, limit)
+
     def check_offer(self, offer: Offer) -> None:
         """Raises OfferRefused for an offer that no bytes could make good."""
         if offer.run_id != self._run_id:

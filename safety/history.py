@@ -8,6 +8,7 @@ Exceptions: LedgerError where an entry's statement is not one that this service 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -78,6 +79,12 @@ class DecisionHistory:
     def revocations(self) -> Sequence[PastRevocation]:
         """All of them, oldest first."""
         return list(self._revocations.values())
+
+    def revocations_after(self, number: int, limit: int) -> list[common_pb2.SignedStatement]:
+        """The revocations with a number above `number`, ascending, at most `limit`."""
+        first = min(number, len(self._revocations))
+        # Numbers ascend from 1 without gaps, so that many come before.
+        return [past.signed for past in itertools.islice(self._revocations.values(), first, first + limit)]
 
     def released(self, release_number: int) -> bytes | None:
         """Artifact digest of a release, revoked or not; None where there is none of this number."""

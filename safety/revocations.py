@@ -18,6 +18,9 @@ WHY_CHARACTERS_MAX = 1_000
 REVOCATIONS_MAX = 10_000
 """Most revocations of one run: every actor that starts is told all of them."""
 
+PAGE_REVOCATIONS = 256
+"""Most revocations in one answer: 70 KB of them as people write, 1.1 MB at the worst."""
+
 
 class RevocationRefused(ValueError):
     """What cannot be revoked, or not in this way; nothing was decided."""

@@ -1,9 +1,10 @@
 """The safety service on the wire: translates calls for the gate and the lease authority, and decides nothing itself.
 
-Status codes: INVALID_ARGUMENT for an offer or a revocation that makes no sense, NOT_FOUND for a release that there is
-not, RESOURCE_EXHAUSTED while the queue is full or others upload, DEADLINE_EXCEEDED for an upload that does not end,
-FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE while the service stops, INTERNAL where it can no longer
-record what it decides; after that it stops. A candidate that cannot be judged is no error: it gets a verdict.
+Status codes: INVALID_ARGUMENT for an offer or a revocation that makes no sense or is another run's, NOT_FOUND for a
+release that there is not, RESOURCE_EXHAUSTED while the queue is full or others upload, DEADLINE_EXCEEDED for an upload
+that does not end, FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE while the service stops, INTERNAL where
+it can no longer record what it decides; after that it stops. A candidate that cannot be judged is no error: it gets a
+verdict.
 """
 
 from __future__ import annotations
@@ -223,6 +224,19 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
         except (LedgerError, CustodyError) as error:
             await self._abort_broken(context, error)
         return safety_pb2.RevokeResponse(revocation=revocation)
+
+    async def ListRevocations(
+        self, request: safety_pb2.ListRevocationsRequest, context: _Context
+    ) -> safety_pb2.ListRevocationsResponse:
+        """See the service's definition."""
+        try:
+            # In a thread: a decision may just be on its way to the disk.
+            listed, newest_number = await asyncio.to_thread(
+                self._gate.revocations, request.run_id, request.after_number, request.limit
+            )
+        except RevocationRefused as error:
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        return safety_pb2.ListRevocationsResponse(revocations=listed, newest_number=newest_number)
 
     async def _upload_in_turn(self, requests: AsyncIterator[safety_pb2.EvaluateRequest]) -> tuple[Offer, bytes]:
         """As `_upload`, one of a few and within its time. Raises OfferRefused, GateBusy or _UploadTimeout."""

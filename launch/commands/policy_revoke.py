@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from launch.arguments_replay import PolicyRevoke
-from launch.json_output import iso_time, json_line, local_time, printable
+from launch.json_output import json_line, local_time, printable
 from launch.revoking import RevokedRelease, revoking
 from launch.run_paths import require_run_directory
+from launch.verdicts import revocation_json
 
 
 def run(arguments: PolicyRevoke) -> int:
@@ -26,14 +27,7 @@ def run(arguments: PolicyRevoke) -> int:
 
 def revoked_json(revoked: RevokedRelease) -> dict[str, Any]:
     """What came of a revocation, for json_line."""
-    revocation = revoked.revocation
-    return {
-        "release_number": revocation.release_number,
-        "revocation_number": revocation.number,
-        "artifact_digest": revocation.digest,
-        "why": revocation.why,
-        "time": iso_time(revocation.issue_time_ns),
-        "time_ns": revocation.issue_time_ns,
+    return revocation_json(revoked.revocation) | {
         "watchers": revoked.watchers,
         "release_offered": revoked.offered,
         "problem": revoked.problem,
@@ -49,8 +43,8 @@ def revoked_words(revoked: RevokedRelease) -> str:
     )
     if revoked.problem:
         return (
-            f"{what}, but the learner was not told: {revoked.problem}\nactors that act with it go on until the "
-            "learner starts anew: run this once more when it is up"
+            f"{what}, but the learner was not told: {revoked.problem}\nactors that act with it go on until it "
+            "is: it asks the safety service when it is up, or run this once more"
         )
     left = f"release {revoked.offered} is offered in its place" if revoked.offered else "no release is left"
     told = "" if revoked.watchers is None else f"; {revoked.watchers} clients were told"

@@ -1,22 +1,56 @@
-"""`temper policy verify`: reads every release and artifact of a run and says what is wrong with them."""
+"""`temper policy verify`: reads every release, artifact and revocation of a run and says what is wrong with them.
+
+Wrong is also a revocation that is in the gate's ledger and not in the registry: then whoever revoked a release was
+stopped on the way, and perhaps nobody has dropped it yet.
+"""
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 
 from launch.arguments import PolicyVerify
-from launch.releases import open_registry
-from launch.run_paths import require_run_directory
+from launch.json_output import printable
+from launch.releases import has_ledger, open_registry, undelivered
+from launch.run_paths import RunPaths, require_run_directory
+from policies.registry import PolicyRegistry
+from policies.revocation import Revocation
+from safety.ledger import LedgerError
 
 
 def run(arguments: PolicyVerify) -> int:
-    """Prints one line a problem on stderr and returns 1, or how much was verified and 0."""
-    registry = open_registry(require_run_directory(arguments.run_dir))
-    problems = registry.verify() if registry is not None else []
+    """Prints what was verified, unless the registry is damaged; returns 1, with a line a problem on stderr, or 0."""
+    paths = require_run_directory(arguments.run_dir)
+    registry = open_registry(paths)
+    if registry is None:
+        print("0 releases verified: nothing has been released")
+        return 0
+    problems = registry.verify()
+    if not problems:
+        left, problems = _undelivered(paths, registry)
+        releases = registry.releases()
+        gone = {revocation.digest for revocation in [*registry.revocations(), *left]}
+        revoked = sum(release.digest in gone for release in releases)
+        print(f"{len(releases)} releases verified: signatures, digests and parameters; {revoked} revoked")
+        if not has_ledger(paths):
+            print(
+                "the gate's ledger is not here, or not for us to read: what only it knows to be revoked is not counted"
+            )
     for problem in problems:
         print(f"temper: {problem}", file=sys.stderr)
-    if problems:
-        return 1
-    count = len(registry.releases()) if registry is not None else 0
-    print(f"{count} releases verified: signatures, digests and parameters")
-    return 0
+    return 1 if problems else 0
+
+
+def _undelivered(paths: RunPaths, registry: PolicyRegistry) -> tuple[Sequence[Revocation], list[str]]:
+    """What was revoked and is in the ledger alone, and a line on each, or why that is not known."""
+    try:
+        left = undelivered(paths, registry)
+    except LedgerError as error:
+        return (), [f"whether every revocation was delivered is not known: {error}"]
+    return left, [
+        f"release {revocation.release_number} is revoked ({printable(revocation.why)}), but undelivered: it is in the "
+        "ledger and not in the registry; once more "
+        f"`temper policy revoke {shlex.quote(str(paths.root))} {revocation.release_number} --why ...` delivers it"
+        for revocation in left
+    ]

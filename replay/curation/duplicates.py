@@ -1,7 +1,8 @@
 """The rules `duplicate_of` and `near_duplicate_of`: records whose content came before.
 
 Both name the position of the first such record among the newest million or so. They do not say which of the two is the
-original: only which was stored first.
+original: only which was stored first. A signal holds a position exactly in the first 32 shards of a log; in a later one
+the rules fail, which is counted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from replay.curation.context import CurationContext
 from replay.curation.rules import rule
+from replay.provenance import SIGNAL_MAX
 from replay.record import LoggedRecord
 
 
@@ -23,7 +25,7 @@ def duplicate_of(record: LoggedRecord, context: CurationContext) -> Mapping[str,
     By digest, so no payload is read; the same columns in another encoding have another digest.
     """
     first = context.first_seen(record.header.payload_digest, record.position)
-    return {"duplicate_of": float(first)} if first != record.position else {}
+    return {"duplicate_of": _as_signal(first)} if first != record.position else {}
 
 
 @rule("near_duplicate_of", signals=("near_duplicate_of",), needs_payload=True, parameters={"quantum": 0.01})
@@ -44,4 +46,10 @@ def near_duplicate_of(record: LoggedRecord, context: CurationContext) -> Mapping
         elif name == "action" or name.startswith(("action/", "observation")):
             digest.update(column.tobytes())
     first = context.first_seen(digest.digest(), record.position)
-    return {"near_duplicate_of": float(first)} if first != record.position else {}
+    return {"near_duplicate_of": _as_signal(first)} if first != record.position else {}
+
+
+def _as_signal(position: int) -> float:
+    if position > SIGNAL_MAX:
+        raise ValueError(f"position {position} is above {SIGNAL_MAX:.0f}: no signal can hold it exactly")
+    return float(position)

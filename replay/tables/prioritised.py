@@ -30,7 +30,7 @@ from replay.tables.exclusion import Exclusion
 from replay.tables.position_ring import PositionRing
 from replay.tables.table import InsertedRecord, LogView, Pick, Priorities, Table
 
-PRIORITY_MAX = 1e15
+PRIORITY_MAX = 2.0**53
 """Largest priority, that of a signal: sums of powers of it stay finite."""
 
 _WEIGHT_MIN = 1e-280

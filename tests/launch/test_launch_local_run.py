@@ -101,6 +101,7 @@ def test_it_ends_with_a_summary_and_nothing_left(
     summary, signal_number = result
     assert signal_number is None
     assert summary["release"]["version"] == 10
+    assert summary["revoked_releases"] == []
     assert json.loads(directory.paths.summary.read_text()) == summary
     assert not directory.paths.processes.exists()
     assert list(sockets.iterdir()) == []

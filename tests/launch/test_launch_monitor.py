@@ -11,7 +11,7 @@ import pytest
 from launch import monitor
 from launch.metrics_tail import MetricsTail
 from launch.monitor import VERDICTS_SHOWN_MAX, RunMonitor
-from launch.verdicts import Counts, Verdict
+from launch.verdicts import Counts, Revoked, Verdict
 from protos.replay.v1 import replay_pb2
 from tests.launch.made_up_run import replay_stats
 from tests.launch.supervision import Eventually
@@ -36,12 +36,16 @@ class Gate:
 
     answer: list[Verdict] | None = None
     count: Counts | None = None
+    taken_back: list[Revoked] | None = None
 
     def verdicts(self) -> list[Verdict] | None:
         return self.answer
 
     def counts(self) -> Counts | None:
         return self.count
+
+    def revoked(self) -> list[Revoked] | None:
+        return self.taken_back
 
 
 def test_before_anything_is_known(tmp_path: Path) -> None:
@@ -54,14 +58,16 @@ def test_what_cannot_be_asked_keeps_its_last_value(tmp_path: Path) -> None:
     path.write_text('{"updates": 1}\n{"updates": 2}\n')
     replay, gate = Replay(), Gate()
     replay.answer, gate.answer, gate.count = replay_stats(), [verdict(1, 100)], Counts(1, 0)
+    gate.taken_back = [Revoked(1, "bad sensor")]
     watched = RunMonitor(MetricsTail(path), replay, gate, since_ns=0)
     before = watched.look()
-    replay.answer, gate.answer, gate.count = None, None, None
+    replay.answer, gate.answer, gate.count, gate.taken_back = None, None, None, None
     after = watched.look()
     assert after.metrics == before.metrics == {"updates": 2}
     assert after.replay == before.replay == replay_stats()
     assert after.verdicts == before.verdicts == (verdict(1, 100),)
     assert after.counts == before.counts == Counts(1, 0)
+    assert after.revoked == before.revoked == [Revoked(1, "bad sensor")]
 
 
 def test_who_is_down_is_as_of_the_last_look(tmp_path: Path) -> None:

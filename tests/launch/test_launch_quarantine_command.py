@@ -15,10 +15,10 @@ from launch.arguments import PolicyList, PolicyShow
 from launch.arguments_replay import PolicyRevoke, ReplayQuarantine
 from launch.commands import policy_list, policy_revoke, policy_show, replay_quarantine
 from launch.errors import BadInput, LaunchError
+from launch.releases import undelivered
 from launch.run_directory import RunDirectory
 from launch.run_paths import RunPaths
 from policies.client import PolicyClient
-from policies.revocation import Revocation
 from protos.safety.v1 import safety_pb2
 from replay.filters import FilterError
 from replay.offline import OfflineSource
@@ -232,10 +232,10 @@ def test_killed_before_the_registry_knew_of_it_the_next_start_finds_it(paths: Ru
     revoke_in_the_ledger(paths, 2)
     registry = lineage_run.registry_of(paths)
     assert newest(paths) == 2
-    (signed,) = revoking.undelivered(paths, registry)
-    assert Revocation.verified(signed, registry.trust).release_number == 2
+    (revocation,) = undelivered(paths, registry)
+    assert revocation.release_number == 2
     assert revoking.store_undelivered(paths) == 1
-    assert (newest(paths), revoking.undelivered(paths, registry)) == (1, [])
+    assert (newest(paths), undelivered(paths, registry)) == (1, [])
     assert revoking.store_undelivered(made_up_run.begin(tmp_path / "nothing released")) == 0
 
 
@@ -271,7 +271,7 @@ def test_a_registry_that_cannot_be_written_keeps_nobody_from_being_told(
 ) -> None:
     (paths.policies / "revocations").rmdir()
     (paths.policies / "revocations").write_text("in the way")
-    with pytest.raises(LaunchError, match="release 2 is revoked, but a learner that starts offers it: "):
+    with pytest.raises(LaunchError, match="release 2 is revoked, but the registry cannot store that: "):
         revoke(paths, 2)
     with lineage_run.running(paths, socket_directory) as board:
         assert revoke(paths, 1) == 1

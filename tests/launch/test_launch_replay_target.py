@@ -78,6 +78,24 @@ def test_the_tenth_shard_comes_after_the_ninth(tmp_path: Path) -> None:
     assert [path.name for path in locate(str(tmp_path)).directories] == [f"shard-{shard}" for shard in range(12)]
 
 
+def test_shards_of_which_one_is_missing(tmp_path: Path) -> None:
+    """Every position in those after it would be another record's."""
+    paths = made_up_run.begin(tmp_path / "run")
+    for shard in (0, 2):
+        fill(paths.replay / f"shard-{shard}")
+    for target in (tmp_path / "run", paths.replay):
+        with pytest.raises(BadInput, match="has shard-2, but shard-1 is missing"):
+            locate(str(target))
+    assert locate(str(paths.replay / "shard-2")).directories == [paths.replay / "shard-2"]
+
+
+def test_stores_that_lie_in_one_directory_are_not_shards(tmp_path: Path) -> None:
+    for name in ("mine", "yours"):
+        fill(tmp_path / name)
+    with pytest.raises(BadInput, match="neither a run directory"):
+        locate(str(tmp_path))
+
+
 def test_a_directory_whose_name_is_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "store:70")
@@ -96,7 +114,9 @@ def test_a_directory_whose_name_is_an_address(tmp_path: Path, monkeypatch: pytes
         ("unix:", "names no path"),
         ("h:1,", "neither unix:PATH nor HOST:PORT"),
         ("h:70000", "neither unix:PATH nor HOST:PORT"),
-        ("", "neither"),
+        ("", "TARGET is empty"),
+        (".", "neither a run directory"),
+        ("x" * 5000, "cannot be read: File name too long"),
     ],
 )
 def test_a_target_that_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, said: str) -> None:

@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 
 from launch.services import GateQuestions, ReplayQuestions
+from launch.verdicts import Revoked
+from policies.signing import SigningKey
+from policies.testing import signed_revocation
+from protos.common.v1 import common_pb2
 from replay.client import ReplayClient, ReplayRefused, ReplayUnavailable, ReplayWriter
 from replay.schema import PayloadLayout
 from replay.testing import make_columns, make_header, make_origin, serving
 from safety.client import LeaseRefused, OfferRefused, SafetyClient, SafetyUnavailable
+from safety.revocations import RevocationRefused
 
 
 @pytest.mark.parametrize("error", [ReplayRefused("damaged"), ReplayUnavailable("gone")])
@@ -25,26 +30,47 @@ def test_a_replay_that_refuses_is_no_error_either(error: Exception, monkeypatch:
         assert replay.stats() is None
 
 
-@pytest.mark.parametrize("error", [OfferRefused("what?"), LeaseRefused("no"), SafetyUnavailable("gone")])
+@pytest.mark.parametrize(
+    "error", [OfferRefused("what?"), LeaseRefused("no"), RevocationRefused("whose?"), SafetyUnavailable("gone")]
+)
 def test_a_gate_that_refuses_is_no_error_either(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(SafetyClient, "verdicts", fail)
     monkeypatch.setattr(SafetyClient, "trust", fail)
-    with GateQuestions("unix:/nowhere") as gate:
+    monkeypatch.setattr(SafetyClient, "revocations", fail)
+    with GateQuestions("unix:/nowhere", "run-1") as gate:
         assert gate.verdicts() is None
         assert gate.counts() is None
+        assert gate.revoked() is None
 
 
 def test_services_that_are_down_are_no_error(socket_directory: Path) -> None:
     with (
         ReplayQuestions(f"unix:{socket_directory}/r.sock") as replay,
-        GateQuestions(f"unix:{socket_directory}/s.sock") as gate,
+        GateQuestions(f"unix:{socket_directory}/s.sock", "run-1") as gate,
     ):
         assert replay.stats(0.1) is None
         assert gate.verdicts(0.1) is None
         assert gate.counts(0.1) is None
+        assert gate.revoked(0.1) is None
+
+
+def test_only_what_is_not_known_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = SigningKey.generate()
+    asked: list[tuple[str, int]] = []
+
+    def listed(_client: object, run_id: str, after_number: int, _timeout_s: float) -> list[common_pb2.SignedStatement]:
+        asked.append((run_id, after_number))
+        number = after_number + 1
+        return [signed_revocation(key, bytes(32), release_number=7 - number, why=f"reason {number}")]
+
+    monkeypatch.setattr(SafetyClient, "revocations", listed)
+    with GateQuestions("unix:/nowhere", "run-1") as gate:
+        assert gate.revoked() == (Revoked(6, "reason 1"),)
+        assert gate.revoked() == (Revoked(6, "reason 1"), Revoked(5, "reason 2"))
+    assert asked == [("run-1", 0), ("run-1", 1)]
 
 
 def test_shards_are_asked_for_their_sum_and_who_is_down_is_named(socket_directory: Path) -> None:

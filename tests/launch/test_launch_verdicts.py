@@ -1,8 +1,10 @@
-"""Verdicts as they are shown."""
+"""Verdicts and revocations as they are shown."""
 
 from __future__ import annotations
 
-from launch.verdicts import describe_verdict, read_verdict
+import pytest
+
+from launch.verdicts import WHY_CHARACTERS_MAX, describe_revoked, describe_verdict, read_verdict
 from policies.signing import SigningKey
 from policies.testing import signed_verdict
 from protos.common.v1 import common_pb2
@@ -38,3 +40,19 @@ def test_a_rejection() -> None:
 
 def test_what_is_no_verdict() -> None:
     assert read_verdict(common_pb2.SignedStatement(payload=b"\xff\xff\xff")) is None
+
+
+@pytest.mark.parametrize(
+    ("revoked", "shown"),
+    [
+        ([], ""),
+        ([(2, "bad sensor")], "release 2 (bad sensor)"),
+        ([(2, "bad sensor"), (1, "worse")], "release 1 (worse), release 2 (bad sensor)"),
+        ([(n, "w") for n in range(1, 6)], "release 5 (w), release 4 (w), release 3 (w) and 2 more"),
+        ([(1, "moves the cursor\x1b[2J")], r"release 1 (moves the cursor\x1b[2J)"),
+        ([(1, "x" * WHY_CHARACTERS_MAX)], f"release 1 ({'x' * WHY_CHARACTERS_MAX})"),
+        ([(1, "x" * (WHY_CHARACTERS_MAX + 1))], f"release 1 ({'x' * (WHY_CHARACTERS_MAX - 3)}...)"),
+    ],
+)
+def test_revoked_releases_go_in_one_line(revoked: list[tuple[int, str]], shown: str) -> None:
+    assert describe_revoked(revoked) == shown

@@ -13,7 +13,7 @@ from typing import IO
 import pytest
 
 from launch.monitor import RunSnapshot
-from launch.verdicts import Counts, Verdict
+from launch.verdicts import Counts, Revoked, Verdict
 from launch.view import LiveView, PlainView, ProcessLine, figures, make_view
 from tests.launch.made_up_run import METRICS, replay_stats
 
@@ -43,6 +43,27 @@ def test_figures_of_a_running_run() -> None:
         "lease": "held",
         "candidates": "12 approved, 345 rejected",
     }
+
+
+def test_revoked_releases_are_shown_where_there_are_some() -> None:
+    assert "revoked" not in dict(figures(RunSnapshot()))
+    snapshot = RunSnapshot(revoked=(Revoked(2, "bad sensor"), Revoked(1, "worse")))
+    assert dict(figures(snapshot))["revoked"] == "release 1 (worse), release 2 (bad sensor)"
+
+
+def test_plain_revocations_come_at_once_and_once() -> None:
+    stream, first, second = io.StringIO(), Revoked(1, "first"), Revoked(2, "second")
+    view = PlainView(stream, interval_s=3600.0)
+    for revoked in ((), (first,), (first,), (first, second), (first, second)):
+        view.show(RunSnapshot(metrics=METRICS, revoked=revoked), PROCESSES)
+    lines = [line.partition("] ")[2] for line in stream.getvalue().splitlines()[1:]]
+    assert lines == ["revoked: release 1 (first)", "revoked: release 2 (second)"]
+
+
+def test_why_the_learner_waits_is_shown() -> None:
+    metrics = {**METRICS, "sample_failure": "replay at h:1 failed: the disk is on fire (INTERNAL)"}
+    shown = dict(figures(RunSnapshot(metrics=metrics)))["learner wait"]
+    assert shown == "0.2 s; since the last batch: replay at h:1 failed: the disk is on fire (INTERNAL)"
 
 
 def test_a_shard_that_is_down_is_named() -> None:

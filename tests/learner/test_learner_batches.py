@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +13,13 @@ from learner.batches import BatchShapeError, BatchSource, policy_lags
 from learner.config import LearnerConfig
 from learner.update import TRAINED_COLUMNS
 from protos.common.v1 import common_pb2
-from replay.client import ReplayWriter
+from replay import client_sample
+from replay.client import ReplayRefused, ReplayWriter, SampledBatch, SampleTimeout
+from replay.client_sharded import open_sampler
+from replay.config import ReplayConfig
+from replay.memory_store import MemoryStore
 from replay.schema import PayloadLayout
+from replay.store import StoredRecord, StoreError
 from replay.testing import DIGEST, make_header, make_origin, serving
 
 T = 3
@@ -108,6 +113,58 @@ def test_records_of_another_length_are_refused(address: str) -> None:
             source.next()
     finally:
         source.close()
+
+
+class FireStore(MemoryStore):
+    """Cannot be read."""
+
+    def read(self, positions: Sequence[int]) -> list[StoredRecord]:
+        raise StoreError("the disk is on fire")
+
+
+def test_a_replay_that_does_nothing_but_fail_is_told_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay.service.MemoryStore", FireStore)
+    monkeypatch.setattr(client_sample, "FAULTS_MAX", 5)
+    with serving(ReplayConfig(store="memory", fresh_unconsumed_max=100)) as address:
+        write(address, range(8))
+        source = BatchSource(address, replace(CONFIG, uniform_fraction=0.5, sample_timeout_s=0.05), T)
+        told = {source.failure}
+        try:
+            with pytest.raises(ReplayRefused, match=r"the disk is on fire \(INTERNAL\); so it did 5 times"):
+                while source.next() is None:
+                    told.add(source.failure)
+        finally:
+            source.close()
+    assert "" in told
+    assert f"replay at {address} failed: the disk is on fire (INTERNAL)" in told
+
+
+def test_what_failed_is_told_until_there_is_a_batch(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = BatchSource(address, CONFIG, T)
+    try:
+        assert source.next() is None
+        assert source.failure == "", "there are just no records"
+        timeouts: list[SampledBatch | SampleTimeout] = [SampleTimeout("none", "it is away"), *drawn(address)]
+
+        def scripted(_timeout_s: float) -> SampledBatch:
+            if isinstance(given := timeouts.pop(0), SampleTimeout):
+                raise given
+            return given
+
+        monkeypatch.setattr(source._fresh, "next", scripted)
+        assert source.next() is None
+        assert source.failure == "it is away"
+        assert source.next() is not None
+        assert source.failure == ""
+    finally:
+        source.close()
+
+
+def drawn(address: str) -> list[SampledBatch]:
+    """A batch of four."""
+    write(address, range(4))
+    with open_sampler(address, "uniform", 4) as sampler:
+        return [sampler.next(10.0)]
 
 
 def test_lag_is_weighted_by_steps_and_never_negative() -> None:

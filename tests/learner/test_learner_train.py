@@ -62,6 +62,10 @@ class ScriptedBatches(BatchSource):
     def waiting_s(self) -> float:
         return 0.5
 
+    @property
+    def failure(self) -> str:
+        return "replay is away"
+
 
 class ScriptedDesk(PromotionDesk):
     """Judges at once, by `judge(version)`."""
@@ -351,6 +355,7 @@ def test_metrics_lines_have_the_figures_of_the_live_view(tmp_path: Path) -> None
     assert last["updates"] == 20
     assert last["lease_refusal"] == "no reason given"
     assert last["revoked_releases"] == 2
+    assert last["sample_failure"] == "replay is away"
     assert last["policy_lag_mean"] == pytest.approx(2.0, abs=0.4)
     steps = [line["env_steps"] for line in bench.lines()]
     assert steps == sorted(steps)

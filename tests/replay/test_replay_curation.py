@@ -18,6 +18,7 @@ from replay.curation.curator import CurationResult, Curator
 from replay.curation.ingest import IngestCuration
 from replay.curation.rules import ChosenRule, Rule, RuleFunction
 from replay.record import LoggedRecord
+from replay.sharding import global_position
 from replay.testing import serving
 from tests.replay.listed_source import ListedSource, record_of, unroll_columns
 from tests.replay.writing import append, writer_to
@@ -46,6 +47,14 @@ def test_every_record_is_given_its_signals() -> None:
     assert source.marks(5) == {"fidelity": 1.0}
     assert source.marks(12) == {"fidelity": 1.0, "duplicate_of": 5.0}
     assert result.failures == {}
+
+
+def test_positions_in_every_early_shard_can_be_written() -> None:
+    first = global_position(4, 0)
+    source = ListedSource(records_at(range(first, first + 8)))
+    result = Curator(choose_rules(["duplicate_of"])).run(source)
+    assert result.failures == {}
+    assert source.marks(first + 7) == {"duplicate_of": float(first)}
 
 
 def test_a_second_run_writes_nothing() -> None:

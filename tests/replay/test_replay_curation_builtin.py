@@ -10,7 +10,9 @@ import pytest
 
 from replay.curation.catalog import choose_rules
 from replay.curation.context import CurationContext
+from replay.provenance import SIGNAL_MAX
 from replay.record import LoggedRecord
+from replay.sharding import SHARD_BITS, global_position
 from tests.replay.listed_source import record_of, unroll_columns
 
 
@@ -79,6 +81,24 @@ def test_a_record_is_no_duplicate_of_itself_or_of_a_later_one() -> None:
     said = Running("duplicate_of")
     record, later = record_of(unroll_columns(3), position=4), record_of(unroll_columns(3), position=9)
     assert [said(each) for each in (later, record, record, later)] == [{}, {}, {}, {"duplicate_of": 4.0}]
+
+
+@pytest.mark.parametrize("name", ["duplicate_of", "near_duplicate_of"])
+def test_duplicates_in_a_late_shard_are_named_to_the_last_digit(name: str) -> None:
+    said, columns, last = Running(name), unroll_columns(4), global_position(31, 2**SHARD_BITS - 2)
+    given = [said(record_of(columns, position=position)) for position in (last, last + 1)]
+    assert given == [{}, {name: float(last)}]
+    assert int(given[1][name]) == last
+    assert float(last) <= SIGNAL_MAX
+
+
+@pytest.mark.parametrize("name", ["duplicate_of", "near_duplicate_of"])
+def test_what_no_signal_can_hold_is_not_written_as_something_else(name: str) -> None:
+    said, columns, first = Running(name), unroll_columns(4), global_position(32, 1)
+    assert int(float(first)) != first
+    said(record_of(columns, position=first))
+    with pytest.raises(ValueError, match=f"position {first} is above 9007199254740992"):
+        said(record_of(columns, position=first + 1))
 
 
 def test_near_duplicates() -> None:

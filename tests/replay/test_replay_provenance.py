@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos.common.v1 import common_pb2
-from replay.provenance import HEADER_BYTES_MAX, ORIGIN_BYTES_MAX, check_batch, check_origin
+from replay.provenance import HEADER_BYTES_MAX, ORIGIN_BYTES_MAX, SIGNAL_MAX, check_batch, check_origin
 from replay.schema import PAYLOAD_BYTES_MAX
 from replay.store import RecordInvalid
 from replay.testing import DIGEST, make_origin, make_record
@@ -19,14 +19,15 @@ from replay.testing import DIGEST, make_origin, make_record
 
 def test_valid_records_come_out_ready_to_store() -> None:
     origin = make_origin()
-    records = [make_record(origin, sequence, signals={"return": 1.5}) for sequence in (3, 4, 9)]
+    signals = {"return": 1.5, "largest": SIGNAL_MAX, "least": -SIGNAL_MAX}
+    records = [make_record(origin, sequence, signals=signals) for sequence in (3, 4, 9)]
     pending = check_batch(records, check_origin(origin))
     assert [item.sequence for item in pending] == [3, 4, 9]
     for item, record in zip(pending, records, strict=True):
         assert common_pb2.RecordHeader.FromString(item.header) == record.header
         assert item.payload == record.payload
         assert item.payload_digest == record.header.payload_digest
-        assert (item.steps, dict(item.signals)) == (2, {"return": 1.5})
+        assert (item.steps, dict(item.signals)) == (2, signals)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +132,7 @@ def _flip(record: common_pb2.Record) -> None:
             lambda record: record.header.signals.update({"x": -1e300}),
             "signal 'x' = -1e+300, must be finite and",
         ),
+        (lambda record: record.header.signals.update({"x": SIGNAL_MAX + 2}), "must be finite and within"),
         (lambda record: record.header.parents.append(1), "parents and transformation go together"),
         (_set(transformation="filter"), "parents and transformation go together"),
         (lambda record: record.header.signals.update({"n" * 70_000: 1.0}), "at most 65536 may be"),

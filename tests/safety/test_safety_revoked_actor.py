@@ -35,6 +35,9 @@ DATA = [balancing_artifact().to_bytes(), *(cartpole_artifact((0.1 * n, 0.2, 3.0,
 DIGESTS = [artifact_digest(data) for data in DATA]
 
 
+LANES = 4  # of the actor
+
+
 class Learner(NamedTuple):
     """What a learner does with releases, without learning."""
 
@@ -68,10 +71,15 @@ def learner(directory: Path, safety: SafetyClient) -> Iterator[Learner]:
         server.stop()
 
 
+def spans_from(replay: ReplayClient, position: int) -> list[list[bytes]]:
+    """For each record from `position` on, the policies of its steps, in their order."""
+    headers = [record.header for record in replay.records(from_position=position)]
+    return [[span.digest for span in header.policies] for header in headers]
+
+
 def digests_from(replay: ReplayClient, position: int) -> set[bytes]:
     """Policies of the steps in the records from `position` on."""
-    headers = [record.header for record in replay.records(from_position=position)]
-    return {span.digest for header in headers for span in header.policies}
+    return {digest for spans in spans_from(replay, position) for digest in spans}
 
 
 def appended(replay: ReplayClient) -> int:
@@ -125,7 +133,12 @@ def test_a_real_actor_drops_a_revoked_release_and_goes_on(socket_directory: Path
         learning.release(3)
         position = appended(replay)
         wait_for_more(replay, 20)
-        assert digests_from(replay, position) == {DIGESTS[2]}
+        # The unroll that was under way when the last policy went is taken up again by the next.
+        later = spans_from(replay, position)
+        assert {spans[-1] for spans in later} == {DIGESTS[2]}
+        taken_up = {digest for spans in later for digest in spans} - {DIGESTS[2]}
+        assert taken_up <= {DIGESTS[0]}
+        assert [spans for spans in later if spans != [DIGESTS[2]]] == [spans for spans in later[:LANES] if len(spans) > 1]
         assert actor.stop() == 0
 
 

@@ -151,6 +151,24 @@ class RevokeResponse(_message.Message):
     revocation: _common_pb2.SignedStatement
     def __init__(self, revocation: _Optional[_Union[_common_pb2.SignedStatement, _Mapping]] = ...) -> None: ...
 
+class ListRevocationsRequest(_message.Message):
+    __slots__ = ("run_id", "after_number", "limit")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    after_number: int
+    limit: int
+    def __init__(self, run_id: _Optional[str] = ..., after_number: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListRevocationsResponse(_message.Message):
+    __slots__ = ("revocations", "newest_number")
+    REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    revocations: _containers.RepeatedCompositeFieldContainer[_common_pb2.SignedStatement]
+    newest_number: int
+    def __init__(self, revocations: _Optional[_Iterable[_Union[_common_pb2.SignedStatement, _Mapping]]] = ..., newest_number: _Optional[int] = ...) -> None: ...
+
 class RenewLeaseRequest(_message.Message):
     __slots__ = ("run_id",)
     RUN_ID_FIELD_NUMBER: _ClassVar[int]

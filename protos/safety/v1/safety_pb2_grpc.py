@@ -59,6 +59,11 @@ class SafetyStub:
                 request_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.RevokeRequest.SerializeToString,
                 response_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.RevokeResponse.FromString,
                 _registered_method=True)
+        self.ListRevocations = channel.unary_unary(
+                '/temper.safety.v1.Safety/ListRevocations',
+                request_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsRequest.SerializeToString,
+                response_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsResponse.FromString,
+                _registered_method=True)
 
 
 class SafetyServicer:
@@ -103,6 +108,14 @@ class SafetyServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRevocations(self, request, context):
+        """The revocations of the run, a page at a time, in the order of their numbers. A learner asks when it starts and ever
+        after, so that it hears of those that nobody handed to it. INVALID_ARGUMENT for another run: "none" would be wrong.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SafetyServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +143,11 @@ def add_SafetyServicer_to_server(servicer, server):
                     servicer.Revoke,
                     request_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.RevokeRequest.FromString,
                     response_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.RevokeResponse.SerializeToString,
+            ),
+            'ListRevocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevocations,
+                    request_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsRequest.FromString,
+                    response_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -267,6 +285,33 @@ class Safety:
             '/temper.safety.v1.Safety/Revoke',
             protos_dot_safety_dot_v1_dot_safety__pb2.RevokeRequest.SerializeToString,
             protos_dot_safety_dot_v1_dot_safety__pb2.RevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/temper.safety.v1.Safety/ListRevocations',
+            protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsRequest.SerializeToString,
+            protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class SafetyStub:
     it hands it to PolicyDistribution.Revoke, so that the actors hear of it. A release that is revoked already gets
     the revocation that it got then.
     """
+    ListRevocations: _grpc.UnaryUnaryMultiCallable[_safety_pb2.ListRevocationsRequest, _safety_pb2.ListRevocationsResponse]
+    """The revocations of the run, a page at a time, in the order of their numbers. A learner asks when it starts and ever
+    after, so that it hears of those that nobody handed to it. INVALID_ARGUMENT for another run: "none" would be wrong.
+    """
 
 @_typing.type_check_only
 class SafetyAsyncStub(SafetyStub):
@@ -68,6 +72,10 @@ class SafetyAsyncStub(SafetyStub):
     """Takes a release back, for good. The answer is a signed revocation, which by then is in the ledger; whoever asks for
     it hands it to PolicyDistribution.Revoke, so that the actors hear of it. A release that is revoked already gets
     the revocation that it got then.
+    """
+    ListRevocations: _aio.UnaryUnaryMultiCallable[_safety_pb2.ListRevocationsRequest, _safety_pb2.ListRevocationsResponse]  # type: ignore[assignment]
+    """The revocations of the run, a page at a time, in the order of their numbers. A learner asks when it starts and ever
+    after, so that it hears of those that nobody handed to it. INVALID_ARGUMENT for another run: "none" would be wrong.
     """
 
 class SafetyServicer(metaclass=_abc_1.ABCMeta):
@@ -115,6 +123,16 @@ class SafetyServicer(metaclass=_abc_1.ABCMeta):
         """Takes a release back, for good. The answer is a signed revocation, which by then is in the ledger; whoever asks for
         it hands it to PolicyDistribution.Revoke, so that the actors hear of it. A release that is revoked already gets
         the revocation that it got then.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRevocations(
+        self,
+        request: _safety_pb2.ListRevocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_safety_pb2.ListRevocationsResponse, _abc.Awaitable[_safety_pb2.ListRevocationsResponse]]:
+        """The revocations of the run, a page at a time, in the order of their numbers. A learner asks when it starts and ever
+        after, so that it hears of those that nobody handed to it. INVALID_ARGUMENT for another run: "none" would be wrong.
         """
 
 def add_SafetyServicer_to_server(servicer: SafetyServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
