@@ -14,6 +14,7 @@ from launch.config_file import config_digest, read_config
 from launch.errors import bad_input_types
 from launch.logs import configure_logging
 from launch.process import GAVE_UP, TRUST_WAIT_S_MAX, die_with_supervisor, wait_for_file
+from launch.securing import secure_process
 
 
 def main(argument: str) -> int:
@@ -24,6 +25,7 @@ def main(argument: str) -> int:
     config_path = Path(given["config"])
     try:
         config = read_config(config_path)
+        secure_process(config.transport)
         job = ActorJob(
             actor=config.actor,
             environment=config.environment,

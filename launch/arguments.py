@@ -12,12 +12,15 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from launch import arguments_replay
+from launch import arguments_keys, arguments_replay
 from policies.config import Backend
 
 Directory = Annotated[Path, arg(metavar="DIR")]
 File = Annotated[Path, arg(metavar="FILE")]
 Address = Annotated[str, arg(metavar="ADDRESS")]
+Certificates = Annotated[
+    str, arg(metavar="DIR", help="Directory of this process's certificate (temper keys issue), for calls by TCP.")
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Actor:
     """Actor processes to run here; 0: as the settings say."""
     actor_prefix: Annotated[str, arg(metavar="NAME")] = "actor"
     """The actors are called NAME-0000 and so on; must differ between hosts."""
+    certificates: Certificates = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Learner:
     """End in order after this many seconds of training in the whole run; 0: as the settings say."""
     max_env_steps: Annotated[int, arg(metavar="N")] = 0
     """End in order after this many environment steps of the whole run; 0: as the settings say."""
+    certificates: Certificates = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class ReplayServe:
     """The store's directory, made if missing; on a local disk."""
     listen: Address
     """Where to serve, unix:PATH or HOST:PORT."""
+    certificates: Certificates = ""
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,7 @@ class SafetyServe:
     """Id of the training run whose candidates it judges."""
     replay: Annotated[str, arg(metavar="ADDRESS")] = ""
     """Where the replay services listen; without them the violations in training are not monitored."""
+    certificates: Certificates = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,9 @@ class PolicyServe:
     """Where to serve, unix:PATH or HOST:PORT."""
     backend: Backend = "jax"
     """How the policies are computed here."""
+    certificates: Certificates = ""
+    insecure_network: bool = False
+    """Allow TCP beyond this host without certificates."""
 
 
 @dataclass(frozen=True)
@@ -189,4 +199,5 @@ Command = (
     | Status
     | Doctor
     | arguments_replay.Command
+    | arguments_keys.Command
 )

@@ -175,6 +175,8 @@ class ReplayAuditor:
     """Which part of the records, chosen at random, in (0, 1]."""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Seed of that choice; 0: a secret one, so that nobody can know which records are looked at."""
+    certificates: Annotated[str, arg(metavar="DIR")] = ""
+    """Directory of this process's certificate (temper keys issue), for calls by TCP."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ _MODULES: Mapping[str, str] = {
     "PolicyVerify": "launch.commands.policy_verify",
     "PolicyLineage": "launch.commands.policy_lineage",
     "PolicyRevoke": "launch.commands.policy_revoke",
+    "KeysInit": "launch.commands.keys",
+    "KeysIssue": "launch.commands.keys",
+    "KeysShow": "launch.commands.keys",
+    "KeysCallers": "launch.commands.keys",
     "Status": "launch.commands.status",
     "Doctor": "launch.commands.doctor",
 }
@@ -53,6 +57,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line `args`, by default the process's own, and returns the exit status."""
     die_with_supervisor()
     open_closed_streams()
+    # Before gRPC is loaded, which would else write a line for every stranger that knocks.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     arguments = list(sys.argv[1:] if args is None else args)
     if arguments == ["--version"]:
         print(f"temper {_version()}")
@@ -108,7 +114,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _command_words(arguments: Sequence[str]) -> str:
-    two = arguments[:1] and arguments[0] in ("replay", "safety", "policy")
+    two = arguments[:1] and arguments[0] in ("replay", "safety", "policy", "keys")
     return " ".join(arguments[: 2 if two else 1])
 
 

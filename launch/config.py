@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 
 from actors.config import ActorConfig, AuditConfig, EnvironmentConfig
+from launch.transport import TransportConfig
 from learner.config import LearnerConfig
 from policies.config import NetworkConfig
 from replay.config import ReplayConfig, check_config
@@ -49,6 +50,7 @@ class RunConfig:
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
     stop: StopConfig = field(default_factory=StopConfig)
+    transport: TransportConfig = field(default_factory=TransportConfig)
 
 
 def check_run(config: RunConfig) -> None:

@@ -72,6 +72,8 @@ _BAD_INPUT_OF_MODULES: Mapping[str, tuple[str, ...]] = {
     "replay.filters": ("FilterError",),
     "replay.table_spec": ("TableSpecError",),
     "protos.transport": ("AddressError",),
+    "protos.transport_errors": ("CertificateError",),
+    "protos.transport_roles": ("RoleError",),
     "policies.artifact": ("ArtifactError",),
     "policies.registry": ("RegistryError",),
     "policies.signing": ("KeyFileError",),

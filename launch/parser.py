@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from tyro.conf import FlagCreatePairsOff
 from tyro.extras import SubcommandApp
 
-from launch import arguments, arguments_replay
+from launch import arguments, arguments_keys, arguments_replay
 from launch.errors import BadInput
 
 _BOX = re.compile(r"^[│╭╰]\s?|\s*[│╮╯]$")
@@ -50,6 +50,7 @@ def parse(args: Sequence[str]) -> arguments.Command:
 
 def _app() -> SubcommandApp:
     app, replay, safety, policy = SubcommandApp(), SubcommandApp(), SubcommandApp(), SubcommandApp()
+    keys = SubcommandApp()
     app.command(name="train")(arguments.Train)
     app.command(name="actor")(arguments.Actor)
     app.command(name="learner")(arguments.Learner)
@@ -76,6 +77,11 @@ def _app() -> SubcommandApp:
     policy.command(name="lineage")(arguments_replay.PolicyLineage)
     policy.command(name="revoke")(arguments_replay.PolicyRevoke)
     policy.command(name="serve")(arguments.PolicyServe)
+    app.command(keys, name="keys", help="Certificates, for an installation that spans hosts.")
+    keys.command(name="init")(arguments_keys.KeysInit)
+    keys.command(name="issue")(arguments_keys.KeysIssue)
+    keys.command(name="show")(arguments_keys.KeysShow)
+    keys.command(name="callers")(arguments_keys.KeysCallers)
     app.command(name="status")(arguments.Status)
     app.command(name="doctor")(arguments.Doctor)
     return app
@@ -91,7 +97,9 @@ def _one_line(boxed: str, words: Sequence[str]) -> str:
         elif text and "─" not in text:
             sections[-1].append(text)
     said = [_shortened(" ".join(section)) for section in sections if section and not section[0].startswith(_NOT_SAID)]
-    command = " ".join(["temper", *words[:2]]) if words[:1] in (["replay"], ["safety"], ["policy"]) else "temper"
+    command = (
+        " ".join(["temper", *words[:2]]) if words[:1] in (["replay"], ["safety"], ["policy"], ["keys"]) else "temper"
+    )
     return f"{'; '.join(said) or 'the command line cannot be read'} ({command} --help shows what there is)"
 
 

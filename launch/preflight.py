@@ -22,6 +22,7 @@ from launch.config import RunConfig
 from launch.errors import BadInput, extra_of, missing_extra
 from policies.spec import PolicySpec
 from protos.transport import UNIX_PATH_BYTES_MAX
+from protos.transport_roles import ROLES
 
 _NEEDED = ("jax", "flax", "optax", "orbax", "tensorboardX")
 
@@ -33,7 +34,7 @@ def check(config: RunConfig) -> None:
       MissingExtra: packages that only an extra brings are not installed.
       EnvironmentUnsupported: the environment cannot be made, or its spaces are not supported.
       SpecError: the network does not fit the environment's observations.
-      BadInput: sockets cannot be made under the temporary directory.
+      BadInput: sockets cannot be made under the temporary directory, or the run's own processes may not use them.
       JobError, SchemaError: a record, or an unroll of all lanes, is too large to be sent.
       BadInput: the environment's first reset or step fails.
     """
@@ -42,6 +43,11 @@ def check(config: RunConfig) -> None:
     if extras:
         raise missing_extra("train", sorted(extras))
     _check_socket_paths(Path(tempfile.gettempdir()))
+    if missing := ROLES.keys() - set(config.transport.local_roles):
+        raise BadInput(
+            f"transport.local_roles lacks {', '.join(sorted(missing))}: a run on one machine talks over sockets, and "
+            "its own processes could not; leave it as it is here"
+        )
     environment = make_vector(config.environment, 1)
     try:
         spec = environment.spec

@@ -49,6 +49,8 @@ RELEASES_HELD = 2
 ACCEPTED_MAX = 1_024
 """Newest releases of which it is remembered that they were accepted, so that no older one is."""
 
+_NOT_LET_IN = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
+
 _log = logging.getLogger(__name__)
 
 
@@ -152,6 +154,8 @@ class PolicyClient:
             except grpc.RpcError as error:
                 if not self._closed.is_set():
                     _log.debug("watching for policies broke off: %s", error)
+                if error.code() in _NOT_LET_IN:
+                    self._refuse("not_let_in", _Refused("not_let_in", error.details() or "no reason given"))
             except ValueError:
                 # A closed channel refuses a new call in this way.
                 if not self._closed.is_set():

@@ -34,6 +34,7 @@ from protos import transport
 from protos.common.v1 import common_pb2
 from protos.policy.v1 import policy_pb2, policy_pb2_grpc
 from protos.safety.v1 import safety_pb2
+from protos.transport_guard import guarded_server
 
 INLINE_BYTES_MAX = 1 << 20
 """A larger artifact is fetched by its digest instead of travelling in the offer."""
@@ -255,7 +256,7 @@ class DistributionServer:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         servicer = _Distribution(self._board, self._taker)
-        server = grpc.aio.server(options=transport.server_options(), maximum_concurrent_rpcs=WATCHERS_MAX)
+        server = guarded_server(calls_max=WATCHERS_MAX)
         policy_pb2_grpc.add_PolicyDistributionServicer_to_server(servicer, server)
         health = transport.add_health_and_reflection(server, [_SERVICE])
         bound = transport.bind(server, self._address)

@@ -28,7 +28,12 @@ from protos.policy.v1 import policy_pb2, policy_pb2_grpc
 RETRY_S_MIN = 0.02
 RETRY_S_MAX = 1.0
 
-_PERMANENT = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
+_PERMANENT = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+)
 
 
 class InferenceError(Exception):

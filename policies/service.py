@@ -22,6 +22,7 @@ from policies.signing import VerifyKey
 from policies.trust import TrustPolicy
 from protos import transport
 from protos.policy.v1 import policy_pb2, policy_pb2_grpc
+from protos.transport_guard import guarded_server
 
 STREAMS_MAX = 4_096
 
@@ -77,7 +78,7 @@ async def serve(
       AddressError, KeyFileError, BackendError: for input that cannot be used.
     """
     trust = TrustPolicy(VerifyKey.load(trust_key_path), run_id)
-    server = grpc.aio.server(options=transport.server_options(), maximum_concurrent_rpcs=STREAMS_MAX)
+    server = guarded_server(calls_max=STREAMS_MAX)
     bound = transport.bind(server, address)
     source = PolicyClient(policy_address, trust, backend, actor_id, secrets.token_hex(8))
     batcher = Batcher(source, np.random.default_rng())

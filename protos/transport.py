@@ -1,20 +1,29 @@
 """How the wire is set up: addresses, message limits, health checking and reflection; the same for every service.
 
-Addresses are "unix:/path/to/socket" or "host:port" (port 0: any free one). Knows no particular service.
+Addresses are "unix:/path/to/socket" or "host:port" (port 0: any free one). Knows no particular service. What protects
+the calls is in `protos.transport_security`; a server that looks at who calls is made by `protos.transport_guard`.
 
-Exceptions: AddressError (a ValueError) for an address that cannot be parsed, or is bound by somebody else.
+Exceptions: AddressError (a ValueError) for an address that cannot be parsed, is bound by somebody else, or is unsafe:
+on a network without certificates, or a socket in a directory where others may write; CertificateError
+(protos.transport_errors).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+
+from protos.transport_errors import PlainNetwork
+from protos.transport_security import Security, current
 
 MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 """Largest message either end accepts; senders aim for 64 to 256 KB."""
@@ -60,14 +69,43 @@ def check_address(address: str) -> str:
     return address
 
 
-def channel(address: str) -> grpc.Channel:
-    """A channel for threads. Never fork after this. Raises AddressError."""
-    return grpc.insecure_channel(check_address(address), options=_OPTIONS)
+def check_safe(address: str, security: Security | None = None) -> str:
+    """As `check_address`; and HOST may be another host's only if there are certificates, or the network is trusted.
+
+    Args:
+      address: to call, or to listen at.
+      security: None: the process's own.
+    """
+    check_address(address)
+    try:
+        if not address.startswith("unix:"):
+            (security or current()).check_plain(address)
+    except PlainNetwork as error:
+        raise AddressError(str(error)) from error
+    return address
 
 
-def aio_channel(address: str) -> grpc.aio.Channel:
-    """A channel for one asyncio loop. Raises AddressError."""
-    return grpc.aio.insecure_channel(check_address(address), options=_OPTIONS)
+def channel(address: str, security: Security | None = None) -> grpc.Channel:
+    """A channel for threads. Never fork after this. Raises AddressError, CertificateError."""
+    security = security or current()
+    check_safe(address, security)
+    if is_tls(address, security):
+        return grpc.secure_channel(address, security.channel_credentials(), options=_OPTIONS)
+    return grpc.insecure_channel(address, options=_OPTIONS)
+
+
+def aio_channel(address: str, security: Security | None = None) -> grpc.aio.Channel:
+    """A channel for one asyncio loop. Raises AddressError, CertificateError."""
+    security = security or current()
+    check_safe(address, security)
+    if is_tls(address, security):
+        return grpc.aio.secure_channel(address, security.channel_credentials(), options=_OPTIONS)
+    return grpc.aio.insecure_channel(address, options=_OPTIONS)
+
+
+def is_tls(address: str, security: Security) -> bool:
+    """Whether calls to or at an address are encrypted, and both ends show certificates."""
+    return security.certificates is not None and not address.startswith("unix:")
 
 
 def server_options() -> Sequence[tuple[str, int]]:
@@ -75,23 +113,27 @@ def server_options() -> Sequence[tuple[str, int]]:
     return _OPTIONS
 
 
-def bind(server: grpc.Server | grpc.aio.Server, address: str) -> str:
+def bind(server: grpc.Server | grpc.aio.Server, address: str, security: Security | None = None) -> str:
     """Binds `address` to a server that has not started, and returns it with the port actually bound.
 
-    Raises AddressError when the address is malformed or somebody already listens there. A socket file that a killed
-    server left behind is taken over.
+    A socket file is for this user alone, and so is its directory, which is made where it is missing; a file that a
+    killed server left behind is taken over.
+
+    Raises:
+      AddressError: the address is malformed or unsafe, or somebody already listens there.
+      CertificateError: there are certificates that cannot be used.
     """
-    check_address(address)
-    if address.startswith("unix:") and _is_listening(address.removeprefix("unix:")):
-        raise AddressError(f"address {address} is already bound by a running server; stop it or choose another")
-    if not address.startswith("unix:"):
-        _check_can_bind(address)
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise AddressError(f"address {address} cannot be bound (already in use, or not this machine's)") from error
+    security = security or current()
+    check_safe(address, security)
     if address.startswith("unix:"):
+        _bind_socket(server, address)
         return address
+    _check_can_bind(address)
+    with _refusal_of(address):
+        if is_tls(address, security):
+            port = server.add_secure_port(address, security.server_credentials())
+        else:
+            port = server.add_insecure_port(address)
     return f"{address.rpartition(':')[0]}:{port}"
 
 
@@ -107,6 +149,38 @@ async def set_serving(servicer: health.aio.HealthServicer, service_names: Sequen
     """Marks the server as a whole ("") and each named service as SERVING."""
     for name in ("", *service_names):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+
+def _bind_socket(server: grpc.Server | grpc.aio.Server, address: str) -> None:
+    path = Path(address.removeprefix("unix:"))
+    if _is_listening(str(path)):
+        raise AddressError(f"address {address} is already bound by a running server; stop it or choose another")
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        mode = stat.S_IMODE(path.parent.stat().st_mode)
+    except OSError as error:
+        raise AddressError(f"address {address} cannot be bound: {error.strerror}: {path.parent}") from error
+    if mode & 0o022:
+        raise AddressError(
+            f"address {address} is in {path.parent}, which has mode {mode:04o}: others could put a socket of their own "
+            "there; choose a directory where only its owner may write (chmod 700)"
+        )
+    # Closed from the first moment on; 0o077 and not more, for other threads may make directories meanwhile.
+    before = os.umask(0o077)
+    try:
+        with _refusal_of(address):
+            server.add_insecure_port(address)
+        path.chmod(0o600)
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
+def _refusal_of(address: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise AddressError(f"address {address} cannot be bound (already in use, or not this machine's)") from error
 
 
 def _check_can_bind(address: str) -> None:

@@ -27,6 +27,8 @@ _PERMANENT = (
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.DATA_LOSS,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
 )
 
 _FAULTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)

@@ -28,6 +28,7 @@ from google.protobuf.message import DecodeError
 from protos import transport
 from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2, replay_pb2_grpc
+from protos.transport_guard import guarded_server, own_address
 from replay.config import ReplayConfig, check_config
 from replay.draws import BatchSizeInvalid, Draw
 from replay.filters import FilterError
@@ -306,7 +307,8 @@ async def serve(
       stop: set by the caller for an orderly stop.
 
     Raises:
-      SettingError, LimiterError, TableSpecError, RuleError, StoreBusy, StoreFormatError, StoreError, AddressError:
+      SettingError, LimiterError, TableSpecError, RuleError, StoreBusy, StoreFormatError, StoreError, AddressError,
+      CertificateError:
         nothing was started.
     """
     check_config(config)
@@ -318,18 +320,19 @@ async def serve(
             store, commit_records_max=config.commit_records_max, commit_ms_max=config.commit_ms_max
         )
         cleanup.callback(committer.close, _CLOSE_S)
-        server = grpc.aio.server(options=transport.server_options())
+        server = guarded_server()
         handlers = ReplayHandlers(config, store, committer)
         await handlers.start()
         servicer = ReplayServicer(handlers, directory if config.store == "lmdb" else None, store_id)
         replay_pb2_grpc.add_ReplayServicer_to_server(servicer, server)
         health = transport.add_health_and_reflection(server, [SERVICE_NAME])
         bound = transport.bind(server, address)
+        own = cleanup.enter_context(own_address(server, bound)) if curator is not None else bound
         await server.start()
         maintaining = asyncio.create_task(handlers.maintain())
         try:
             await transport.set_serving(health, [SERVICE_NAME])
-            async with applying_rules(curator, bound):
+            async with applying_rules(curator, own):
                 on_ready(bound)
                 await stop.wait()
         finally:

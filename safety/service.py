@@ -24,6 +24,7 @@ import grpc.aio
 from actors.config import EnvironmentConfig
 from protos import transport
 from protos.safety.v1 import safety_pb2, safety_pb2_grpc
+from protos.transport_guard import guarded_server
 from replay.client_sharded import open_client
 from replay.settings import SettingError
 from safety.config import SafetyConfig
@@ -101,7 +102,7 @@ async def _answer_calls(
     gate: Gate, leases: LeaseAuthority, address: str, on_ready: Callable[[str], None], stop: asyncio.Event
 ) -> None:
     calls_max = CALLS_MAX + UPLOADS_MAX + gate.pending_max
-    server = grpc.aio.server(options=transport.server_options(), maximum_concurrent_rpcs=calls_max)
+    server = guarded_server(calls_max=calls_max)
     servicer = SafetyServicer(gate, leases)
     safety_pb2_grpc.add_SafetyServicer_to_server(servicer, server)
     health = transport.add_health_and_reflection(server, [SERVICE_NAME])

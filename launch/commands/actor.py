@@ -14,6 +14,7 @@ from launch.arguments import Actor
 from launch.config_file import read_config
 from launch.errors import BadInput
 from launch.process import ONE_THREAD, import_path
+from launch.securing import secure_process
 from protos.transport import check_address
 from replay.sharding import check_addresses
 
@@ -35,6 +36,9 @@ def run(arguments: Actor) -> int:
         "processes": arguments.processes or config.actor.processes,
         "actor_prefix": arguments.actor_prefix,
     }
+    # The certificates go on in the environment.
+    addresses = (arguments.replay, arguments.policy, arguments.inference_address)
+    secure_process(config.transport, arguments.certificates, *addresses)
     sys.stdout.flush()
     sys.stderr.flush()
     command = [sys.executable, "-P", "-m", "launch.actor_host", json.dumps(host)]

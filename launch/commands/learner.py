@@ -5,6 +5,7 @@ from __future__ import annotations
 from launch.arguments import Learner
 from launch.config_file import read_config
 from launch.logs import configure_logging
+from launch.securing import secure_process
 from launch.topology import Limits
 from learner.job import LearnerJob
 from protos.transport import check_address
@@ -32,6 +33,7 @@ def run(arguments: Learner) -> int:
         seconds_max=limits.seconds_max or config.stop.seconds_max,
         resume=arguments.resume,
     )
+    secure_process(config.transport, arguments.certificates, job.replay_address, job.safety_address, job.listen_address)
     from learner.process import run_learner  # noqa: PLC0415 - loads jax, which bad input must not wait for
 
     configure_logging()

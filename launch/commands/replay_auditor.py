@@ -8,6 +8,7 @@ from launch.arguments_replay import ReplayAuditor
 from launch.config_file import read_config
 from launch.errors import LaunchError
 from launch.logs import configure_logging
+from launch.securing import secure_process
 from protos.transport import check_address
 from replay.client_errors import ReplayRefused
 
@@ -22,6 +23,7 @@ def run(arguments: ReplayAuditor) -> int:
         # Which records are looked at, an actor must not be able to work out.
         seed=arguments.seed or None,
     )
+    secure_process(config.transport, arguments.certificates, job.replay_address)
     check_fraction(job.fraction)
     configure_logging()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from launch.arguments import SafetyServe
 from launch.config_file import read_config
+from launch.securing import secure_process
 from launch.serving import announce, serve_until_signal
 from protos.transport import check_address
 from replay.sharding import check_addresses
@@ -15,6 +16,7 @@ def run(arguments: SafetyServe) -> int:
     config = read_config(arguments.config)
     address = check_address(arguments.listen)
     replay_address = ",".join(check_addresses(arguments.replay)) if arguments.replay else None
+    secure_process(config.transport, arguments.certificates, address, replay_address or "")
     return serve_until_signal(
         lambda stop: serve(
             config.safety,
