@@ -1,8 +1,8 @@
 """Looks at every call before the service does: who asks, and whether that role may. See `protos.transport_roles`.
 
-A stream is looked at when it begins, and again every RECHECK_S while it lasts, so that whoever is not admitted any more
-is cut off; its messages are not. Where there is nothing to look at (Security.open_to_all), as between the processes of
-one machine by default, no interceptor is there at all.
+A call is looked at when it begins, and again every RECHECK_S while it lasts, so that whoever is not admitted any more
+is cut off; the messages of a stream are not. Where there is nothing to look at (Security.open_to_all), as between the
+processes of one machine by default, no interceptor is there at all.
 
 Statuses: PERMISSION_DENIED for a caller without the role, UNAUTHENTICATED for one whose certificate is not, or no
 longer, good; each with one line for a person. A caller without any certificate does not get as far: TLS refuses it.
@@ -18,7 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
@@ -30,7 +30,7 @@ from protos.transport_roles import ANY_ROLE, ROLE_OF_METHOD, may_call
 from protos.transport_security import Security, current
 
 RECHECK_S = 5.0
-"""Time between two looks at the callers of the streams that are open."""
+"""Time between two looks at the callers of the calls that last."""
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -86,11 +86,11 @@ class Refusal(Exception):
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Checks each call as it begins, and the open streams now and then. For one asyncio loop."""
+    """Checks each call as it begins, and those that last now and then. For one asyncio loop."""
 
     def __init__(self, security: Security) -> None:
         self._security = security
-        self._streams: dict[asyncio.Task[Any], tuple[Context, str]] = {}
+        self._calls: dict[asyncio.Task[Any], tuple[Context, str]] = {}
         self._cut: dict[asyncio.Task[Any], Refusal] = {}
         self._rechecking: asyncio.TimerHandle | None = None
 
@@ -109,27 +109,23 @@ class Guard(grpc.aio.ServerInterceptor):
         try:
             self._check(method, context)
         except Refusal as refusal:
-            await context.abort(refusal.status, str(refusal))
-        if inspect.iscoroutinefunction(inner):
-            return await inner(request, context)
-        return await self._stream(method, inner(request, context), context)
-
-    async def _stream(self, method: str, responses: Any, context: Context) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  a handler runs in a task
-        self._streams[task] = context, method
+            await context.abort(refusal.status, f"{refusal}; nothing was done")
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._calls[task] = context, method
         self._recheck_later()
         try:
-            async with contextlib.aclosing(responses):
+            if inspect.iscoroutinefunction(inner):
+                return await inner(request, context)
+            async with contextlib.aclosing(inner(request, context)) as responses:
                 async for response in responses:
                     await context.write(response)
         except asyncio.CancelledError:
-            if (refusal := self._cut.pop(task, None)) is None:
+            if (cut := self._cut.get(task)) is None:
                 raise
             task.uncancel()
-            await context.abort(refusal.status, str(refusal))
+            await context.abort(cut.status, f"{cut}; the call was cut off")
         finally:
-            del self._streams[task]
+            del self._calls[task]
             self._cut.pop(task, None)
 
     def _check(self, method: str, context: Context) -> None:
@@ -139,7 +135,7 @@ class Guard(grpc.aio.ServerInterceptor):
             try:
                 identity = self._security.admit(certificates[0], context.peer())
             except CertificateError as error:
-                message = f"the caller is not let in: {error}; nothing was done"
+                message = f"the caller is not let in: {error}"
                 raise self._refusal(grpc.StatusCode.UNAUTHENTICATED, message, context) from error
             name, roles = repr(identity.name), identity.roles
         else:
@@ -148,7 +144,7 @@ class Guard(grpc.aio.ServerInterceptor):
             needed = ROLE_OF_METHOD.get(method, "that nobody has")
             needed = "a role" if needed == ANY_ROLE else f"the role {needed}"
             held = ", ".join(sorted(roles)) or "none"
-            message = f"{name} may not call {method}: it needs {needed}, and has {held}; nothing was done"
+            message = f"{name} may not call {method}: it needs {needed}, and has {held}"
             raise self._refusal(grpc.StatusCode.PERMISSION_DENIED, message, context)
 
     def _refusal(self, status: grpc.StatusCode, message: str, context: Context) -> Refusal:
@@ -162,13 +158,13 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _recheck(self) -> None:
         self._rechecking = None
-        for task, (context, method) in list(self._streams.items()):
+        for task, (context, method) in list(self._calls.items()):
             try:
                 self._check(method, context)
             except Refusal as refusal:
                 self._cut[task] = refusal
                 task.cancel()
-        if self._streams:
+        if self._calls:
             self._recheck_later()
 
 

@@ -71,7 +71,7 @@ class SameHostReader:
         try:
             located: replay_pb2.LocateResponse = stub.Locate(replay_pb2.LocateRequest(), timeout=_LOCATE_S)
         except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+            if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED):
                 return None
             raise
         reader = _opened(Path(located.directory)) if located.directory else None

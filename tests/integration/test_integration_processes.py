@@ -18,8 +18,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from launch.config_file import write_config
 from launch.overrides import apply_overrides
 from launch.recipes import make_recipe
+from protos.common.v1 import access_pb2, access_pb2_grpc
 from protos.transport import channel
+from protos.transport_roles import KINDS
+from protos.transport_security import Security
 from tests.integration.training_run import QUICK
+from tests.protos.installation import Installation
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -72,8 +76,10 @@ def processes() -> Iterator[list[Process]]:
             process.end()
 
 
-@pytest.mark.parametrize("inference", ["numpy", "served"])
-def test_a_run_put_together_by_hand_over_tcp(inference: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("inference", "secured"), [("numpy", False), ("served", True)], ids=["numpy", "served-tls"])
+def test_a_run_put_together_by_hand_over_tcp(inference: str, secured: bool, tmp_path: Path) -> None:
+    """Plainly on loopback, and with certificates, each process with the roles of its kind and no more."""
+    keys = Installation(tmp_path / "keys")
     run = tmp_path / "run"
     run.mkdir()
     config = tmp_path / "config.toml"
@@ -85,6 +91,9 @@ def test_a_run_put_together_by_hand_over_tcp(inference: str, tmp_path: Path) -> 
     with processes() as running:
 
         def start(name: str, *arguments: str) -> Process:
+            if secured:
+                place = keys.issue(name, *KINDS[name.removesuffix("s")], hosts=["127.0.0.1"])
+                arguments = (*arguments, "--certificates", str(place))
             running.append(Process(tmp_path / f"{name}.out", *arguments))
             return running[-1]
 
@@ -108,10 +117,14 @@ def test_a_run_put_together_by_hand_over_tcp(inference: str, tmp_path: Path) -> 
             *("--processes", "2"),
         )
         for address in (replay_address, policy_address, safety.ready()):
-            with channel(address) as connection:
+            reader = keys.client(f"reader-{address.rpartition(':')[2]}", "read") if secured else Security()
+            with channel(address, reader) as connection:
                 health = health_pb2_grpc.HealthStub(connection)
                 answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
+                callers = access_pb2_grpc.AccessStub(connection).Callers(access_pb2.CallersRequest(), timeout=10)
+                assert (callers.denied_calls, callers.unauthenticated_calls) == (0, 0)
+                assert (callers.connections > 0) == secured
         assert learner.wait(120) == 0, learner.output.read_text()
         assert actors.stop() == 0, actors.output.read_text()
         assert safety.stop() == 0, safety.output.read_text()

@@ -55,7 +55,7 @@ SAFETY = ("safety", "serve", "--config", "config.toml", "--directory", "s", "--r
 REPLAY = ("replay", "serve", "--config", "config.toml", "--directory", "d")
 
 BAD_INPUT = {
-    "no command": ((), "Expected one of {train, actor, learner, replay, safety, policy, status, doctor}"),
+    "no command": ((), "Expected one of {train, actor, learner, replay, safety, policy, keys, status, doctor}"),
     "unknown command": (("trian", "catch"), "Unrecognized options: trian"),
     "unknown subcommand": (("replay", "serv"), "Unrecognized options: serv"),
     "missing argument": (("status",), "Missing from temper status: RUN_DIR"),
@@ -147,7 +147,9 @@ def test_an_address_that_is_taken(workplace: Path, socket_directory: Path, servi
 def test_an_actor_s_name_that_replay_would_refuse(workplace: Path) -> None:
     """Said by the host that `temper actor` becomes."""
     SigningKey.generate().verify_key.save(workplace / "key.pem")
-    done = temper(*ACTOR, "--replay", "h:1", "--policy", "h:1", "--actor-prefix", "rack 7", cwd=workplace)
+    done = temper(
+        *ACTOR, "--replay", "localhost:1", "--policy", "localhost:1", "--actor-prefix", "rack 7", cwd=workplace
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("temper: actor_prefix 'rack 7' must be")
     assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -23,7 +23,9 @@ def arguments(tmp_path: Path) -> Learner:
     config = make_recipe("catch")
     config = replace(config, seed=5, stop=replace(config.stop, env_steps_max=1000, seconds_max=60.0))
     write_config(config, tmp_path / "config.toml")
-    return Learner(tmp_path / "config.toml", tmp_path, "h:1", "h:2", "unix:/p", tmp_path / "key.pem", "run")
+    return Learner(
+        tmp_path / "config.toml", tmp_path, "127.0.0.1:1", "127.0.0.1:2", "unix:/p", tmp_path / "key.pem", "run"
+    )
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_the_job_is_that_of_the_config_file(arguments: Learner, jobs: list[Learn
     config = make_recipe("catch")
     assert (job.learner, job.network, job.environment) == (config.learner, config.network, config.environment)
     assert (job.unroll_length, job.seed, job.target_return) == (config.actor.unroll_length, 5, 0.95)
-    assert (job.replay_address, job.safety_address, job.listen_address) == ("h:1", "h:2", "unix:/p")
+    assert (job.replay_address, job.safety_address, job.listen_address) == ("127.0.0.1:1", "127.0.0.1:2", "unix:/p")
     assert (job.env_steps_max, job.seconds_max, job.resume) == (1000, 60.0, False)
 
 
