@@ -50,7 +50,8 @@ CLOCKS_DIFFER = datetime.timedelta(minutes=5)
 """A certificate is valid so long before it was made, for hosts whose clock is slow."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62}\.?)+")
+_LABEL = re.compile(r"[A-Za-z0-9-]{1,63}")
+"""Between the dots of a host's name."""
 
 
 def make_authority(
@@ -206,7 +207,7 @@ def _host(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         pass
-    if len(host) > 253 or not _HOST.fullmatch(host):
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.split(".")):
         raise CertificateError(f"--host {host[:80]!r} is neither a host's name nor an address: nothing was issued")
     return x509.DNSName(host)
 

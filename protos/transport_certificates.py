@@ -18,6 +18,7 @@ names the file.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import stat
 import time
@@ -141,25 +142,27 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 def read_file(path: Path) -> bytes:
     """The bytes of a file. Raises CertificateError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise CertificateError(f"{path} cannot be read: {error.strerror}") from error
-    if len(data) > _FILE_BYTES_MAX:
-        raise CertificateError(f"{path} is larger than {_FILE_BYTES_MAX} bytes: it is not one of ours")
-    return data
+    return _read(path)[0]
 
 
 def read_private(path: Path) -> bytes:
     """The bytes of a file that nobody but its owner can access. Raises CertificateError."""
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError as error:
-        raise CertificateError(f"{path} cannot be read: {error.strerror}") from error
+    data, mode = _read(path)
     if mode & 0o077:
         raise CertificateError(f"{path} has mode {mode:04o} and must be for its owner alone (chmod 600)")
-    return read_file(path)
+    return data
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """The bytes of a file, and its mode: of the open file, not of the path, so that what is judged is what is read."""
+    try:
+        with path.open("rb") as file:
+            data, mode = file.read(_FILE_BYTES_MAX + 1), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    except OSError as error:
+        raise CertificateError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > _FILE_BYTES_MAX:
+        raise CertificateError(f"{path} is larger than {_FILE_BYTES_MAX} bytes: it is not one of ours")
+    return data, mode
 
 
 def identity_of(certificate: x509.Certificate) -> Identity:

@@ -136,6 +136,7 @@ BAD_INPUT = {
     "nothing to do": (_issue("replay", "x"), "would have no role and could not serve"),
     "a name that is a path": (_issue("read", "../x"), "must be 1 to 64 of A-Z"),
     "a host that is none": (_issue("read", "x", "--host", "a b"), "neither a host's name nor an address"),
+    "a host without end": (_issue("read", "x", "--host", "a" * 250 + "!"), "neither a host's name nor an address"),
     "nothing to show": (("keys", "show", "nowhere"), "holds no certificates"),
     "no subcommand": (("keys",), "Expected one of {init, issue, show, callers}"),
     "an unsafe address": (("keys", "callers", "replay.example:1"), "is on a network, and there are no certificates"),

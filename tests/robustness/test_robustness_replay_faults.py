@@ -228,7 +228,7 @@ def test_on_a_disk_of_its_own(scenario: str, options: str, place: Path) -> None:
     if not can_mount():
         pytest.skip("no file system can be mounted in a namespace here")
     code = f"from {__name__} import {scenario}; {scenario}({str(place)!r})"
-    command = [*IN_NAMESPACE, f'mount -t tmpfs -o {options} none "$0" && exec "$1" -c "$2"', str(place)]
+    command = [*IN_NAMESPACE, f'mount -t tmpfs -o {options},mode=0700 none "$0" && exec "$1" -c "$2"', str(place)]
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     result = subprocess.run(
         [*command, sys.executable, code], capture_output=True, text=True, check=False, timeout=100, env=environment
