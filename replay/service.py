@@ -118,7 +118,7 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
     def __init__(self, handlers: ReplayHandlers, directory: Path | None, store_id: bytes) -> None:
         self._handlers = handlers
         self._located = replay_pb2.LocateResponse(
-            directory=str(directory.absolute()) if directory is not None else "", store_id=store_id
+            directory=str(directory.absolute()) if directory is not None else "", store_id=store_id, takes_batches=True
         )
 
     async def Append(
@@ -161,7 +161,7 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
             sent_origins: set[int] = set()
             window = Window(DRAWS_AHEAD, draws.config.sample_bytes_max)
             try:
-                drawing = answer_in_order(request_iterator, partial(self._draw, window), DRAWS_AHEAD)
+                drawing = answer_in_order(_one_by_one(request_iterator), partial(self._draw, window), DRAWS_AHEAD)
                 async with contextlib.aclosing(drawing) as answers:
                     async for draw, expected_bytes in answers:
                         for response in self._sampled(draw, sent_origins):
@@ -375,6 +375,13 @@ async def _opened(handlers: ReplayHandlers, requests: AsyncIterator[replay_pb2.A
             break
         return handlers.ingest.open(request.open, request.acknowledged_below)
     raise RecordInvalid("an append stream must begin with `open`: nothing was stored")
+
+
+async def _one_by_one(requests: AsyncIterator[replay_pb2.SampleRequest]) -> AsyncIterator[replay_pb2.SampleRequest]:
+    """A request for each batch."""
+    async for request in requests:
+        for _ in range(max(1, request.batches)):
+            yield request
 
 
 async def _append(session: AppendSession, request: replay_pb2.AppendRequest) -> asyncio.Task[Acknowledgement]:
