@@ -7,6 +7,7 @@ On disk, format version 2 (recorded in format.json, see store_directory.py; engi
         priorities-<table>     see priority_file.py; the table's name as in a URL
     DIR/segments/<...>.new      a segment being made; whoever opens the store for writing removes it
     DIR/segments/<...>.dropped  a segment being removed; likewise
+    DIR/spare/                  the segment that was dropped last, see segment_spare.py; likewise
 
 Databases of the environment. Integers in keys are big-endian, so that key order is log order; integers in values are
 little-endian. The values of headers and payloads are specified in block.py; gaps have none; every other value ends with
@@ -38,8 +39,8 @@ Invariants, true after every commit and therefore after every crash, for a commi
   5. A segment named by digits alone is complete: it was synced under its name with .new before it was renamed.
   6. Nothing is changed in an older segment but marks and priorities.
 
-A new segment's file is allocated ahead of its use, which makes syncing it faster and says that a disk is full before a
-transaction begins; what is left over is cut when the next segment is made.
+A new segment's file is that of a dropped one, or allocated ahead of its use, which makes syncing it faster and says
+that a disk is full before a transaction begins; what is left over is cut when the next segment is made.
 
 Exceptions: StoreFull, StoreCorrupt, StoreFormatError, StoreError (see replay.store).
 """
