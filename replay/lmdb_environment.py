@@ -115,7 +115,7 @@ class _Shared:
 
 
 _registry: dict[tuple[int, int], _Shared] = {}
-_registry_lock = threading.Lock()
+_registry_lock = threading.RLock()
 
 
 class LmdbEnvironment:
@@ -143,10 +143,14 @@ class LmdbEnvironment:
             if shared is None:
                 shared = _Shared(directory, names, options)
                 _registry[_key(directory) or (-1, -1)] = shared
-            elif options.writable and shared.options != options and not shared.reopen(options):
-                raise StoreBusy(f"{directory} is open in this process already and always being read: stop its readers")
-            shared.users.add(self)
             self._shared = shared
+            with shared.lock:
+                shared.users.add(self)
+            try:
+                self._open_for(options)
+            except BaseException:  # whatever went wrong, it is not held
+                self._release()
+                raise
 
     def reading(self) -> contextlib.AbstractContextManager[Transaction]:
         """A read transaction, whose values are memoryviews valid inside it. Raises EnvironmentClosed, StoreError."""
@@ -242,6 +246,12 @@ class LmdbEnvironment:
         if last:
             self._release()
 
+    def _open_for(self, options: EnvironmentOptions) -> None:
+        """Opens the shared environment anew where those who have it open do not write, and this one does."""
+        shared = self._shared
+        if options.writable and shared.options != options and not shared.reopen(options):
+            raise StoreBusy(f"{self.directory} is open in this process already and always being read: stop its readers")
+
     def _enter(self) -> None:
         with self._shared.condition:
             if self._closed:
@@ -260,7 +270,8 @@ class LmdbEnvironment:
 
     def _release(self) -> None:
         with _registry_lock:
-            self._shared.users.discard(self)
+            with self._shared.lock:
+                self._shared.users.discard(self)
             if not self._shared.users:
                 self._shared.environment.close()
                 for key in [key for key, shared in _registry.items() if shared is self._shared]:
