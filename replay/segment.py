@@ -63,9 +63,9 @@ from numpy.typing import NDArray
 
 from protos.common.v1 import common_pb2
 from replay.block import BlockReader, BlockSummary, EncodedBlock
+from replay.broken_environment import BrokenEnvironment
 from replay.checksums import with_checksum, without_checksum
 from replay.lmdb_environment import (
-    BrokenEnvironment,
     EnvironmentOptions,
     LmdbEnvironment,
     Transaction,
