@@ -53,7 +53,7 @@ class ReplayList:
     from_position: FromPosition = 0
     limit: Limit = 50
     columns: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[,NAME ...]")] = ()
-    """Show these instead: any field of --json, e.g. position,task_id,environment.id,signals.return."""
+    """Show these instead: any field that a filter may name, e.g. position,task_id,environment,signals.return."""
     json: Json = False
 
 

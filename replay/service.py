@@ -295,6 +295,7 @@ async def serve(
     *,
     on_ready: Callable[[str], None],
     stop: asyncio.Event,
+    shard: int = 0,
 ) -> None:
     """Runs the service until `stop` is set, then commits what was submitted and closes the store.
 
@@ -304,6 +305,8 @@ async def serve(
       address: "unix:PATH" or "HOST:PORT", port 0 for any.
       on_ready: called with the address actually bound, once calls are answered.
       stop: set by the caller for an orderly stop.
+      shard: its number where it is one of several: rules and the filters of tables then see global positions. What
+        is asked of the service by itself is about its own.
 
     Raises:
       SettingError, LimiterError, TableSpecError, RuleError, StoreBusy, StoreFormatError, StoreError, AddressError:
@@ -319,7 +322,7 @@ async def serve(
         )
         cleanup.callback(committer.close, _CLOSE_S)
         server = grpc.aio.server(options=transport.server_options())
-        handlers = ReplayHandlers(config, store, committer)
+        handlers = ReplayHandlers(config, store, committer, shard)
         await handlers.start()
         servicer = ReplayServicer(handlers, directory if config.store == "lmdb" else None, store_id)
         replay_pb2_grpc.add_ReplayServicer_to_server(servicer, server)
@@ -329,7 +332,7 @@ async def serve(
         maintaining = asyncio.create_task(handlers.maintain())
         try:
             await transport.set_serving(health, [SERVICE_NAME])
-            async with applying_rules(curator, bound):
+            async with applying_rules(curator, bound, shard):
                 on_ready(bound)
                 await stop.wait()
         finally:
