@@ -5,20 +5,22 @@ Made once; a stamp written last says what is in it, so that an interrupted or di
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peer_settings import VERSION
-from benchmarks.process_group import BenchmarkError
+from benchmarks.process_group import BenchmarkError, run_to_end
 
 CACHE = Path("~/.cache/temper-benchmarks")
 """Where the environments are kept between runs, unless a benchmark is told otherwise."""
 
 _SAMPLE_FACTORY = (f"sample-factory=={VERSION}", "numpy<2", "gymnasium<1")
 _STAMP = "installed.txt"
+_STEP_S_MAX = 1800.0
+"""Of one call of pip: a mirror that gives a few bytes now and then would otherwise never end."""
 
 
 def install_peer(directory: Path, torch_requirement: str) -> Path:
@@ -49,7 +51,7 @@ def install(directory: Path, name: str, steps: Sequence[Sequence[str]]) -> Path:
       The environment's Python.
 
     Raises:
-      BenchmarkError: pip failed; nothing that could pass for an installation is left.
+      BenchmarkError: pip failed, or took too long; nothing that could pass for an installation is left.
     """
     python, stamp = directory / "bin" / "python", directory / _STAMP
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -60,15 +62,21 @@ def install(directory: Path, name: str, steps: Sequence[Sequence[str]]) -> Path:
     if directory.exists() and not (directory / "pyvenv.cfg").exists() and any(directory.iterdir()):
         raise BenchmarkError(f"{directory} holds something else than a virtual environment; left as it is")
     shutil.rmtree(directory, ignore_errors=True)
-    _run([sys.executable, "-m", "venv", str(directory)])
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    log = directory.with_name(f"{directory.name}.log")
+    _run([sys.executable, "-m", "venv", str(directory)], log)
     for requirements in steps:
         pip = [str(python), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-        _run([*pip, *requirements])
+        _run([*pip, *requirements], log)
+    log.unlink()
     stamp.write_text(contents, encoding="utf-8")
     return python
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode != 0:
-        raise BenchmarkError(f"{' '.join(command)} exited with status {done.returncode}\n{done.stdout[-2000:]}")
+def environment() -> dict[str, str]:
+    """The variables of a peer's processes: nothing of Temper's may come before what is installed for the peer."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+
+def _run(command: Sequence[str], log: Path) -> None:
+    run_to_end(command, log=log, directory=log.parent, seconds_max=_STEP_S_MAX, environment=environment())

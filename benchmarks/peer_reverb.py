@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import reverb  # type: ignore[import-not-found, import-untyped, unused-ignore]  
 import tensorflow as tf  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 TABLE = "uniform"
+_MANY = 10**9
 
 Spec = dict[str, Any]
 
@@ -65,24 +66,22 @@ def serve(spec: Spec) -> None:
 
 
 def write(spec: Spec) -> None:
-    """Inserts unrolls on so many streams from the line that says go until the time in it."""
+    """Inserts unrolls on so many streams from the line that says go for the time in it; fails where one fails."""
     columns = _load(spec)
     client = reverb.Client(spec["address"])
     _say("ready")
-    end_s = time.monotonic() + float(sys.stdin.readline())
+    warm_up_s, seconds = (float(word) for word in sys.stdin.readline().split())
+    timed_s = time.monotonic() + warm_up_s
     latencies_s: list[float] = []
-    streams = [
-        threading.Thread(
-            target=_write_stream,
-            args=(spec, columns, client, spec["first"] + number * 17, end_s),
-            kwargs={"latencies_s": latencies_s},
-        )
-        for number in range(spec["streams"])
-    ]
-    for stream in streams:
-        stream.start()
-    for stream in streams:
-        stream.join()
+    streams = len(spec["actors"])
+
+    def stream(number: int) -> None:
+        first = spec["first"] + number * 17
+        _write_stream(spec, columns, client, first, timed_s=timed_s, end_s=timed_s + seconds, latencies_s=latencies_s)
+
+    with ThreadPoolExecutor(streams) as pool:
+        for done in [pool.submit(stream, number) for number in range(streams)]:
+            done.result()
     _say({"latency_ms": _percentiles(latencies_s)})
 
 
@@ -107,7 +106,7 @@ def sample(spec: Spec) -> None:
 
 
 def _write_stream(
-    spec: Spec, columns: Spec, client: Any, first: int, end_s: float, *, latencies_s: list[float]
+    spec: Spec, columns: Spec, client: Any, first: int, *, timed_s: float, end_s: float, latencies_s: list[float]
 ) -> None:
     unrolls = len(columns["action"])
     index = first
@@ -119,7 +118,8 @@ def _write_stream(
         insert(index % unrolls)
         if spec["one_at_a_time"]:
             settle()
-            latencies_s.append(time.monotonic() - before_s)
+            if before_s >= timed_s:
+                latencies_s.append(time.monotonic() - before_s)
         index += 1
         done += 1
     close()
@@ -208,11 +208,10 @@ def _dataset(spec: Spec) -> Iterator[int]:
 def _client(spec: Spec) -> Iterator[int]:
     client = reverb.Client(spec["address"])
     size = spec["batch_size"]
-    while True:
-        # One sampler for many batches: making one takes longer than a batch does.
-        for number, _ in enumerate(client.sample(TABLE, num_samples=100 * size, emit_timesteps=False), 1):
-            if number % size == 0:
-                yield size
+    # One sampler for all batches: making one takes longer than a batch does.
+    for number, _ in enumerate(client.sample(TABLE, num_samples=_MANY, emit_timesteps=False), 1):
+        if number % size == 0:
+            yield size
 
 
 def _load(spec: Spec) -> Spec:

@@ -8,13 +8,16 @@ Exceptions: BenchmarkError where the command fails or exceeds its time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 POLL_S = 0.05
 """Between two looks at a running command: the resolution of what a watcher times."""
@@ -59,30 +62,27 @@ def run_to_end(
     Raises:
       BenchmarkError: it exited with another status than 0, or was ended for its time.
     """
-    with log.open("wb") as output:
+    with log.open("wb") as output, contextlib.ExitStack() as ending:
         started_time_s, started = time.time(), time.monotonic()
-        process = subprocess.Popen(
-            [argument.replace("{started}", repr(started_time_s)) for argument in command],
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            while process.poll() is None:
-                elapsed_s = time.monotonic() - started
-                if elapsed_s > seconds_max:
-                    raise BenchmarkError(
-                        f"{command[0]} ... had not ended after {seconds_max:.0f} s\n{_last_lines(log)}"
-                    )
-                if watch is not None:
-                    watch(elapsed_s)
-                time.sleep(POLL_S)
-            wall_s = time.monotonic() - started
-        finally:
-            _end_group(process)
+        with uninterrupted():
+            process = subprocess.Popen(
+                [argument.replace("{started}", repr(started_time_s)) for argument in command],
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            ending.callback(end_group, process)
+        while process.poll() is None:
+            elapsed_s = time.monotonic() - started
+            if elapsed_s > seconds_max:
+                raise BenchmarkError(f"{command[0]} ... had not ended after {seconds_max:.0f} s\n{_last_lines(log)}")
+            if watch is not None:
+                watch(elapsed_s)
+            time.sleep(POLL_S)
+        wall_s = time.monotonic() - started
     if process.returncode != 0:
         raise BenchmarkError(f"{' '.join(command)} exited with status {process.returncode}\n{_last_lines(log)}")
     if watch is not None:
@@ -90,21 +90,42 @@ def run_to_end(
     return Finished(started_time_s, wall_s)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[Any]) -> None:
     """Asks a group to end, waits until nobody is left in it, and kills those who will not go.
 
     Not at once: the helpers that remove shared memory and semaphores end by themselves, after those who used them.
     """
-    if process.poll() is None:
-        _signal_group(process, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_S
-    while (process.poll() is None or _signal_group(process, 0)) and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-    _signal_group(process, signal.SIGKILL)
-    process.wait()
+    with uninterrupted():
+        if process.poll() is None:
+            _signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        while (process.poll() is None or _signal_group(process, 0)) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: int) -> bool:
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Within it SIGINT and SIGTERM wait: what is half started would be known to nobody, what is half ended to none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is ever interrupted
+        return
+    arrived: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: arrived.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
+
+
+def _signal_group(process: subprocess.Popen[Any], number: int) -> bool:
     """Whether there was anybody in the group to take the signal."""
     try:
         os.killpg(process.pid, number)

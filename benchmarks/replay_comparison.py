@@ -10,7 +10,17 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.replay_measure import Timing, acknowledged_alone, fill, footprint, inserts, samples, server
+from benchmarks.peer_installation import environment
+from benchmarks.replay_measure import (
+    Timing,
+    acknowledged_alone,
+    fill,
+    footprint,
+    inserts,
+    memory_of,
+    samples,
+    server,
+)
 from benchmarks.replay_process import started
 from benchmarks.replay_results import Row
 from benchmarks.replay_systems import Load, Spec, System, batch_size
@@ -47,8 +57,8 @@ def insert_rows(systems: Sequence[System], load: Load, timing: Timing, scratch: 
     otherwise be done growing sooner, and growing costs more.
     """
     for system, way, spec in _in_turns(systems, lambda system: system.writing(load.size)):
-        with server(system, scratch.new(), load) as served:
-            empty = served.process.memory()
+        with server(system, scratch.new(), load, spec) as served:
+            empty = memory_of(served)
             if load.size in LARGE:
                 fill(system, served, load, load.records_max, spec)
             found = inserts(system, served, load, spec, timing)
@@ -110,7 +120,7 @@ def ceiling_rows(peers: Mapping[str, Path], load: Load, timing: Timing, scratch:
         script = Path(__file__).with_name(f"peer_{name}.py")
         directory = scratch.new()
         directory.mkdir(parents=True)
-        with started([str(python), str(script), json.dumps(spec)], directory / "log") as process:
+        with started([str(python), str(script), json.dumps(spec)], directory / "log", environment()) as process:
             found = process.result(180.0 + 2 * timing.seconds)
         figures = {"inserts/s": found["inserts_per_s"], "samples/s": found["samples_per_s"]}
         yield Row("ceiling", load.size, name, "in process", figures)

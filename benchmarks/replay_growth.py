@@ -1,4 +1,4 @@
-"""The sections of the replay benchmark about what does not stay small: many writers, many records, long eviction.
+"""The sections of the replay benchmark about what does not stay small: writers, shards, records, evictions.
 
 Flat is the goal: a figure at the end of a series should be what it was at its beginning.
 """
@@ -9,10 +9,11 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 
+from benchmarks.process_group import BenchmarkError
 from benchmarks.replay_comparison import MEGABYTE, Scratch
-from benchmarks.replay_measure import Timing, fill, inserts, samples, server
+from benchmarks.replay_measure import Timing, fill, first_way, inserts, memory_of, samples, server
 from benchmarks.replay_results import Row
-from benchmarks.replay_systems import Load, Served, Spec, System
+from benchmarks.replay_systems import Load, Served, Spec, System, Temper
 
 WATCH_S = 0.25
 
@@ -27,13 +28,13 @@ def writer_rows(
     """Inserts by more and more append streams at once, all of them in few processes."""
     for count in streams:
         for system in systems:
-            spec = dict(next(iter(system.writing(load.size).values())))
+            spec = dict(first_way(system, load))
             for name, value in (("lanes", _LANES_OF_MANY), ("in_flight", _IN_FLIGHT_OF_MANY)):
                 if name in spec:
                     spec[name] = value
             with server(system, scratch.new(), load) as served:
                 found = inserts(system, served, load, spec, timing, streams=count)
-                own_bytes = served.process.memory().own_bytes
+                own_bytes = memory_of(served).own_bytes
             figures = {
                 "inserts/s": found.inserts_per_s,
                 "ack p99 ms": found.ack_ms_p99,
@@ -43,18 +44,34 @@ def writer_rows(
             yield Row("writers", load.size, system.name, f"{count} writers", figures)
 
 
+def shard_rows(
+    load: Load, shards: Sequence[int], streams: Sequence[int], timing: Timing, scratch: Scratch
+) -> Iterator[Row]:
+    """Inserts over so many shards by so many writers, each of which writes to one of the shards."""
+    for writers in streams:
+        for count in shards:
+            system = Temper(count)
+            with server(system, scratch.new(), load) as served:
+                found = inserts(system, served, load, first_way(system, load), timing, streams=writers)
+            figures = {
+                "inserts/s": found.inserts_per_s,
+                "ack p99 ms": found.ack_ms_p99,
+                "server cores": found.server_cpu,
+                "writer cores": found.writer_cpu,
+            }
+            yield Row("shards", load.size, system.name, f"{count} shards, {writers} writers", figures)
+
+
 def record_rows(system: System, load: Load, counts: Sequence[int], timing: Timing, scratch: Scratch) -> Iterator[Row]:
     """Inserts and samples with more and more records in the store, none of them evicted.
 
-    Args:
-      counts: ascending; at each of them the store is measured.
+    Each time in a server of its own: measuring inserts makes more records than the smaller counts have.
     """
-    spec = {**next(iter(system.writing(load.size).values())), "lanes": _LANES_OF_TINY}
-    with server(system, scratch.new(), load) as served:
-        for count in counts:
-            fill(system, served, load, max(0, count - served.counted().records), spec)
-            stored = served.counted().records
-            yield Row("records", load.size, system.name, f"{stored:,}", _all(system, served, load, spec, timing))
+    spec = {**first_way(system, load), "lanes": _LANES_OF_TINY}
+    for count in counts:
+        with server(system, scratch.new(), load, spec) as served:
+            fill(system, served, load, count, spec)
+            yield Row("records", load.size, system.name, f"{count:,}", _all(system, served, load, spec, timing))
 
 
 def eviction_rows(
@@ -66,7 +83,7 @@ def eviction_rows(
       load: whose records_max is what the store keeps.
       turnovers: ascending; after so many times records_max records the store is measured.
     """
-    spec = next(iter(system.writing(load.size).values()))
+    spec = first_way(system, load)
     filled = False
     with server(system, scratch.new(), load) as served:
         for count in turnovers:
@@ -88,7 +105,7 @@ def _all(system: System, served: Served, load: Load, spec: Spec, timing: Timing)
     disk = served.disk()
     written = inserts(system, served, load, spec, timing)
     figures |= {"inserts/s": written.inserts_per_s, "ack p99 ms": written.ack_ms_p99}
-    figures["server own MB"] = served.process.memory().own_bytes / MEGABYTE
+    figures["server own MB"] = memory_of(served).own_bytes / MEGABYTE
     figures["disk B/record"] = disk.file_bytes / max(1, disk.records)
     figures["file/live"] = disk.file_bytes / max(1, disk.live_bytes)
     figures["segments"] = disk.segments
@@ -102,17 +119,24 @@ class _DiskWatch(threading.Thread):
         super().__init__(name="disk-watch", daemon=True)
         self._served = served
         self._stopped = threading.Event()
+        self._failure: BenchmarkError | None = None
         self.most = 0.0
 
     def run(self) -> None:
         while not self._stopped.wait(WATCH_S):
-            disk = self._served.disk()
+            try:
+                disk = self._served.disk()
+            except BenchmarkError as error:
+                self._failure = error
+                return
             self.most = max(self.most, disk.file_bytes / max(1, disk.live_bytes))
 
     def stop(self) -> None:
-        """Returns when it has ended."""
+        """Returns when it has ended. Raises BenchmarkError where it ended before."""
         self._stopped.set()
         self.join()
+        if self._failure is not None:
+            raise self._failure
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ Servers, writers and samplers of every system speak the same way, so that the sa
 a server prints its address, then answers each line of standard input with one line; a worker prints "ready", waits for
 a line that says for how long, and prints one line of JSON with what it found.
 
-Exceptions: BenchmarkError where a process fails, or does not answer in time.
+Exceptions: BenchmarkError where a process fails, is gone, or does not answer in time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from benchmarks.process_group import BenchmarkError
+from benchmarks.process_group import BenchmarkError, end_group, uninterrupted
 
 ROOT = Path(__file__).resolve().parent.parent
 ANSWER_S = 90.0
-GRACE_S = 20.0
 LOG_CHARACTERS_SHOWN = 2000
 
 
@@ -80,30 +79,38 @@ class BenchmarkProcess:
             raise BenchmarkError(f"a process answered {answer!r}\n{self._story()}") from None
         return value
 
+    def has_answered(self) -> bool:
+        """Whether there is a line to read, or never will be one again."""
+        output = self._process.stdout
+        return output is None or bool(select.select([output], [], [], 0.0)[0])
+
     def memory(self) -> MemoryUse:
-        """Its resident memory now."""
-        used = psutil.Process(self.pid).memory_info()
+        """Its resident memory now. Raises BenchmarkError."""
+        with self._there():
+            used = psutil.Process(self.pid).memory_info()
         return MemoryUse(used.rss, used.rss - used.shared)
 
     def cpu_s(self) -> float:
-        """Processor time that it has used (s)."""
-        used = psutil.Process(self.pid).cpu_times()
+        """Processor time that it has used (s). Raises BenchmarkError."""
+        with self._there():
+            used = psutil.Process(self.pid).cpu_times()
         return float(used.user + used.system)
 
     def end(self) -> None:
-        """Closes its standard input, asks it to stop, and kills it if it does not."""
+        """Closes its standard input, asks it and all it started to stop, and kills those who do not."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        if self._process.poll() is None:
-            self._process.terminate()
-        try:
-            self._process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_group(self._process)
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+    @contextlib.contextmanager
+    def _there(self) -> Iterator[None]:
+        try:
+            yield
+        except psutil.Error as error:
+            raise BenchmarkError(f"a process that is measured is gone ({error})\n{self._story()}") from error
 
     def _story(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS_SHOWN:]
@@ -120,22 +127,21 @@ def started(
       log: takes its standard error.
       environment: its environment variables; this process's own by default.
     """
-    with log.open("ab") as errors:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,
-        )
-    running = BenchmarkProcess(process, log)
-    try:
+    with contextlib.ExitStack() as ending:
+        with uninterrupted(), log.open("ab") as errors:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+            running = BenchmarkProcess(process, log)
+            ending.callback(running.end)
         yield running
-    finally:
-        running.end()
 
 
 @contextlib.contextmanager

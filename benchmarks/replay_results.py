@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 OURS = "temper"
 BEST = "best of them"
 IN_SERVER = "in the server's process"
+WIDTH = 120
+"""Of a table (characters)."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,12 @@ def _section_table(results: Results, section: str, size: str) -> str:
     for (system, way), rounds in by_way.items():
         medians = _medians(rounds)
         rows.append((system, way, *(_number(medians.get(name)) for name in names)))
-    lines = [f"{section}, {size} (medians of {max(map(len, by_way.values()))})", *_aligned(rows)]
+    lines = [f"{section}, {size} (medians of {max(map(len, by_way.values()))})", *_wrapped(rows)]
     speed = _speed(by_way)
     if speed and section in ("inserts", "samples"):
         for ours, peers in ratios(results, section, size, speed).items():
             each = ", ".join(f"{_number(found['median'])}x {peer}" for peer, found in peers.items())
-            lines.append(f"{speed} of {ours}: {each}")
+            lines += textwrap.wrap(f"{speed} of {ours}: {each}", WIDTH, subsequent_indent="    ")
     return "\n".join(lines)
 
 
@@ -133,12 +136,20 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+def _wrapped(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines of at most WIDTH characters: columns that have no place any more go below, with the names again."""
+    names = _column(rows, 0, str.ljust), _column(rows, 1, str.ljust)
+    lines, block = list[str](), list(map("  ".join, zip(*names, strict=True)))
+    empty = list(block)
+    for number in range(2, len(rows[0])):
+        column = _column(rows, number, str.rjust)
+        if block != empty and len(block[0]) + 2 + len(column[0]) > WIDTH:
+            lines += block
+            block = list(empty)
+        block = list(map("  ".join, zip(block, column, strict=True)))
+    return [line.rstrip() for line in lines + block]
+
+
+def _column(rows: Sequence[Sequence[str]], number: int, place: Callable[[str, int], str]) -> list[str]:
+    width = max(len(row[number]) for row in rows)
+    return [place(row[number], width) for row in rows]

@@ -2,6 +2,8 @@
 
 A *way* is one of several manners of doing the same with a system; the peer gets all that we know of. Both systems keep
 the same number of records and are sent the same unrolls.
+
+Exceptions: BenchmarkError where a server fails, or does not answer.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
-from benchmarks.replay_process import BenchmarkProcess, started
-from replay.client import ReplayClient
+from benchmarks.peer_installation import environment
+from benchmarks.process_group import BenchmarkError
+from benchmarks.replay_process import ANSWER_S, BenchmarkProcess, started
+from benchmarks.replay_worker import payload_bytes_mean
+from protos.replay.v1 import replay_pb2
+from replay.client import ReplayClient, ReplayError
 
 PEER_SCRIPT = Path(__file__).with_name("peer_reverb.py")
 CHECKPOINT_S = 300.0
@@ -51,19 +55,17 @@ class Load(NamedTuple):
     payloads: Path
     records_max: int
 
-    @property
-    def payload_bytes_max(self) -> int:
-        """Bytes of so many unrolls, not compressed."""
-        columns = [np.load(path, mmap_mode="r", allow_pickle=False) for path in self.payloads.glob("*.npy")]
-        return self.records_max * sum(int(column.nbytes) // len(column) for column in columns)
+    def payload_bytes_max(self, encoding: str) -> int:
+        """Bytes of so many unrolls in an encoding: who compresses them must not keep more of them for that."""
+        return int(self.records_max * payload_bytes_mean(self.payloads, encoding))
 
 
 class Served(Protocol):
     """A running server of one system."""
 
     @property
-    def process(self) -> BenchmarkProcess:
-        """The server's process."""
+    def processes(self) -> Sequence[BenchmarkProcess]:
+        """The server's processes: one, or one for each shard."""
         ...
 
     def counted(self) -> Counted:
@@ -85,8 +87,8 @@ class System(Protocol):
     name: str
     environment: Mapping[str, str]
 
-    def serving(self, scratch: Path, load: Load) -> contextlib.AbstractContextManager[Served]:
-        """Runs a server with an empty store; `scratch` exists, and takes its files."""
+    def serving(self, scratch: Path, load: Load, way: Spec) -> contextlib.AbstractContextManager[Served]:
+        """Runs a server with an empty store, to be written to in that way; `scratch` exists, and takes its files."""
         ...
 
     def writing(self, size: str) -> Mapping[str, Spec]:
@@ -107,34 +109,37 @@ class Temper:
     """Our own replay service, as `temper replay serve` runs it: every insert that is counted is committed and synced.
 
     Args:
-      settings: of the section [replay] of its configuration, beyond what is kept.
+      shards: servers that it consists of; each keeps as much as a single one would.
     """
 
     name = "temper"
 
-    def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, shards: int = 1) -> None:
         self.environment: Mapping[str, str] = dict(os.environ)
-        self._settings = dict(settings or {})
+        self._shards = shards
 
     @contextlib.contextmanager
-    def serving(self, scratch: Path, load: Load) -> Iterator[Served]:
+    def serving(self, scratch: Path, load: Load, way: Spec) -> Iterator[Served]:
         """See System."""
         settings = {
             # By bytes, not by number: nobody draws from the fresh table here, so its bound must not be met.
             "records_max": _MANY,
-            "payload_bytes_max": load.payload_bytes_max,
+            "payload_bytes_max": load.payload_bytes_max(way["encoding"]),
             "fresh_unconsumed_max": _MANY,
-            **self._settings,
         }
         config = scratch / "config.toml"
         lines = (f"{name} = {json.dumps(value)}" for name, value in settings.items())
         config.write_text("\n".join(['recipe = "cartpole"', "[replay]", *lines]), encoding="utf-8")
         command = [sys.executable, "-m", "launch.cli", "replay", "serve", "--config", str(config)]
-        command += ["--directory", str(scratch / "store"), "--listen", "127.0.0.1:0"]
-        with started(command, scratch / "log", self.environment) as process:
-            address = process.line().rpartition(" ")[2]
-            with ReplayClient(address) as client:
-                yield _ServedTemper(process, address, client)
+        command += ["--listen", "127.0.0.1:0", "--directory"]
+        with contextlib.ExitStack() as stack:
+            processes = [
+                stack.enter_context(started([*command, str(scratch / f"store-{shard}")], scratch / "log"))
+                for shard in range(self._shards)
+            ]
+            addresses = [process.line().rpartition(" ")[2] for process in processes]
+            clients = [stack.enter_context(ReplayClient(address, ANSWER_S)) for address in addresses]
+            yield _ServedTemper(processes, ",".join(addresses), clients)
 
     def writing(self, size: str) -> Mapping[str, Spec]:
         """See System. A lane is an unroll of one `append`: a batched actor has many, the smallest actor one."""
@@ -151,18 +156,30 @@ class Temper:
 
 
 class _ServedTemper:
-    def __init__(self, process: BenchmarkProcess, address: str, client: ReplayClient) -> None:
-        self.process = process
+    def __init__(self, processes: Sequence[BenchmarkProcess], address: str, clients: Sequence[ReplayClient]) -> None:
+        self.processes = processes
         self._address = address
-        self._client = client
+        self._clients = clients
 
     def counted(self) -> Counted:
-        stats = self._client.stats()
-        return Counted(time.monotonic(), stats.appended_records, stats.records)
+        stats = self._stats()
+        inserted = sum(each.appended_records for each in stats)
+        return Counted(time.monotonic(), inserted, sum(each.records for each in stats))
 
     def disk(self) -> Disk:
-        stats = self._client.stats()
-        return Disk(stats.file_bytes, stats.live_bytes, stats.records, stats.segments)
+        stats = self._stats()
+        return Disk(
+            file_bytes=sum(each.file_bytes for each in stats),
+            live_bytes=sum(each.live_bytes for each in stats),
+            records=sum(each.records for each in stats),
+            segments=sum(each.segments for each in stats),
+        )
+
+    def _stats(self) -> list[replay_pb2.StatsResponse]:
+        try:
+            return [client.stats() for client in self._clients]
+        except ReplayError as error:
+            raise BenchmarkError(f"temper gives no counters: {error}") from error
 
     def worker(self, role: str, spec: Spec) -> Sequence[str]:
         described = json.dumps({**spec, "address": self._address})
@@ -180,13 +197,16 @@ class Reverb:
 
     def __init__(self, python: Path) -> None:
         self._python = python
-        # Nothing of this environment's may come before what is installed in the peer's own.
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        self.environment: Mapping[str, str] = {**inherited, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+        self.environment: Mapping[str, str] = {
+            **environment(),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
 
     @contextlib.contextmanager
-    def serving(self, scratch: Path, load: Load) -> Iterator[Served]:
-        """See System."""
+    def serving(self, scratch: Path, load: Load, way: Spec) -> Iterator[Served]:
+        """See System. What it keeps is counted in items, however they are written."""
+        del way
         spec = {
             "payloads": str(load.payloads),
             "records_max": load.records_max,
@@ -223,16 +243,17 @@ class Reverb:
 
 class _ServedReverb:
     def __init__(self, process: BenchmarkProcess, address: str, python: Path) -> None:
-        self.process = process
+        self.processes = (process,)
+        self._process = process
         self._address = address
         self._python = python
 
     def counted(self) -> Counted:
-        return Counted(**self.process.ask("count"))
+        return Counted(**self._process.ask("count"))
 
     def disk(self) -> Disk:
         records = self.counted().records
-        size = int(self.process.ask("checkpoint", CHECKPOINT_S)["bytes"])
+        size = int(self._process.ask("checkpoint", CHECKPOINT_S)["bytes"])
         return Disk(size, size, records)
 
     def worker(self, role: str, spec: Spec) -> Sequence[str]:

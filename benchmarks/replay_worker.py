@@ -10,11 +10,12 @@ learner does: arrays [T, B, ...], decoded.
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import json
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from benchmarks.replay_payloads import Columns, load
 from protos.common.v1 import common_pb2
-from replay.client import ReplaySampler, ReplayWriter
+from replay.client_sharded import open_sampler, open_writer
 from replay.payload_encoding import ENCODINGS, encode_payload
 from replay.schema import Encoding, PayloadLayout, schema_of
 
@@ -72,36 +73,52 @@ class Lanes:
         return headers, payloads
 
 
+@functools.cache
+def payload_bytes_mean(payloads: Path, encoding: str) -> float:
+    """Mean size of the payloads of the unrolls in a directory, in an encoding (bytes)."""
+    columns = load(payloads)
+    lanes, unrolls = Lanes(columns, 1, 0, ENCODINGS[encoding]), len(columns["action"])
+    return sum(len(lanes.records()[1][0]) for _ in range(unrolls)) / unrolls
+
+
 class Stream:
-    """One append stream: writes until its time is up and remembers how long acknowledgements took."""
+    """One append stream: writes until its time is up and remembers how long acknowledgements took.
+
+    Args:
+      spec: what to write, and where.
+      columns: the unrolls.
+      number: of the stream, among those of this process.
+    """
 
     def __init__(self, spec: Spec, columns: Columns, number: int) -> None:
         self._one_at_a_time = spec["one_at_a_time"]
         self._records_max = spec.get("records") or sys.maxsize
         self._lanes = Lanes(columns, spec["lanes"], spec["first"] + number * 17, ENCODINGS[spec["encoding"]])
         origin = common_pb2.Origin(
-            actor_id=f"writer-{spec['first']}-{number}",
-            run_id=f"run-{time.time_ns()}-{spec['first']}-{number}",
+            # As the actors of a run are called: by these names they are spread over shards.
+            actor_id=f"actor-{spec['actors'][number]:04d}",
+            run_id=f"run-{time.time_ns()}-{spec['actors'][number]}",
             environment=common_pb2.EnvironmentIdentity(id="Benchmark-v0", version="1", code_digest=DIGEST),
             schema=self._lanes.schema,
             config_digest=DIGEST,
             source_revision="benchmark",
         )
-        self._writer = ReplayWriter(
+        self._writer = open_writer(
             spec["address"], origin, window_records=spec["window_records"], window_bytes=spec["window_bytes"]
         )
         self._waiting: collections.deque[tuple[int, float]] = collections.deque()
         self._appended = 0
         self.latencies_s: list[float] = []
 
-    def run(self, end_s: float) -> None:
-        """Writes until `end_s`, on the clock of time.monotonic."""
+    def run(self, timed_s: float, end_s: float) -> None:
+        """Writes until `end_s`; what is appended before `timed_s` is not timed. Both on the clock of time.monotonic."""
         while time.monotonic() < end_s and self._appended < self._records_max:
             headers, payloads = self._lanes.records()
             before_s = time.monotonic()
             self._writer.append(headers, payloads, TIMEOUT_S)
             self._appended += len(headers)
-            self._waiting.append((self._appended, before_s))
+            if before_s >= timed_s:
+                self._waiting.append((self._appended, before_s))
             if self._one_at_a_time:
                 self._writer.flush(TIMEOUT_S)
             self._look()
@@ -115,22 +132,21 @@ class Stream:
 
 
 def write(spec: Spec) -> None:
-    """Appends on so many streams from the line that says go until the time in it."""
+    """Appends on so many streams from the line that says go for the time in it; fails where one fails."""
     columns = load(Path(spec["payloads"]))
-    streams = [Stream(spec, columns, number) for number in range(spec["streams"])]
+    streams = [Stream(spec, columns, number) for number in range(len(spec["actors"]))]
     _say("ready")
-    end_s = time.monotonic() + float(sys.stdin.readline())
-    threads = [threading.Thread(target=stream.run, args=(end_s,)) for stream in streams]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    warm_up_s, seconds = (float(word) for word in sys.stdin.readline().split())
+    timed_s = time.monotonic() + warm_up_s
+    with ThreadPoolExecutor(len(streams)) as pool:
+        for done in [pool.submit(stream.run, timed_s, timed_s + seconds) for stream in streams]:
+            done.result()
     _say({"latency_ms": _percentiles(list(itertools.chain.from_iterable(each.latencies_s for each in streams)))})
 
 
 def sample(spec: Spec) -> None:
     """Draws batches from the line that says go for the time in it."""
-    with ReplaySampler(
+    with open_sampler(
         spec["address"],
         "uniform",
         spec["batch_size"],

@@ -13,7 +13,7 @@ from actors.host import ActorJob, ActorsKeepFailing, run_actors
 from launch.config_file import config_digest, read_config
 from launch.errors import bad_input_types
 from launch.logs import configure_logging
-from launch.process import GAVE_UP, TRUST_WAIT_S_MAX, die_with_supervisor, wait_for_file
+from launch.process import GAVE_UP, TRUST_WAIT_S_MAX, die_with_supervisor, source_revision, wait_for_file
 from launch.securing import secure_process
 
 
@@ -39,6 +39,7 @@ def main(argument: str) -> int:
             trust_key_path=wait_for_file(Path(given["trust"]), TRUST_WAIT_S_MAX),
             actor_prefix=given["actor_prefix"],
             processes=given["processes"],
+            source_revision=source_revision(),
         )
         return run_actors(job)
     except KeyboardInterrupt:

@@ -103,6 +103,8 @@ class ReplayServe:
     """The store's directory, made if missing; on a local disk."""
     listen: Address
     """Where to serve, unix:PATH or HOST:PORT."""
+    shard: Annotated[int, arg(metavar="N")] = 0
+    """Its number, from 0, where it is one of several shards: for positions in rules and in the filters of tables."""
     certificates: Certificates = ""
 
 
@@ -121,6 +123,30 @@ class SafetyServe:
     replay: Annotated[str, arg(metavar="ADDRESS")] = ""
     """Where the replay services listen; without them the violations in training are not monitored."""
     certificates: Certificates = ""
+
+
+@dataclass(frozen=True)
+class SafetyVerdicts:
+    """List what the gate of a run has decided, newest last."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """The run directory."""
+    limit: Annotated[int, arg(metavar="N")] = 0
+    """The newest N only; 0: all."""
+    json: bool = False
+    """Print one JSON object a line instead of a table."""
+
+
+@dataclass(frozen=True)
+class SafetyAudit:
+    """Check the ledger of a run: chain, signatures, no seeds chosen. Exit status 1 where something is wrong."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """The run directory."""
+    head: Annotated[str, arg(metavar="INDEX:HEX")] = ""
+    """A head that an earlier audit printed: it must be in the chain."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +218,8 @@ Command = (
     | Learner
     | ReplayServe
     | SafetyServe
+    | SafetyVerdicts
+    | SafetyAudit
     | PolicyServe
     | PolicyList
     | PolicyShow

@@ -53,7 +53,7 @@ class ReplayList:
     from_position: FromPosition = 0
     limit: Limit = 50
     columns: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[,NAME ...]")] = ()
-    """Show these instead: any field of --json, e.g. position,task_id,environment.id,signals.return."""
+    """Show these instead: any field that a filter may name, e.g. position,task_id,environment,signals.return."""
     json: Json = False
 
 
@@ -113,7 +113,9 @@ class ReplayImport:
     source: Annotated[Positional[str], arg(metavar="PATH")]
     """What to read: a Minari data set's directory or its id on this machine, or the directory of an export."""
     format: ImportFormat = "minari"
-    """minari: a Minari data set; parquet: what `temper replay export` wrote."""
+    """minari: a Minari data set; parquet: what `temper replay export` wrote as parquet or rlds."""
+    marks: bool = True
+    """parquet only: whether what was found out about the records comes too, their signals and quarantines."""
     actor_id: Annotated[str, arg(metavar="NAME")] = ""
     """minari only: which actor the records are of; by default minari."""
     steps_per_record: Annotated[int, arg(metavar="N")] = 0

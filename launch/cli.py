@@ -38,6 +38,8 @@ _MODULES: Mapping[str, str] = {
     "ReplayLineage": "launch.commands.replay_lineage",
     "ReplayQuarantine": "launch.commands.replay_quarantine",
     "SafetyServe": "launch.commands.safety",
+    "SafetyVerdicts": "launch.commands.safety_verdicts",
+    "SafetyAudit": "launch.commands.safety_audit",
     "PolicyServe": "launch.commands.inference",
     "PolicyList": "launch.commands.policy_list",
     "PolicyShow": "launch.commands.policy_show",

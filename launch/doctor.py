@@ -32,9 +32,10 @@ FSYNC_COUNT = 16
 
 DISTRIBUTIONS = (
     "numpy", "grpcio", "protobuf", "cryptography", "safetensors", "tyro", "rich",
-    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorboardX", "lmdb", "gymnasium", "minatar",
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorboardX", "lmdb", "pyroaring", "zstandard",
+    "gymnasium", "minatar", "pyarrow", "minari",
 )  # fmt: skip
-_NEEDED_BY_TRAIN = ("jax", "flax", "optax", "orbax.checkpoint", "tensorboardX", "lmdb", "gymnasium")
+_NEEDED_BY_TRAIN = ("jax", "flax", "optax", "orbax.checkpoint", "tensorboardX", "lmdb", "pyroaring", "gymnasium")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 from launch.errors import BadInput
 from launch.json_output import iso_time, local_time, printable
 from launch.releases import open_registry
-from launch.replay_target import locate
+from launch.replay_target import locate, looking_at
 from launch.run_paths import RunPaths, require_run_directory
 from learner.lineage_archive import DIRECTORY
 from learner.lineage_index import LearntPolicy, LineageIndex
@@ -41,7 +41,10 @@ def run_of(target: str, run_dir: str) -> RunPaths | None:
     Raises:
       BadInput: TARGET is nothing; RunDirectoryError: --run-dir is no run's.
     """
-    return require_run_directory(Path(run_dir)) if run_dir else locate(target).run
+    if not run_dir:
+        return locate(target).run
+    with looking_at(run_dir):
+        return require_run_directory(Path(run_dir))
 
 
 def require_run(target: str, run_dir: str) -> RunPaths:

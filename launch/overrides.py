@@ -9,6 +9,7 @@ Exceptions: OverrideError, and replay.settings.SettingError for a value out of r
 from __future__ import annotations
 
 import difflib
+import tomllib
 import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -43,13 +44,16 @@ def apply_overrides(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
 def parse_value(key: str, text: str, expected: Any) -> Any:
     """Reads `text` as a value of type `expected`: int, float, bool, str, or a tuple of one of them.
 
-    A tuple is written as its elements with commas between ("64,64"), brackets around them allowed, "" for an empty one.
+    A tuple is written as its elements with commas between ("64,64"), brackets around them allowed, "" for an empty one;
+    or as in config.toml, which is how an element may have a comma in it.
 
     Raises:
       OverrideError: the text does not have that form.
     """
     if typing.get_origin(expected) is tuple:
         element = typing.get_args(expected)[0]
+        if element is str and (texts := _texts(text)) is not None:
+            return texts
         inner = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
         return tuple(parse_value(key, item.strip(), element) for item in inner.split(",") if item.strip())
     if expected is str:
@@ -63,6 +67,18 @@ def parse_value(key: str, text: str, expected: Any) -> Any:
     except ValueError:
         kind = "an integer" if expected is int else "a number"
         raise OverrideError(f"{key} = {text!r} is not {kind}") from None
+
+
+def _texts(text: str) -> tuple[str, ...] | None:
+    """The elements of a TOML array of texts; None if it is none."""
+    if not text.startswith("["):
+        return None
+    try:
+        value = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return None
+    elements = value["value"]
+    return tuple(elements) if len(value) == 1 and all(isinstance(each, str) for each in elements) else None
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,9 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Environment of a process whose matrix products are too small to share, or that forks."""
 
 _PR_SET_PDEATHSIG = 1
+
+_ROOT = Path(__file__).resolve().parents[1]
+_GIT_S_MAX = 10.0
 
 
 def die_with_supervisor() -> None:
@@ -50,6 +54,19 @@ def import_path() -> str:
     somebody's experiments, would be imported in place of ours.
     """
     return os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109 - a string is what is joined
+
+
+def source_revision(root: Path = _ROOT) -> str:
+    """The commit that this code is a checkout of, with "-dirty" where it was changed since; "" where it is none."""
+    # What lies above an installed package may well be a repository, but somebody else's.
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GIT_S_MAX)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
 
 
 def wait_for_file(path: Path, timeout_s: float) -> Path:

@@ -77,8 +77,10 @@ def record_line(record: LoggedRecord) -> str:
     marks = [f"{printable(name)}={_text(value)}" for name, value in sorted(record.marks.signals.items())]
     if record.quarantined:
         marks.append(f"quarantine {record.marks.quarantine}")
+    # Data from elsewhere does not always say when it was made.
+    ended = local_time(header.end_time_ns) if header.end_time_ns else UNKNOWN
     return (
-        f"{record.position:>10}  {local_time(header.end_time_ns):<19}  {record.origin.actor_id:<16} {header.steps:>6}  "
+        f"{record.position:>10}  {ended:<19}  {record.origin.actor_id:<16} {header.steps:>6}  "
         f"{_versions(header.policies):>13}  {_text(signals.get('return')):>10} {_text(signals.get('cost')):>8}  "
         f"{' '.join(marks) or UNKNOWN}"
     )
@@ -128,7 +130,10 @@ def record_lines(record: LoggedRecord) -> Iterator[str]:
     yield f"episode      {header.episode} from step {header.episode_step} on, reset with seed {header.environment_seed}"
     if header.episode_seeds:
         yield f"             then reset with {', '.join(str(seed) for seed in header.episode_seeds)}"
-    yield f"time         {iso_time(header.start_time_ns)} to {iso_time(header.end_time_ns)}"
+    if header.end_time_ns:
+        yield f"time         {iso_time(header.start_time_ns)} to {iso_time(header.end_time_ns)}"
+    else:
+        yield f"time         {UNKNOWN}"
     yield f"source       {printable(origin.source_revision) or UNKNOWN}, configuration {origin.config_digest.hex()}"
     if header.transformation:
         parents = ", ".join(str(parent) for parent in header.parents)

@@ -26,14 +26,19 @@ def open_registry(paths: RunPaths) -> PolicyRegistry | None:
       RunDirectoryError: there are policies, but not the key that their verdicts must verify with.
       KeyFileError: that key cannot be read.
     """
-    if not paths.policies.is_dir():
-        return None
+    return PolicyRegistry(paths.policies, require_trust(paths)) if paths.policies.is_dir() else None
+
+
+def require_trust(paths: RunPaths) -> TrustPolicy:
+    """The run's own id and the public key of its gate: what its decisions must verify with.
+
+    Raises:
+      RunDirectoryError: they are not there; KeyFileError: the key cannot be read.
+    """
     if not paths.verify_key.is_file() or not paths.run_id.is_file():
-        raise RunDirectoryError(
-            f"{paths.root} has policies but not the key {paths.verify_key}: nothing can be verified"
-        )
+        raise RunDirectoryError(f"{paths.root} does not have the key {paths.verify_key}: nothing can be verified")
     run_id = paths.run_id.read_text(encoding="utf-8").strip()
-    return PolicyRegistry(paths.policies, TrustPolicy(VerifyKey.load(paths.verify_key), run_id))
+    return TrustPolicy(VerifyKey.load(paths.verify_key), run_id)
 
 
 def newest_release(paths: RunPaths) -> Verdict | None:

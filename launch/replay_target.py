@@ -1,7 +1,8 @@
 """What TARGET on the command line stands for, and how its records are reached.
 
     a run directory     of a run that is running: its replay service; otherwise the store that it left
-    a store's directory the store itself, whether or not a service has it open (to read; to write none may)
+    a store's directory the store itself, whether or not a service has it open (to read; to write none may); or that of
+                        the stores shard-0, shard-1, ...: the shards of one log
     an address          the service there; several, with commas between them, are the shards of one log
 
 Exceptions: launch.errors.BadInput; while a source is open also what replay.source lists, but ReplayError becomes
@@ -11,6 +12,7 @@ BadInput.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ CONNECT_S_MAX = 5.0
 POSITION_MAX = 2**63 - 1
 
 _NOTE = "format.json"
+_SHARD = re.compile(r"shard-\d+")
+"""As launch.run_paths names them."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,24 @@ class Place:
         return max(len(self.addresses), len(self.directories))
 
 
+@contextlib.contextmanager
+def looking_at(name: str) -> Iterator[None]:
+    """Turns what the file system says inside the context into BadInput, which says what was looked at."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{name} cannot be read: {error.strerror or error}") from None
+
+
 def locate(target: str) -> Place:
     """What `target` stands for; asks no service. Raises BadInput."""
+    if not target:
+        raise BadInput("TARGET is empty: name a run directory, a store's directory or an address")
+    with looking_at(target):
+        return _locate(target)
+
+
+def _locate(target: str) -> Place:
     path = Path(target)
     if not target.startswith("unix:") and path.is_dir():
         if (path / "config.toml").is_file():
@@ -63,7 +83,7 @@ def locate(target: str) -> Place:
         directories = _stores_in(path)
         if not directories:
             raise BadInput(f"{target} is neither a run directory (no config.toml) nor a store's (no {_NOTE})")
-        return Place(target, directories=directories)
+        return Place(target, directories=_check_shards(directories))
     from protos.transport import AddressError, check_address  # noqa: PLC0415  a directory needs no gRPC
 
     try:
@@ -137,15 +157,26 @@ def _locate_run(target: str, paths: RunPaths) -> Place:
         return Place(target, processes["addresses"]["replay"].split(","), directories, paths)
     if not directories:
         raise BadInput(f"the run in {target} has left no records: there is no store in {paths.replay}")
-    return Place(target, (), directories, paths)
+    return Place(target, (), _check_shards(directories), paths)
 
 
 def _stores_in(directory: Path) -> list[Path]:
     """The directory itself if it is a store's, else those in it that are, by number: the shards of one log."""
     if (directory / _NOTE).is_file():
         return [directory]
-    found = (note.parent for note in directory.glob(f"*/{_NOTE}"))
+    # By these names only: other stores that lie in one directory have nothing to do with each other.
+    found = (note.parent for note in directory.glob(f"*/{_NOTE}") if _SHARD.fullmatch(note.parent.name))
     return sorted(found, key=lambda shard: (len(shard.name), shard.name))  # 10 comes after 9
+
+
+def _check_shards(directories: Sequence[Path]) -> Sequence[Path]:
+    """Returns them; raises BadInput where a run's shard is missing: positions in those after it would be others."""
+    for number, shard in enumerate(directories):
+        if shard.name != f"shard-{number}" and len(directories) > 1:
+            raise BadInput(
+                f"{shard.parent} has {shard.name}, but shard-{number} is missing: all before it must be there"
+            )
+    return directories
 
 
 def _open_directory(directory: Path, writable: bool) -> OfflineSource:

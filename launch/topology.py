@@ -26,6 +26,9 @@ of a kind, such as replay-0 and replay-1, the name is the kind's.
 _ACTORS_STOP_S = 1.0
 """Time that the host of the actors needs besides that of its actors, to kill those that overstay theirs."""
 
+_READ_S = 1e-4
+"""Time that a starting replay service is given for each record a table reads: some ten times what it takes alone."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -96,7 +99,7 @@ def processes_of(
             address=addresses.safety,
             ready_s_max=60.0,
         ),
-        *_replay(paths, addresses, common),
+        *_replay(config, paths, addresses, common),
     ]
     served = config.actor.inference == "served"
     if served:
@@ -119,18 +122,23 @@ def processes_of(
     return specs
 
 
-def _replay(paths: RunPaths, addresses: Addresses, common: tuple[str, ...]) -> list[ChildSpec]:
+def _replay(config: RunConfig, paths: RunPaths, addresses: Addresses, common: tuple[str, ...]) -> list[ChildSpec]:
+    # Tables that choose by what is in a record read all of them at the start; some may have been made while it ran.
+    read = config.replay.records_max * (len(config.replay.tables) + 1)
     shards = addresses.replay_shards
     places = zip(names_of("replay", len(shards)), shards, paths.replay_stores(len(shards)), strict=True)
     return [
         ChildSpec(
             name=name,
-            command=_temper("replay", "serve", *common, "--directory", str(directory), "--listen", address),
+            command=[
+                *_temper("replay", "serve", *common, "--directory", str(directory), "--listen", address),
+                *("--shard", str(shard)),
+            ],
             address=address,
-            ready_s_max=60.0,
+            ready_s_max=60.0 + read * _READ_S,
             stop_s_max=30.0,
         )
-        for name, address, directory in places
+        for shard, (name, address, directory) in enumerate(places)
     ]
 
 

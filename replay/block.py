@@ -207,12 +207,12 @@ class BlockReader:
         end = len(headers) - (position - self._first_position) * _ENTRY.size
         if not _ENTRY.size <= end <= len(headers):
             raise self._damage(position)
-        entry = headers[end - _ENTRY.size : end]
+        start = end - _ENTRY.size
         origin_id, header_offset, header_bytes, payload_offset, payload_bytes, digest_offset, chain, checksum = (
-            _ENTRY.unpack(entry)
+            _ENTRY.unpack_from(headers, start)
         )
         header = bytes(headers[header_offset : header_offset + header_bytes])
-        if crc32(header, crc32(entry[:_ENTRY_CHECKED], position & _CRC_MASK)) != checksum:
+        if crc32(header, crc32(headers[start : end - 4], position & _CRC_MASK)) != checksum:
             raise self._damage(position)
         digest = header[digest_offset : digest_offset + _DIGEST_BYTES]
         if payloads is None:

@@ -211,10 +211,13 @@ class ReplaySampler:
             self._condition.notify_all()
 
     def _requests(self, ended: threading.Event, reader: SameHostReader | None) -> Iterator[replay_pb2.SampleRequest]:
+        # Of keys, several batches are asked for at once: a message for each takes as long as reading some records.
+        several = reader is not None and reader.takes_batches
+        room_min = (self._prefetch + 1) // 2 if several else 1
         while True:
             with self._condition:
                 due = self._condition.wait_for(
-                    lambda: ended.is_set() or self._missing or self._asked + len(self._ready) < self._prefetch,
+                    lambda: ended.is_set() or self._missing or self._room() >= room_min,
                     _LOOK_S if reader is not None else None,
                 )
                 if ended.is_set():
@@ -222,14 +225,23 @@ class ReplaySampler:
                 # What could not be read comes first: a batch waits for it. But no more at once than a batch has: a
                 # table may never be able to give more.
                 again = min(self._missing, self._batch_size)
+                batches = self._room() if several and not again else 1
                 if due:
                     self._missing -= again
-                    self._asked += not again
+                    self._asked += 0 if again else batches
             if due:
-                count = again or self._batch_size
-                yield replay_pb2.SampleRequest(table=self._table, batch_size=count, keys_only=reader is not None)
+                yield replay_pb2.SampleRequest(
+                    table=self._table,
+                    batch_size=again or self._batch_size,
+                    keys_only=reader is not None,
+                    batches=batches,
+                )
             elif reader is not None:
                 reader.look()
+
+    def _room(self) -> int:
+        """Batches that may be asked for."""
+        return self._prefetch - self._asked - len(self._ready)
 
     def _receive(self, responses: Iterator[replay_pb2.SampleResponse]) -> None:
         origins: dict[int, common_pb2.Origin] = {}

@@ -39,11 +39,15 @@ _RESERVED = re.compile(
     + "|".join(keyword.kwlist)
     + r")\b"
 )
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _FUNCTIONS = {
     "has": "has(signals.NAME)",
     "startswith": 'startswith(TEXT, "...")',
     "contains": 'contains(TEXT, "...")',
 }
+_Link = tuple[Callable[[Any, Any], bool], Callable[[LoggedRecord], Any]]
+"""Of a comparison: whether it holds between what is left of it and what is right of it, and how to read the latter."""
+
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -67,12 +71,22 @@ class FilterError(ValueError):
 class Filter:
     """A filter that was read from `text`: call it with a record. Make it with `parse_filter`."""
 
-    __slots__ = ("_accepts", "reads_marks", "text")
+    __slots__ = ("_accepts", "position_spans", "reads_marks", "text")
 
-    def __init__(self, text: str, accepts: Callable[[LoggedRecord], bool], *, reads_marks: bool) -> None:
+    def __init__(
+        self,
+        text: str,
+        accepts: Callable[[LoggedRecord], bool],
+        *,
+        reads_marks: bool,
+        position_spans: Sequence[tuple[int, int]] = (),
+    ) -> None:
         self.text = text
         self.reads_marks = reads_marks
         """Whether marks can change its answer: it names a signal, or `quarantined`."""
+        self.position_spans = position_spans
+        """Where in `text` it names the field `position`, in order: the index of the first letter, and after the last.
+        """
         self._accepts = accepts
 
     def __call__(self, record: LoggedRecord) -> bool:
@@ -89,7 +103,52 @@ def parse_filter(text: str) -> Filter:
         return Filter(text, _constantly(True), reads_marks=False)
     compiler = _Compiler(text)
     read = compiler.expression(compiler.tree, 0).read
-    return Filter(text, lambda record: bool(read(record)), reads_marks=compiler.reads_marks)
+    return Filter(
+        text,
+        lambda record: bool(read(record)),
+        reads_marks=compiler.reads_marks,
+        position_spans=compiler.position_spans(),
+    )
+
+
+def shifted_filter(text: str, first_position: int) -> str:
+    """What to ask of a log that lies at `first_position` in a larger one, where `text` is asked of the larger one.
+
+    Raises FilterError for what is no filter, and for one that would become longer or deeper than a filter may be.
+    """
+    spans = parse_filter(text).position_spans
+    if not first_position or not spans:
+        return text
+    shifted = text
+    for start, end in reversed(spans):
+        shifted = f"{shifted[:start]}{_shift(first_position)}{shifted[end:]}"
+    try:
+        parse_filter(shifted)
+    except FilterError as error:
+        raise FilterError(
+            f"the filter {_shortened(text.strip())} names `position`, which is to be computed from that in a shard, "
+            f"and so becomes too much: {error}"
+        ) from None
+    return shifted
+
+
+def unshifted_filter(text: str, first_position: int) -> str:
+    """The filter that `shifted_filter` has made this one of; any other is given back as it is."""
+    try:
+        spans = parse_filter(text).position_spans
+    except FilterError:  # of another version
+        return text
+    shift = _shift(first_position)
+    firsts = [start - shift.index("position") for start, _ in spans]
+    if not first_position or not all(text.startswith(shift, max(first, 0)) for first in firsts):
+        return text
+    for first in reversed(firsts):
+        text = f"{text[:first]}position{text[first + len(shift) :]}"
+    return text
+
+
+def _shift(first_position: int) -> str:
+    return f"(position + {first_position})"
 
 
 def field_reader(text: str) -> Read:
@@ -123,15 +182,17 @@ class _Compiler:
 
     def __init__(self, text: str) -> None:
         self.reads_marks = False
+        self._indent = len(text) - len(text.lstrip())
         self._text = text.strip()
+        self._positions: list[ast.Name] = []
         if len(self._text) > CHARACTERS_MAX:
             raise FilterError(f"a filter of {len(self._text)} characters is not read: at most {CHARACTERS_MAX} may be")
+        self._parsed = _readable(self._text)
         try:
-            self._parsed = _readable(self._text)
             self.tree: ast.expr = ast.parse(self._parsed, mode="eval").body
         except SyntaxError as error:
             raise FilterError(
-                f"{error.msg} at column {error.offset or 1} of the filter {_shortened(self._text)}"
+                f"{error.msg} at column {self._column(error)} of the filter {_shortened(self._text)}"
             ) from None
         except (RecursionError, MemoryError):  # both are how the parser says that it is nested too deeply
             raise FilterError(f"the filter {_shortened(self._text)} is nested more than {DEPTH_MAX} deep") from None
@@ -140,13 +201,35 @@ class _Compiler:
 
     def error(self, node: ast.AST, what: str, *, known: bool = False) -> FilterError:
         """The exception for what is wrong at `node`; with `known`, with the names that there are."""
-        offset_bytes = getattr(node, "col_offset", 0)
-        line = self._parsed.splitlines()[getattr(node, "lineno", 1) - 1]
-        column = len(line.encode()[:offset_bytes].decode(errors="replace")) + 1
+        column = self._index(getattr(node, "lineno", 1), getattr(node, "col_offset", 0)) + 1
         names = ""
         if known:
             names = f"; known are {', '.join(FIELDS)}, signals.NAME, {', '.join(_FUNCTIONS.values())}"
         return FilterError(f"{what} at column {column} of the filter {_shortened(self._text)}{names}")
+
+    def position_spans(self) -> list[tuple[int, int]]:
+        """See Filter; of what `expression` has been asked for."""
+        spans = {
+            (self._index(node.lineno, node.col_offset), self._index(node.lineno, node.end_col_offset or 0))
+            for node in self._positions  # one between two comparisons is there twice
+        }
+        return sorted((self._indent + start, self._indent + end) for start, end in spans)
+
+    def _index(self, line_number: int, offset_bytes: int) -> int:
+        """The index in the text of what Python's parser says is so many bytes into a line."""
+        before, line = self._line(line_number)
+        return before + len(line.encode()[:offset_bytes].decode(errors="replace"))
+
+    def _line(self, number: int) -> tuple[int, str]:
+        """How many characters are before a line, and the line, as Python's parser counts lines."""
+        lines = _LINE.findall(self._parsed)
+        return sum(map(len, lines[: number - 1])), lines[number - 1] if number <= len(lines) else ""
+
+    def _column(self, error: SyntaxError) -> int:
+        """Where the text goes wrong; after its end where that came too soon, of which the parser says column 0."""
+        if not error.lineno or not error.offset:
+            return len(self._text) + 1
+        return min(self._line(error.lineno)[0] + error.offset, len(self._text) + 1)
 
     def _source(self, node: ast.AST) -> str:
         segment = ast.get_source_segment(self._parsed, node) or ""
@@ -180,6 +263,8 @@ class _Compiler:
         match node:
             case ast.Name(id=name) if name in FIELDS:
                 self.reads_marks |= name == "quarantined"
+                if name == "position":
+                    self._positions.append(node)
                 return FIELDS[name]
             case (
                 ast.Attribute(value=ast.Name(id=base), attr=name)
@@ -247,44 +332,51 @@ class _Compiler:
                 raise self.error(node, f"arithmetic with a {operand.kind}, only numbers can be computed with,")
 
     def _comparison(self, node: ast.Compare, depth: int) -> Field:
-        links: list[Callable[[LoggedRecord], bool]] = []
-        left = node.left
+        first = left = self.expression(node.left, depth)
+        at = node.left
+        links: list[_Link] = []
         for kind, right in zip(node.ops, node.comparators, strict=True):
             if isinstance(kind, ast.In | ast.NotIn):
-                links.append(self._membership(left, right, isinstance(kind, ast.In), depth))
+                links.append(self._membership(left, right, isinstance(kind, ast.In)))
+                if right is not node.comparators[-1]:
+                    raise self.error(right, "the list after in is compared with something else as well,")
             else:
-                links.append(self._link(left, kind, right, depth))
-            left = right
+                # Each operand once, also one between two comparisons: chains may lie in chains, 64 deep.
+                following = self.expression(right, depth)
+                links.append(self._link(at, left, kind, right, following))
+                at, left = right, following
         if len(links) == 1:
-            return Field(TRUTH, links[0])
-        return Field(TRUTH, lambda record: all(link(record) for link in links))
+            holds, read_other = links[0]
+            return Field(TRUTH, lambda record: holds(first.read(record), read_other(record)))
 
-    def _link(self, left: ast.expr, kind: ast.cmpop, right: ast.expr, depth: int) -> Callable[[LoggedRecord], bool]:
+        def all_hold(record: LoggedRecord) -> bool:
+            one = first.read(record)
+            for holds, read_other in links:
+                other = read_other(record)
+                if not holds(one, other):
+                    return False
+                one = other
+            return True
+
+        return Field(TRUTH, all_hold)
+
+    def _link(self, at: ast.expr, left: Field, kind: ast.cmpop, right: ast.expr, following: Field) -> _Link:
         compare = _COMPARISONS.get(type(kind))
         if compare is None:
             raise self.error(right, f"{type(kind).__name__} is not one of the comparisons == != < <= > >= in")
-        first, second = self.expression(left, depth), self.expression(right, depth)
-        if first.kind != second.kind:
-            raise self.error(left, f"a {first.kind} is compared with a {second.kind}, which is never true,")
-        read_first, read_second = first.read, second.read
+        if left.kind != following.kind:
+            raise self.error(at, f"a {left.kind} is compared with a {following.kind}, which is never true,")
 
-        def holds(record: LoggedRecord) -> bool:
-            one, other = read_first(record), read_second(record)
+        def holds(one: Any, other: Any) -> bool:
             return one is not None and other is not None and compare(one, other)
 
-        return holds
+        return holds, following.read
 
-    def _membership(self, left: ast.expr, right: ast.expr, inside: bool, depth: int) -> Callable[[LoggedRecord], bool]:
+    def _membership(self, left: Field, right: ast.expr, inside: bool) -> _Link:
         if not isinstance(right, ast.List | ast.Tuple | ast.Set):
             raise self.error(right, 'in needs a list of constants (of part of a text: contains(TEXT, "..."))')
-        first = self.expression(left, depth)
-        read, values = first.read, self._constants(right.elts, first.kind)
-
-        def holds(record: LoggedRecord) -> bool:
-            value = read(record)
-            return value is not None and (value in values) == inside
-
-        return holds
+        values = self._constants(right.elts, left.kind)
+        return lambda one, _: one is not None and (one in values) == inside, _constantly(None)
 
     def _constants(self, nodes: Sequence[ast.expr], kind: str) -> frozenset[Value]:
         values: set[Value] = set()

@@ -56,13 +56,14 @@ class ReplayHandlers:
       config: checked by `check_config`.
       store: read here; written through `committer` only.
       committer: the store's writer.
+      shard: the number of the service among several.
     """
 
-    def __init__(self, config: ReplayConfig, store: Store, committer: GroupCommitter) -> None:
+    def __init__(self, config: ReplayConfig, store: Store, committer: GroupCommitter, shard: int = 0) -> None:
         change = Change()
         self.config = config
         self.store = store
-        self.tables = TableSet(config, store, committer, change)
+        self.tables = TableSet(config, store, committer, change, shard)
         self.ingest = Ingest(config, store, committer, self.tables, change)
         self.draws = Draws(config, store, committer, self.tables, change)
         self.lists = 0
@@ -183,7 +184,9 @@ class ReplayHandlers:
             tables=[self.tables.stats(table) for table in self.tables],
             signal_totals=counters.signal_totals,
             chain_head=counters.chain_head,
-            quarantined_records=len(self.store.quarantined()),
+            quarantined_records=self.store.quarantined().range_cardinality(
+                counters.first_position, counters.next_position
+            ),
             damaged_records=self.tables.damaged_records,
             segments=sizes.segments,
             durability=self.config.durability,

@@ -1,7 +1,8 @@
 """Curation rules of the configuration, run by the service over the records that arrive, in a thread of their own.
 
 The thread is a client like any other: it reads and annotates over the service's own address, so that it takes no path
-that a process elsewhere could not take. Records that were stored while it did not run are looked at first.
+that a process elsewhere could not take. Records that were stored while it did not run are looked at first. On a shard
+the rules see global positions, and write such, as rules over all shards do; but the records of this shard only.
 
 Exceptions: RuleError (replay.curation.rules) from `curator_of`, for rules that cannot be chosen.
 """
@@ -20,6 +21,7 @@ from replay.config import ReplayConfig
 from replay.curation.catalog import choose_rules
 from replay.curation.curator import CurationResult, Curator
 from replay.curation.ingest import IngestCuration
+from replay.placed_source import PlacedSource
 
 _JOIN_S = 10.0
 
@@ -34,13 +36,13 @@ def curator_of(config: ReplayConfig) -> Curator | None:
 
 
 @asynccontextmanager
-async def applying_rules(curator: Curator | None, address: str) -> AsyncIterator[None]:
-    """Runs the rules over the log of the service at `address` while the context lasts."""
+async def applying_rules(curator: Curator | None, address: str, shard: int = 0) -> AsyncIterator[None]:
+    """Runs the rules over the log of the service at `address`, which is this shard, while the context lasts."""
     if curator is None:
         yield
         return
     stop = threading.Event()
-    thread = threading.Thread(target=_run, args=(curator, address, stop), name="replay-rules", daemon=True)
+    thread = threading.Thread(target=_run, args=(curator, address, shard, stop), name="replay-rules", daemon=True)
     thread.start()
     try:
         yield
@@ -50,7 +52,7 @@ async def applying_rules(curator: Curator | None, address: str) -> AsyncIterator
         await asyncio.to_thread(thread.join, _JOIN_S)
 
 
-def _run(curator: Curator, address: str, stop: threading.Event) -> None:
+def _run(curator: Curator, address: str, shard: int, stop: threading.Event) -> None:
     failed: set[str] = set()
 
     def report(result: CurationResult) -> None:
@@ -61,7 +63,7 @@ def _run(curator: Curator, address: str, stop: threading.Event) -> None:
 
     with ReplayClient(address) as client:
         try:
-            IngestCuration(client, curator, on_batch=report).run(stop)
+            IngestCuration(PlacedSource(client, shard), curator, on_batch=report).run(stop)
         except ReplayError as error:
             if not stop.is_set():
                 _log.error("no rules are applied any more: %s", error)

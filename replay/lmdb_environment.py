@@ -4,6 +4,9 @@ LMDB must not open an environment twice in a process; a store and readers of it 
 environment is shared by its users here, told by the inode of its data file, and closed with the last of them. Readers
 ask for it read-only, a store for writing: it is opened anew where the first to come asked for less.
 
+A transaction may be kept for those who read later, where what they read does not change. It ends with its environment,
+or when somebody needs that for itself.
+
 No transaction outlives its environment: closing one's hold waits for one's transactions, or, where it is let go, the
 last of them closes it. What needs the environment for itself (a larger map, opening it anew) waits until no transaction
 is under way, without holding up new ones, and gives up after a while: nobody who reads inside a transaction is ever
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -29,6 +33,9 @@ from replay.store import StoreBusy, StoreCorrupt, StoreError, StoreFormatError, 
 
 MAP_BYTES = 8 * 1024**3
 """Address space of an environment, and so the most it can grow to before its map is made larger."""
+
+KEPT_S = 1.0
+"""How long a transaction is kept, at most: pages that somebody frees meanwhile, maybe elsewhere, wait for its end."""
 
 _ENGINE_MAJOR = 0
 _DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.NotFoundError)
@@ -61,14 +68,17 @@ class Transaction(NamedTuple):
 
 
 class _Shared:
-    """An open environment and who is in it; `condition` guards all of it."""
+    """An open environment and who is in it; `lock`, that of `condition`, guards all of it."""
 
     def __init__(self, directory: Path, names: Sequence[bytes], options: EnvironmentOptions) -> None:
         self.directory = directory
         self.names = names
-        self.condition = threading.Condition()
-        self.users = 0
+        self.lock = threading.RLock()
+        self.condition = threading.Condition(self.lock)
+        self.users: set[LmdbEnvironment] = set()
         self.transactions = 0
+        self.wanted = 0
+        """How many wait to have it for themselves."""
         self.open(options)
 
     def open(self, options: EnvironmentOptions) -> None:
@@ -78,10 +88,23 @@ class _Shared:
     def exclusively(self, action: Callable[[], None]) -> bool:
         """Does something while no transaction is under way; False where there always was one."""
         with self.condition:
-            if not self.condition.wait_for(lambda: not self.transactions, _EXCLUSIVE_S):
-                return False
-            action()
-            return True
+            self.wanted += 1
+        self.end_kept()
+        with self.condition:
+            try:
+                if not self.condition.wait_for(lambda: not self.transactions, _EXCLUSIVE_S):
+                    return False
+                action()
+                return True
+            finally:
+                self.wanted -= 1
+
+    def end_kept(self) -> None:
+        """Ends the transactions that its users keep."""
+        with self.lock:
+            users = [user for user in self.users if user._kept is not None]
+        for user in users:
+            user.end_kept()
 
     def reopen(self, options: EnvironmentOptions) -> bool:
         def reopen() -> None:
@@ -92,7 +115,7 @@ class _Shared:
 
 
 _registry: dict[tuple[int, int], _Shared] = {}
-_registry_lock = threading.Lock()
+_registry_lock = threading.RLock()
 
 
 class LmdbEnvironment:
@@ -113,20 +136,43 @@ class LmdbEnvironment:
         self.directory = directory
         self._closed = False
         self._transactions = 0
+        self._kept: _Kept | None = None
         with _registry_lock:
             key = _key(directory)
             shared = _registry.get(key) if key is not None else None
             if shared is None:
                 shared = _Shared(directory, names, options)
                 _registry[_key(directory) or (-1, -1)] = shared
-            elif options.writable and shared.options != options and not shared.reopen(options):
-                raise StoreBusy(f"{directory} is open in this process already and always being read: stop its readers")
-            shared.users += 1
             self._shared = shared
+            with shared.lock:
+                shared.users.add(self)
+            try:
+                self._open_for(options)
+            except BaseException:  # whatever went wrong, it is not held
+                self._release()
+                raise
 
     def reading(self) -> contextlib.AbstractContextManager[Transaction]:
         """A read transaction, whose values are memoryviews valid inside it. Raises EnvironmentClosed, StoreError."""
         return _Reading(self)
+
+    def reading_kept(self, make: Callable[[Transaction], T]) -> contextlib.AbstractContextManager[T]:
+        """What `make`, always the same, made of a read transaction that is shared with those before and after.
+
+        For what does not change any more: nothing that is committed after the first of them is seen. Several threads
+        may be in it at a time. Raises EnvironmentClosed, StoreError, and what `make` raises.
+        """
+        return _ReadingKept(self, make)
+
+    def end_kept(self) -> None:
+        """Ends the transaction that is kept, if there is any, once those in it have left."""
+        with self._shared.condition:
+            kept, self._kept = self._kept, None
+            if kept is not None:
+                kept.is_over = True
+            unused = kept is not None and not kept.users
+        if kept is not None and unused:
+            self._end(kept)
 
     def write(self, what: str, change: Callable[[Transaction], T]) -> T:
         """Calls `change` in a write transaction, synced when this returns (see EnvironmentOptions.metasync).
@@ -137,6 +183,7 @@ class LmdbEnvironment:
           StoreFull: no space on the disk, or in the map; nothing was changed.
           EnvironmentClosed, StoreError: likewise nothing was changed; `__cause__` is LMDB's error.
         """
+        self._shared.end_kept()  # or the pages that this frees could not be used again
         while True:
             self._enter()
             try:
@@ -195,8 +242,15 @@ class LmdbEnvironment:
         with self._shared.condition:
             self._closed, closed = True, self._closed
             last = not closed and not self._transactions
+        self.end_kept()  # which is a transaction: if there is one, it was not the last
         if last:
             self._release()
+
+    def _open_for(self, options: EnvironmentOptions) -> None:
+        """Opens the shared environment anew where those who have it open do not write, and this one does."""
+        shared = self._shared
+        if options.writable and shared.options != options and not shared.reopen(options):
+            raise StoreBusy(f"{self.directory} is open in this process already and always being read: stop its readers")
 
     def _enter(self) -> None:
         with self._shared.condition:
@@ -216,7 +270,8 @@ class LmdbEnvironment:
 
     def _release(self) -> None:
         with _registry_lock:
-            self._shared.users -= 1
+            with self._shared.lock:
+                self._shared.users.discard(self)
             if not self._shared.users:
                 self._shared.environment.close()
                 for key in [key for key, shared in _registry.items() if shared is self._shared]:
@@ -229,6 +284,38 @@ class LmdbEnvironment:
             environment = self._shared.environment
             self._without_own_transaction(lambda: environment.set_mapsize(0))
             return self._shared.environment.begin(buffers=True)
+
+    def _enter_kept(self, make: Callable[[Transaction], Any]) -> _Kept:
+        with self._shared.lock:
+            kept = self._kept
+            if kept is not None and time.monotonic() < kept.until_s:
+                kept.users += 1
+                return kept
+        self.end_kept()
+        reading = _Reading(self)
+        kept = _Kept(reading, reading.__enter__())
+        try:
+            kept.value = make(kept.transaction)
+        except BaseException:
+            self._end(kept)
+            raise
+        with self._shared.condition:
+            if self._kept is None and not self._closed and not self._shared.wanted:
+                self._kept = kept
+            else:
+                kept.is_over = True
+        return kept
+
+    def _leave_kept(self, kept: _Kept) -> None:
+        with self._shared.lock:
+            kept.users -= 1
+            last = kept.is_over and not kept.users
+        if last:
+            self._end(kept)
+
+    def _end(self, kept: _Kept) -> None:
+        kept.value = None
+        kept.reading.__exit__(None, None, None)
 
     def _grow(self) -> bool:
         def grow() -> None:
@@ -280,39 +367,37 @@ def is_open_here(directory: Path) -> bool:
         return _key(directory) in _registry
 
 
-class BrokenEnvironment:
-    """Stands for an environment that cannot be opened: whatever is asked of it fails with the reason."""
+class _Kept:
+    """A read transaction for several readers, those in it counted; whoever makes it is the first."""
 
-    def __init__(self, error: StoreError) -> None:
-        self._error = error
+    __slots__ = ("is_over", "reading", "transaction", "until_s", "users", "value")
 
-    def reading(self) -> contextlib.AbstractContextManager[Transaction]:
-        """Raises StoreError."""
-        raise StoreError(str(self._error)) from self._error
+    def __init__(self, reading: _Reading, transaction: Transaction) -> None:
+        self.reading = reading
+        self.transaction = transaction
+        self.value: Any = None
+        self.users = 1
+        self.until_s = time.monotonic() + KEPT_S
+        self.is_over = False
 
-    def write(self, what: str, change: Callable[[Transaction], T]) -> T:  # noqa: ARG002
-        """Raises StoreError."""
-        raise StoreError(f"{what} failed: {self._error}") from self._error
 
-    def used_bytes(self) -> int:
-        """Raises StoreError."""
-        raise StoreError(str(self._error)) from self._error
+class _ReadingKept:
+    """See LmdbEnvironment.reading_kept."""
 
-    def sync(self) -> None:
-        """Nothing was written."""
+    __slots__ = ("_environment", "_kept", "_make")
 
-    def check_readers(self) -> int:
-        """Nobody reads."""
-        return 0
+    def __init__(self, environment: LmdbEnvironment, make: Callable[[Transaction], Any]) -> None:
+        self._environment = environment
+        self._make = make
 
-    def make_readable_again(self) -> None:
-        """It never was."""
+    def __enter__(self) -> Any:
+        self._kept = self._environment._enter_kept(self._make)
+        return self._kept.value
 
-    def close(self) -> None:
-        """There is nothing to close."""
-
-    def let_go(self) -> None:
-        """Likewise."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._environment._leave_kept(self._kept)
+        if isinstance(error, lmdb.Error):
+            raise lmdb_failure("read", error) from error
 
 
 @contextlib.contextmanager

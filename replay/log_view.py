@@ -107,11 +107,12 @@ class LogView(abc.ABC):
         there = moment.those_there(positions)
         found: dict[int, StoredRecord] = {}
         damage: dict[int, str] = {}
-        with contextlib.ExitStack() as transactions:
+        with contextlib.ExitStack() as readings:
             for segment, blocks in moment.blocks(there):
                 try:
-                    transaction = transactions.enter_context(segment.reading())
-                    segment.collect(transaction, blocks, payloads, found, damage)
+                    sealed = segment is not moment.segments[-1]
+                    source = readings.enter_context(segment.reading_blocks(sealed=sealed))
+                    segment.collect(source, blocks, payloads, found, damage)
                 except EnvironmentClosed:
                     self._moment()  # raises where it is the store that was closed
                 except StoreError as error:

@@ -96,7 +96,9 @@ class OfflineSource:
             tables=[self._table_stats(name, state) for name, state in tables],
             signal_totals=counters.signal_totals,
             chain_head=counters.chain_head,
-            quarantined_records=len(self._view.quarantined()),
+            quarantined_records=self._view.quarantined().range_cardinality(
+                counters.first_position, counters.next_position
+            ),
             damaged_records=len(self._damaged),
             segments=sizes.segments,
         )

@@ -55,9 +55,14 @@ def _can_bind(family: int, where: tuple[Any, ...]) -> bool:
 
 
 class SameHostReader:
-    """Reads records of a service's store from its files. Make it with `find`; close it. For one thread."""
+    """Reads records of a service's store from its files. Make it with `find`; close it. For one thread.
 
-    def __init__(self, reader: StoreReader, stub: replay_pb2_grpc.ReplayStub) -> None:
+    Attributes:
+      takes_batches: whether the service lets one request ask for several batches.
+    """
+
+    def __init__(self, reader: StoreReader, stub: replay_pb2_grpc.ReplayStub, *, takes_batches: bool) -> None:
+        self.takes_batches = takes_batches
         self._reader = reader
         self._stub = stub
         self._origins: dict[int, common_pb2.Origin] = {}
@@ -78,7 +83,7 @@ class SameHostReader:
         if reader is not None and reader.store_id != located.store_id:
             reader.close()
             return None
-        return cls(reader, stub) if reader is not None else None
+        return cls(reader, stub, takes_batches=located.takes_batches) if reader is not None else None
 
     @contextlib.contextmanager
     def lend(self, positions: Sequence[int]) -> Iterator[list[StoredRecord]]:

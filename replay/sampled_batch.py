@@ -57,8 +57,7 @@ class BatchMaker:
 
     def make(self, records: Sequence[DrawnRecord], available: int) -> SampledBatch:
         """A batch of at least one record; payloads need not outlive the call. Raises SchemaError."""
-        headers = [record.header for record in records]
-        origins = [record.origin for record in records]
+        positions, headers, origins, payloads, probabilities = zip(*records, strict=True)
         first = origins[0]
         steps = headers[0].steps
         for header, origin in zip(headers, origins, strict=True):
@@ -73,13 +72,11 @@ class BatchMaker:
                 )
         encodings = [header.encoding for header in headers]
         return SampledBatch(
-            positions=np.array([record.position for record in records], np.uint64),
-            headers=headers,
-            origins=origins,
-            columns=self._layout(first.schema).decode_batch(
-                [record.payload for record in records], steps, encodings if any(encodings) else None
-            ),
-            probabilities=np.array([record.probability for record in records], np.float64),
+            positions=np.array(positions, np.uint64),
+            headers=list(headers),
+            origins=list(origins),
+            columns=self._layout(first.schema).decode_batch(payloads, steps, encodings if any(encodings) else None),
+            probabilities=np.array(probabilities, np.float64),
             available=available,
         )
 

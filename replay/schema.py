@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -169,30 +169,35 @@ class PayloadLayout:
         """
         if not payloads:
             raise SchemaError("a batch of 0 payloads has no arrays: pass at least one")
-        raw = payloads
+        raw: Iterable[bytes | memoryview] = payloads
         if encodings is not None or set(map(len, payloads)) != {self.payload_bytes(steps)}:
             each = encodings if encodings is not None else [RAW] * len(payloads)
-            raw = [self._raw(payload, steps, encoding) for payload, encoding in zip(payloads, each, strict=True)]
+            raw = (self._raw(payload, steps, encoding) for payload, encoding in zip(payloads, each, strict=True))
         if self.payload_bytes(steps) > _JOIN_BYTES_MAX:
-            return self._stacked(raw, steps)
-        joined = np.frombuffer(b"".join(raw), np.uint8).reshape(len(raw), -1)
+            return self._stacked(raw, len(payloads), steps)
+        joined = np.frombuffer(b"".join(raw), np.uint8).reshape(len(payloads), -1)
         arrays: Arrays = {}
         for name, lanes in self.views(joined, steps).items():
             time_major = np.array(lanes.swapaxes(0, 1), order="C", copy=True)
             arrays[name] = time_major.view(np.uint8) != 0 if lanes.dtype.kind == "b" else time_major
         return arrays
 
-    def _stacked(self, payloads: Sequence[bytes | memoryview], steps: int) -> Arrays:
-        """As decode_batch, with one copy of each byte: from its payload to its place."""
-        arrays: Arrays = {}
-        offset = 0
-        for column in self._columns:
-            rows = steps + column.rows_beyond_steps
-            stacked = np.empty((rows, len(payloads), *column.shape), column.dtype)
-            for lane, payload in enumerate(payloads):
-                stacked[:, lane] = np.ndarray((rows, *column.shape), column.dtype, buffer=payload, offset=offset)
-            arrays[column.name] = stacked.view(np.uint8) != 0 if column.dtype.kind == "b" else stacked
-            offset += rows * column.row_bytes
+    def _stacked(self, payloads: Iterable[bytes | memoryview], lanes: int, steps: int) -> Arrays:
+        """As decode_batch, with one copy of each byte, from its payload to its place, and one payload at a time."""
+        arrays: Arrays = {
+            column.name: np.empty((steps + column.rows_beyond_steps, lanes, *column.shape), column.dtype)
+            for column in self._columns
+        }
+        for lane, payload in enumerate(payloads):
+            offset = 0
+            for column in self._columns:
+                rows = steps + column.rows_beyond_steps
+                of_lane: NDArray[Any] = np.ndarray((rows, *column.shape), column.dtype, buffer=payload, offset=offset)
+                arrays[column.name][:, lane] = of_lane
+                offset += rows * column.row_bytes
+        for name, stacked in arrays.items():
+            if stacked.dtype.kind == "b":
+                arrays[name] = stacked.view(np.uint8) != 0
         return arrays
 
     def views(self, buffer: NDArray[np.uint8], steps: int) -> Arrays:

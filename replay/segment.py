@@ -7,6 +7,7 @@ On disk, format version 2 (recorded in format.json, see store_directory.py; engi
         priorities-<table>     see priority_file.py; the table's name as in a URL
     DIR/segments/<...>.new      a segment being made; whoever opens the store for writing removes it
     DIR/segments/<...>.dropped  a segment being removed; likewise
+    DIR/spare/                  the segment that was dropped last, see segment_spare.py; likewise
 
 Databases of the environment. Integers in keys are big-endian, so that key order is log order; integers in values are
 little-endian. The values of headers and payloads are specified in block.py; gaps have none; every other value ends with
@@ -38,8 +39,8 @@ Invariants, true after every commit and therefore after every crash, for a commi
   5. A segment named by digits alone is complete: it was synced under its name with .new before it was renamed.
   6. Nothing is changed in an older segment but marks and priorities.
 
-A new segment's file is allocated ahead of its use, which makes syncing it faster and says that a disk is full before a
-transaction begins; what is left over is cut when the next segment is made.
+A new segment's file is that of a dropped one, or allocated ahead of its use, which makes syncing it faster and says
+that a disk is full before a transaction begins; what is left over is cut when the next segment is made.
 
 Exceptions: StoreFull, StoreCorrupt, StoreFormatError, StoreError (see replay.store).
 """
@@ -51,9 +52,10 @@ import enum
 import errno
 import os
 import struct
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 import numpy as np
@@ -61,9 +63,9 @@ from numpy.typing import NDArray
 
 from protos.common.v1 import common_pb2
 from replay.block import BlockReader, BlockSummary, EncodedBlock
+from replay.broken_environment import BrokenEnvironment
 from replay.checksums import with_checksum, without_checksum
 from replay.lmdb_environment import (
-    BrokenEnvironment,
     EnvironmentOptions,
     LmdbEnvironment,
     Transaction,
@@ -76,6 +78,9 @@ DATABASES = (b"headers", b"payloads", b"blocks", b"marks", *STATE_DATABASES)
 
 _SUMMARY = struct.Struct("<IIQq")
 _PAGE_BYTES = 4096
+_BLOCKS_KNOWN_MAX = 4096
+"""Blocks of one segment that are remembered while it is read."""
+
 _PAGES_OF_SMALL_VALUES = 64
 """What a commit may take beside its blocks: a path of pages in each database."""
 
@@ -108,6 +113,55 @@ class Payloads(enum.Enum):
     NONE = enum.auto()
     COPY = enum.auto()
     LEND = enum.auto()
+
+
+class Blocks:
+    """The blocks of a segment in one read transaction, each looked up once: that costs more than to read a record."""
+
+    __slots__ = ("_headers", "_lock", "_payloads", "_transaction")
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._lock = threading.Lock()
+        self._headers: dict[int, BlockReader] = {}
+        self._payloads: dict[int, memoryview] = {}
+
+    def block(self, start: int) -> BlockReader:
+        """The block that begins at a position. Raises lmdb.Error."""
+        reader = self._headers.get(start)
+        if reader is None:
+            reader = self._headers[start] = BlockReader(start, self._look_up(b"headers", start, self._headers))
+        return reader
+
+    def payloads(self, start: int) -> memoryview:
+        """The payloads of that block. Raises lmdb.Error."""
+        found = self._payloads.get(start)
+        if found is None:
+            found = self._payloads[start] = self._look_up(b"payloads", start, self._payloads)
+        return found
+
+    def _look_up(self, database: bytes, start: int, known: dict[int, Any]) -> memoryview:
+        txn, databases = self._transaction
+        with self._lock:  # one thread at a time may be in a transaction
+            if len(known) >= _BLOCKS_KNOWN_MAX:
+                known.clear()
+            value: memoryview = txn.get(_key(start), b"", databases[database])
+            return value
+
+
+class _ReadingBlocks:
+    """A reading of blocks that nobody else is in."""
+
+    __slots__ = ("_reading",)
+
+    def __init__(self, reading: contextlib.AbstractContextManager[Transaction]) -> None:
+        self._reading = reading
+
+    def __enter__(self) -> Blocks:
+        return Blocks(self._reading.__enter__())
+
+    def __exit__(self, *raised: Any) -> None:
+        self._reading.__exit__(*raised)
 
 
 class Segment:
@@ -164,9 +218,18 @@ class Segment:
                 os.truncate(self._data_file, used)
             self._allocated_bytes = used
 
+    def reading_blocks(self, *, sealed: bool) -> contextlib.AbstractContextManager[Blocks]:
+        """Its blocks; where it is sealed, in a transaction that is shared with other readings, before and after.
+
+        Raises EnvironmentClosed, StoreError.
+        """
+        if sealed:
+            return self.environment.reading_kept(Blocks)
+        return _ReadingBlocks(self.environment.reading())
+
     def collect(
         self,
-        transaction: Transaction,
+        source: Blocks,
         blocks: Mapping[int, Sequence[int]],
         payloads: Payloads,
         found: dict[int, StoredRecord],
@@ -175,19 +238,17 @@ class Segment:
         """Reads records, and what is wrong with those that are damaged, by position.
 
         Args:
-          transaction: of this segment.
+          source: the blocks of this segment.
           blocks: positions wanted, by the first position of their block.
           payloads: what to do about them.
           found: records are added here.
           damage: descriptions are added here.
         """
-        txn, databases = transaction
         with_payload, lend = payloads is not Payloads.NONE, payloads is Payloads.LEND
         for start, positions in blocks.items():
-            key = _key(start)
             try:
-                reader = BlockReader(start, txn.get(key, b"", databases[b"headers"]))
-                data = txn.get(key, b"", databases[b"payloads"]) if with_payload else None
+                reader = source.block(start)
+                data = source.payloads(start) if with_payload else None
             except (StoreCorrupt, lmdb.Error) as error:
                 damage.update(dict.fromkeys(positions, f"the block at position {start} cannot be read: {error}"))
                 continue

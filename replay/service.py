@@ -119,7 +119,7 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
     def __init__(self, handlers: ReplayHandlers, directory: Path | None, store_id: bytes) -> None:
         self._handlers = handlers
         self._located = replay_pb2.LocateResponse(
-            directory=str(directory.absolute()) if directory is not None else "", store_id=store_id
+            directory=str(directory.absolute()) if directory is not None else "", store_id=store_id, takes_batches=True
         )
 
     async def Append(
@@ -162,7 +162,7 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
             sent_origins: set[int] = set()
             window = Window(DRAWS_AHEAD, draws.config.sample_bytes_max)
             try:
-                drawing = answer_in_order(request_iterator, partial(self._draw, window), DRAWS_AHEAD)
+                drawing = answer_in_order(_one_by_one(request_iterator), partial(self._draw, window), DRAWS_AHEAD)
                 async with contextlib.aclosing(drawing) as answers:
                     async for draw, expected_bytes in answers:
                         for response in self._sampled(draw, sent_origins):
@@ -296,6 +296,7 @@ async def serve(
     *,
     on_ready: Callable[[str], None],
     stop: asyncio.Event,
+    shard: int = 0,
 ) -> None:
     """Runs the service until `stop` is set, then commits what was submitted and closes the store.
 
@@ -305,6 +306,8 @@ async def serve(
       address: "unix:PATH" or "HOST:PORT", port 0 for any.
       on_ready: called with the address actually bound, once calls are answered.
       stop: set by the caller for an orderly stop.
+      shard: its number where it is one of several: rules and the filters of tables then see global positions. What
+        is asked of the service by itself is about its own.
 
     Raises:
       SettingError, LimiterError, TableSpecError, RuleError, StoreBusy, StoreFormatError, StoreError, AddressError,
@@ -321,7 +324,7 @@ async def serve(
         )
         cleanup.callback(committer.close, _CLOSE_S)
         server = guarded_server()
-        handlers = ReplayHandlers(config, store, committer)
+        handlers = ReplayHandlers(config, store, committer, shard)
         await handlers.start()
         servicer = ReplayServicer(handlers, directory if config.store == "lmdb" else None, store_id)
         replay_pb2_grpc.add_ReplayServicer_to_server(servicer, server)
@@ -332,7 +335,7 @@ async def serve(
         maintaining = asyncio.create_task(handlers.maintain())
         try:
             await transport.set_serving(health, [SERVICE_NAME])
-            async with applying_rules(curator, own):
+            async with applying_rules(curator, own, shard):
                 on_ready(bound)
                 await stop.wait()
         finally:
@@ -378,6 +381,13 @@ async def _opened(handlers: ReplayHandlers, requests: AsyncIterator[replay_pb2.A
             break
         return handlers.ingest.open(request.open, request.acknowledged_below)
     raise RecordInvalid("an append stream must begin with `open`: nothing was stored")
+
+
+async def _one_by_one(requests: AsyncIterator[replay_pb2.SampleRequest]) -> AsyncIterator[replay_pb2.SampleRequest]:
+    """A request for each batch."""
+    async for request in requests:
+        for _ in range(max(1, request.batches)):
+            yield request
 
 
 async def _append(session: AppendSession, request: replay_pb2.AppendRequest) -> asyncio.Task[Acknowledgement]:

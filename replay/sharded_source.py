@@ -1,21 +1,22 @@
 """Several stores as one log: a record of shard s at position p of that store is at position s << 48 | p here.
 
-The log's order is that of the shards, and in each of them its own. A shard that cannot be reached may be left out of
-what is read; what is written concerns every shard, and needs all of them.
+So it is in filters too (placed_source.py). The log's order is that of the shards, and in each of them its own. A shard
+that cannot be reached may be left out of what is read; what is written concerns every shard, and needs all of them.
 
-Exceptions: SourceRefused where the shards do not agree on their quarantines; those of the sources (see replay.source).
+Exceptions: FilterError, before anything is written; SourceRefused where the shards do not agree on their quarantines;
+those of the sources (see replay.source).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from protos.replay.v1 import replay_pb2
 from replay.client_errors import ReplayError
+from replay.placed_source import PlacedSource
 from replay.record import LoggedRecord
 from replay.shard_stats import summed_stats
-from replay.sharding import global_position, local_position, shard_of
 from replay.source import QuarantineResult, RecordSource, SourceRefused
 
 
@@ -28,36 +29,24 @@ class ShardedSource:
     """
 
     def __init__(self, sources: Mapping[int, RecordSource], shards: int) -> None:
-        self._sources = dict(sorted(sources.items()))
+        self._sources = {shard: PlacedSource(source, shard) for shard, source in sorted(sources.items())}
         self._shards = shards
 
     def records(
         self, *, filter_text: str = "", from_position: int = 0, limit: int = 0, with_payload: bool = False
     ) -> Iterator[LoggedRecord]:
         """See RecordSource.records."""
-        first_shard, first_position = shard_of(from_position), local_position(from_position)
         parts = [
-            (
-                shard,
-                source.records(
-                    filter_text=filter_text,
-                    from_position=first_position if shard == first_shard else 0,
-                    limit=limit,
-                    with_payload=with_payload,
-                ),
-            )
-            for shard, source in self._sources.items()
-            if shard >= first_shard
+            source.records(filter_text=filter_text, from_position=from_position, limit=limit, with_payload=with_payload)
+            for source in self._sources.values()
         ]
-        return islice((_placed(record, shard) for shard, part in parts for record in part), limit or None)
+        return islice(chain.from_iterable(parts), limit or None)
 
     def get(self, positions: Sequence[int], *, with_payload: bool = True) -> list[LoggedRecord]:
         """See RecordSource.get."""
-        found = []
-        for shard, source in self._sources.items():
-            local = sorted({local_position(position) for position in positions if shard_of(position) == shard})
-            found += [_placed(record, shard) for record in source.get(local, with_payload=with_payload)]
-        return found
+        return [
+            record for source in self._sources.values() for record in source.get(positions, with_payload=with_payload)
+        ]
 
     def stats(self) -> replay_pb2.StatsResponse:
         """See RecordSource.stats: sums, and the mean over all commits. Each shard has a chain of its own: no head."""
@@ -66,13 +55,12 @@ class ShardedSource:
     def annotate(self, signals: Mapping[int, Mapping[str, float]]) -> int:
         """See RecordSource.annotate: not all or nothing over the shards. Raises SourceRefused for a shard left out."""
         self._require_all()
-        parts: dict[int, dict[int, Mapping[str, float]]] = {}
-        for position, values in signals.items():
-            parts.setdefault(shard_of(position), {})[local_position(position)] = values
-        return sum(self._sources[shard].annotate(part) for shard, part in parts.items() if shard in self._sources)
+        return sum(source.annotate(signals) for source in self._sources.values())
 
     def quarantine(self, filter_text: str, why: str, *, dry_run: bool = False) -> QuarantineResult:
         """See RecordSource.quarantine: one on each shard, all under the same id."""
+        for source in self._sources.values():
+            source.filter_there(filter_text)  # or it would be refused by one shard, and be in force on those before it
         if not dry_run:
             self._require_agreement()
         return self._on_each(lambda source: source.quarantine(filter_text, why, dry_run=dry_run))
@@ -91,7 +79,7 @@ class ShardedSource:
         for source in self._sources.values():
             source.close()
 
-    def _on_each(self, change: Callable[[RecordSource], QuarantineResult]) -> QuarantineResult:
+    def _on_each(self, change: Callable[[PlacedSource], QuarantineResult]) -> QuarantineResult:
         results: dict[int, QuarantineResult] = {}
         for shard, source in self._sources.items():
             try:
@@ -131,11 +119,6 @@ class ShardedSource:
         return each
 
 
-def _placed(record: LoggedRecord, shard: int) -> LoggedRecord:
-    position = global_position(shard, record.position)
-    return LoggedRecord(position, record.header, record.origin, record.payload, record.marks)
-
-
 def _merged_entry(entries: Sequence[replay_pb2.QuarantineEntry]) -> replay_pb2.QuarantineEntry:
     merged = replay_pb2.QuarantineEntry()
     merged.CopyFrom(entries[0])
@@ -146,7 +129,5 @@ def _merged_entry(entries: Sequence[replay_pb2.QuarantineEntry]) -> replay_pb2.Q
 def _merged_result(results: Mapping[int, QuarantineResult]) -> QuarantineResult:
     from pyroaring import BitMap64  # noqa: PLC0415  reading and counting do without
 
-    positions = BitMap64()
-    for shard, result in results.items():
-        positions |= BitMap64(global_position(shard, position) for position in result.positions)
+    positions = BitMap64.union(BitMap64(), *(result.positions for result in results.values()))
     return QuarantineResult(_merged_entry([result.entry for result in results.values()]), positions)

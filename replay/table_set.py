@@ -52,13 +52,17 @@ class TableSet:
       store: read here; written through `committer` only.
       committer: told what may be evicted.
       change: notified when draws or inserts that had to wait may go on.
+      shard: the number of the service among several.
     """
 
-    def __init__(self, config: ReplayConfig, store: Store, committer: GroupCommitter, change: Change) -> None:
+    def __init__(
+        self, config: ReplayConfig, store: Store, committer: GroupCommitter, change: Change, shard: int = 0
+    ) -> None:
         self._config = config
         self._store = store
         self._committer = committer
         self._change = change
+        self._shard = shard
         self._tables: dict[str, Table] = {}
         self._damaged = BitMap64()
         self._log_damage_due_s = 0.0
@@ -279,7 +283,7 @@ class TableSet:
     ) -> None:
         if state.HasField("spec") and state.spec.kind != spec.kind:
             await self._forget(spec.name)
-        table = make_table(spec, state, self._store, self._config.sample_seed)
+        table = make_table(spec, state, self._store, self._config.sample_seed, shard=self._shard)
         if configured is not None:
             table.state.configured.CopyFrom(configured)
         await self._fill(table)

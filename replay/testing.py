@@ -93,7 +93,7 @@ def make_append(origin: common_pb2.Origin, sequences: Sequence[int], **record: A
 
 @contextlib.contextmanager
 def serving(
-    config: ReplayConfig | None = None, directory: Path | None = None, address: str | None = None
+    config: ReplayConfig | None = None, directory: Path | None = None, address: str | None = None, shard: int = 0
 ) -> Iterator[str]:
     """Runs a replay service in a thread of this process and gives its address; stops it at the end.
 
@@ -109,7 +109,9 @@ def serving(
     async def run() -> None:
         stop = asyncio.Event()
         stops.append(partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set))
-        await serve(config, directory or sockets / "replay", address, on_ready=lambda _: ready.set(), stop=stop)
+        await serve(
+            config, directory or sockets / "replay", address, on_ready=lambda _: ready.set(), stop=stop, shard=shard
+        )
 
     def run_in_thread() -> None:
         try:

@@ -21,7 +21,7 @@ from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, VerifyKey, sign
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.custody import Custody, CustodyError
-from safety.history import REVOCATION, VERDICT, DecisionHistory
+from safety.history import OPENED, REVOCATION, VERDICT, DecisionHistory
 from safety.ledger import Ledger
 from safety.revocations import (
     PAGE_REVOCATIONS,
@@ -31,10 +31,8 @@ from safety.revocations import (
     checked_why,
     revocation_fields,
 )
-from safety.verdicts import Assessment, Offer, Rule, compose_statement, ledger_fields, statement_in
-
-OPENED = "opened"
-"""Kind of the ledger's entry that binds it to a run and a key."""
+from safety.suite import seed_commitment, seed_key
+from safety.verdicts import Assessment, Offer, Rule, SeedDisclosure, compose_statement, ledger_fields, statement_in
 
 
 class Docket:
@@ -78,6 +76,10 @@ class Docket:
         with self._lock:
             return self._history.evaluations
 
+    def seed_key(self, evaluation: int) -> bytes:
+        """The key of the held-out seeds of an evaluation, from 1."""
+        return seed_key(self.custody.secret, self._run_id, evaluation)
+
     def newest_verdicts(self, limit: int) -> list[common_pb2.SignedStatement]:
         """Verdicts, newest first, at most `limit` (0: all)."""
         with self._lock:
@@ -119,10 +121,12 @@ class Docket:
         """Signs a verdict and puts it in the ledger; what passed is kept first, as the incumbent to come."""
 
         def compose(previous: bytes) -> Mapping[str, Any]:
+            number = self._history.evaluations + 1
             statement = compose_statement(
                 offer,
                 assessment,
                 rule,
+                seeds=SeedDisclosure(self.seed_key(number), seed_commitment(self.seed_key(number + 1))),
                 release_number=self._history.approved + 1,
                 previous_entry_digest=previous,
                 issue_time_ns=self._clock(),
@@ -130,7 +134,7 @@ class Docket:
             )
             payload = statement.SerializeToString(deterministic=True)
             signed = sign(self.custody.signing_key, VERDICT_TYPE, payload)
-            return ledger_fields(signed, statement, self._history.evaluations + 1)
+            return ledger_fields(signed, statement, number)
 
         with self._lock:
             # It may have been revoked while it was evaluated once more.
@@ -210,7 +214,11 @@ class Docket:
     def _open_custody(self, directory: Path) -> Custody:
         opened = next((entry for entry in self.ledger.entries() if entry.kind == OPENED), None)
         custody = Custody(directory, first_start=opened is None)
-        identity = {"run_id": self._run_id, "key_id": custody.signing_key.verify_key.key_id}
+        identity = {
+            "run_id": self._run_id,
+            "key_id": custody.signing_key.verify_key.key_id,
+            "seed_commitment": seed_commitment(seed_key(custody.secret, self._run_id, 1)).hex(),
+        }
         if opened is None:
             self.ledger.append(OPENED, lambda _: identity)
         elif opened.fields != identity:

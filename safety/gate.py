@@ -204,7 +204,7 @@ class Gate:
         recorded = self._docket.recorded(offer.digest, criteria, suite)
         if recorded is not None:
             return recorded
-        seeds = draw_seeds(self.custody.secret, self._run_id, self._docket.evaluations + 1, self._config.episodes)
+        seeds = draw_seeds(self._docket.seed_key(self._docket.evaluations + 1), self._config.episodes)
         try:
             assessment = self._assess(offer, artifact, seeds, on_progress)
         except EvaluatorClosed as error:

@@ -19,7 +19,11 @@ from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.ledger import LedgerEntry, LedgerError
 from safety.revocations import revocation_fields
+from safety.suite import seed_commitment
 from safety.verdicts import ledger_fields, statement_in
+
+OPENED = "opened"
+"""Kind of the ledger's entry that binds it to a run, a key, and the key of the first evaluation's seeds."""
 
 VERDICT = "verdict"
 REVOCATION = "revocation"
@@ -52,6 +56,7 @@ class DecisionHistory:
         self._judged: dict[bytes, tuple[common_pb2.SignedStatement, safety_pb2.VerdictStatement]] = {}
         self._key = key
         self._run_id = run_id
+        self._seed_commitment = b""
         for entry in entries:
             self.add(entry)
 
@@ -96,7 +101,9 @@ class DecisionHistory:
 
     def add(self, entry: LedgerEntry) -> None:
         """Takes an entry into account; raises LedgerError unless its statement is the one that must stand there."""
-        if entry.kind == VERDICT:
+        if entry.kind == OPENED:
+            self._seed_commitment = _first_commitment(entry)
+        elif entry.kind == VERDICT:
             self._add_verdict(entry)
         elif entry.kind == REVOCATION:
             self._add_revocation(entry)
@@ -129,6 +136,11 @@ class DecisionHistory:
         if entry.fields != expected or statement.previous_entry_digest != entry.previous or not numbered:
             raise LedgerError(f"ledger entry {entry.index} does not say what its verdict says, or stands out of place")
         self._check_run(entry, statement.run_id)
+        if seed_commitment(statement.seed_key) != self._seed_commitment:
+            raise LedgerError(
+                f"ledger entry {entry.index} reveals another key of held-out seeds than was committed to before it"
+            )
+        self._seed_commitment = statement.next_seed_commitment
         if statement.approved:
             self._released.append(statement.artifact_digest)
         else:
@@ -167,3 +179,12 @@ class DecisionHistory:
     def _check_run(self, entry: LedgerEntry, run_id: str) -> None:
         if run_id != self._run_id:
             raise LedgerError(f"ledger entry {entry.index} is about run {run_id!r}, not {self._run_id!r}")
+
+
+def _first_commitment(entry: LedgerEntry) -> bytes:
+    try:
+        return bytes.fromhex(entry.fields["seed_commitment"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerError(
+            f"ledger entry {entry.index} commits to no seeds: an older version began this ledger; start a new run"
+        ) from error

@@ -1,8 +1,10 @@
 """What is evaluated and by which rule, as digests, and the held-out seeds, drawn from a secret.
 
-The seeds of an evaluation follow from the safety service's secret, the run and the number of the evaluation, so they
-can be checked afterwards by whoever holds the secret, and guessed by nobody else. They lie in [2**62, 2**63), training
-seeds below: no candidate can have been trained on them.
+The seeds of an evaluation follow from a key of its own, which follows from the safety service's secret, the run and the
+number of the evaluation. Before it nobody else can guess them; the ledger holds a commitment to the key by then, made
+before the candidate was seen. The verdict reveals the key, so afterwards anybody can check that these were the seeds,
+and that they were not chosen. They lie in [2**62, 2**63), training seeds below: no candidate can have been trained on
+them.
 """
 
 from __future__ import annotations
@@ -17,20 +19,29 @@ from safety.canonical_json import canonical_digest
 from safety.config import SafetyConfig
 
 
-def draw_seeds(secret: bytes, run_id: str, evaluation: int, episodes: int) -> tuple[int, ...]:
-    """The environment seeds of one evaluation, one per episode, each in [2**62, 2**63).
-
-    Seed i is the first 62 bits of HMAC-SHA256(secret, "temper.evaluation-seed.v1" LF run_id LF evaluation LF i), plus
-    2**62.
+def seed_key(secret: bytes, run_id: str, evaluation: int) -> bytes:
+    """The key of one evaluation's seeds: HMAC-SHA256(secret, "temper.seed-key.v1" LF run_id LF evaluation).
 
     Args:
       secret: what only the safety service knows.
       run_id: the training run; without a line feed.
       evaluation: number of the evaluation, from 1: that of the verdict it will give, so no two verdicts share it.
-      episodes: seeds wanted.
+    """
+    return hmac.digest(secret, f"temper.seed-key.v1\n{run_id}\n{evaluation}".encode(), "sha256")
+
+
+def seed_commitment(key: bytes) -> bytes:
+    """What is made known of a key before it is used: its SHA-256 (32 bytes), from which it cannot be had."""
+    return hashlib.sha256(key).digest()
+
+
+def draw_seeds(key: bytes, episodes: int) -> tuple[int, ...]:
+    """The environment seeds of one evaluation, one per episode, each in [2**62, 2**63).
+
+    Seed i is the last 62 bits of the first 8 bytes of HMAC-SHA256(key, "temper.evaluation-seed.v2" LF i), plus 2**62.
     """
     span = EVALUATION_SEED_END - TRAINING_SEED_END
-    keyed = hmac.new(secret, f"temper.evaluation-seed.v1\n{run_id}\n{evaluation}\n".encode(), hashlib.sha256)
+    keyed = hmac.new(key, b"temper.evaluation-seed.v2\n", hashlib.sha256)
     seeds = []
     for index in range(episodes):
         code = keyed.copy()

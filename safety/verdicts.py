@@ -42,6 +42,19 @@ class Rule:
 
 
 @dataclasses.dataclass(frozen=True)
+class SeedDisclosure:
+    """What a verdict makes known of held-out seeds; see `safety.suite`.
+
+    Attributes:
+      key: that this evaluation's were drawn from (32 bytes).
+      next_commitment: to the key of the next evaluation's (32 bytes).
+    """
+
+    key: bytes
+    next_commitment: bytes
+
+
+@dataclasses.dataclass(frozen=True)
 class Assessment:
     """How an evaluation came out.
 
@@ -75,6 +88,7 @@ def compose_statement(
     assessment: Assessment,
     rule: Rule,
     *,
+    seeds: SeedDisclosure,
     release_number: int,
     previous_entry_digest: bytes,
     issue_time_ns: int,
@@ -84,6 +98,7 @@ def compose_statement(
 
     Args:
       offer, assessment, rule: what was offered, how it came out, and by which rule.
+      seeds: what becomes known of the seeds.
       release_number: number the release would get; used only where the candidate is approved.
       previous_entry_digest: digest of the ledger entry before this verdict's (32 bytes).
       issue_time_ns: ns since the epoch.
@@ -106,6 +121,8 @@ def compose_statement(
         expiry_time_ns=issue_time_ns + round(validity_s * 1e9),
         previous_entry_digest=previous_entry_digest,
         incumbent_digest=assessment.incumbent_digest,
+        seed_key=seeds.key,
+        next_seed_commitment=seeds.next_commitment,
     )
     if assessment.outcomes is not None:
         interval = mean_interval(assessment.outcomes.returns, 0.95)
@@ -151,6 +168,8 @@ def ledger_fields(
         "suite_digest": statement.suite_digest.hex(),
         "seed_manifest_digest": statement.seed_manifest_digest.hex(),
         "incumbent_digest": statement.incumbent_digest.hex(),
+        "seed_key": statement.seed_key.hex(),
+        "next_seed_commitment": statement.next_seed_commitment.hex(),
     }
 
 

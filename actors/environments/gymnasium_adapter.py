@@ -2,11 +2,16 @@
 
 A Box of floats becomes f4, a Box of integers or booleans keeps its dtype; a Discrete observation becomes a one-hot f4
 vector. The cost of a step is `info["cost"]`, 0 where there is none.
+
+The code digest covers the environment's class and those of all wrappers around it with the classes they are made from,
+the arguments that wrappers record, and the function that makes them where there is one. Of a wrapper that records no
+arguments it has the source only.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,9 +23,14 @@ from actors.environments.identity import code_digest, package_version
 
 try:
     import gymnasium
+    from gymnasium.envs.registration import load_env_creator
     from gymnasium.spaces import Box, Discrete
+    from gymnasium.wrappers import TimeLimit
 except ModuleNotFoundError as error:
     raise MissingExtra("environments 'gym:ID' need Gymnasium: pip install 'temper[gym]'") from error
+
+_PYTHON_S = {"builtins", "abc", "typing"}
+"""Modules of classes that say nothing of an environment."""
 
 
 class GymnasiumEnvironment:
@@ -47,26 +57,28 @@ class GymnasiumEnvironment:
         shape, self._dtype = _layout(name, observation_space)
         self._one_hot = isinstance(observation_space, Discrete)
         self._first_observation = int(observation_space.start) if self._one_hot else 0
-        registered = self._environment.spec
-        base = type(self._environment.unwrapped)
+        registered, base = self._environment.unwrapped.spec, type(self._environment.unwrapped)
+        steps_max = _steps_max(self._environment)
         version = package_version("gymnasium")
         self.spec = EnvironmentSpec(
             id=name,
             version=version,
             code_digest=code_digest(
-                (base, GymnasiumEnvironment),
+                (*_classes(self._environment), GymnasiumEnvironment),
                 {
                     "id": environment_id,
                     "class": f"{base.__module__}.{base.__qualname__}",
                     "kwargs": registered.kwargs,
-                    "episode_steps_max": registered.max_episode_steps,
+                    "episode_steps_max": steps_max,
+                    "wrappers": [_wrapper(each) for each in _layers(self._environment)[:-1]],
+                    "made_by": _maker(registered.entry_point),
                 },
                 version,
             ),
             observation_shape=shape,
             observation_dtype=self._dtype.str,
             num_actions=int(action_space.n),
-            episode_steps_max=registered.max_episode_steps,
+            episode_steps_max=steps_max,
         )
 
     def reset(self, seed: int) -> NDArray[Any]:
@@ -109,6 +121,42 @@ def _layout(name: str, space: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise EnvironmentUnsupported(f"{name} has the observation space {space}; supported are Box and Discrete")
     dtype = np.dtype(np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype)
     return tuple(int(size) for size in space.shape), dtype
+
+
+def _layers(environment: Any) -> list[Any]:
+    """The wrappers from the outermost on, and last the environment itself."""
+    layers = [environment]
+    while isinstance(layers[-1], gymnasium.Wrapper):
+        layers.append(layers[-1].env)
+    return layers
+
+
+def _steps_max(environment: Any) -> int | None:
+    """Steps after which it truncates an episode: the least, should several wrappers do so."""
+    limits = [getattr(each, "_max_episode_steps", None) for each in _layers(environment) if isinstance(each, TimeLimit)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _classes(environment: Any) -> Iterator[type]:
+    """The classes of all layers, and those that they inherit from."""
+    for layer in _layers(environment):
+        yield from (each for each in type(layer).__mro__ if each.__module__ not in _PYTHON_S)
+
+
+def _wrapper(wrapper: Any) -> list[object]:
+    kind = type(wrapper)
+    return [f"{kind.__module__}.{kind.__qualname__}", _arguments(wrapper)]
+
+
+def _arguments(wrapper: Any) -> dict[str, Any]:
+    """Those that it was made with, where it records them (gymnasium.utils.RecordConstructorArgs)."""
+    return {name: value for name, value in getattr(wrapper, "_saved_kwargs", {}).items() if name != "env"}
+
+
+def _maker(entry_point: Any) -> object:
+    """What makes the environment, where that is a function and not the class itself."""
+    made_by = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    return None if isinstance(made_by, type) else made_by
 
 
 def _make(environment_id: str, steps_max: int | None) -> Any:

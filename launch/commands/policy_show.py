@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from launch.arguments import PolicyShow
 from launch.errors import BadInput
 from launch.json_output import printable
-from launch.releases import open_registry
-from launch.run_paths import require_run_directory
+from launch.releases import open_registry, revocations_if_known
+from launch.run_paths import RunPaths, require_run_directory
 from policies.artifact import Artifact
+from policies.registry import Release
 from protos.safety.v1 import safety_pb2
 
 
 def run(arguments: PolicyShow) -> int:
     """Prints the release after its verdict and its bytes have been verified."""
-    registry = open_registry(require_run_directory(arguments.run_dir))
+    paths = require_run_directory(arguments.run_dir)
+    registry = open_registry(paths)
     releases = {release.number: release for release in registry.releases()} if registry is not None else {}
     number = arguments.release or max(releases, default=0)
     if number not in releases:
@@ -26,9 +29,7 @@ def run(arguments: PolicyShow) -> int:
     verdict = safety_pb2.VerdictStatement.FromString(release.signed_verdict.payload)
     count = sum(array.size for array in artifact.parameters.values())
     print(f"release     {release.number}, update {release.version}")
-    if release.revocation is not None:
-        when = _time(release.revocation.issue_time_ns)
-        print(f"REVOKED     {when}: {printable(release.revocation.why)}; no actor acts with it")
+    _print_revocation(paths, release)
     print(f"artifact    {release.digest.hex()}")
     print(f"network     {artifact.spec.network}")
     print(
@@ -45,6 +46,17 @@ def run(arguments: PolicyShow) -> int:
         mark = "passed" if criterion.passed else "failed"
         print(f"criterion   {criterion.name} {mark}: {criterion.explanation}")
     return 0
+
+
+def _print_revocation(paths: RunPaths, release: Release) -> None:
+    revocations, problem = revocations_if_known(paths)
+    undelivered = {revocation.digest: revocation for revocation in revocations or ()}.get(release.digest)
+    revocation = release.revocation or undelivered
+    if revocation is not None:
+        what = "no actor acts with it" if release.revocation else "not delivered yet: see `temper policy verify`"
+        print(f"REVOKED     {_time(revocation.issue_time_ns)}: {printable(revocation.why)}; {what}")
+    elif problem:
+        print(f"temper: whether only the gate's ledger knows it to be revoked is left out: {problem}", file=sys.stderr)
 
 
 def _time(nanoseconds: int) -> str:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch.arguments_replay import ReplayExport
-from launch.errors import BadInput
+from launch.errors import BadInput, LaunchError
 from launch.json_output import json_line
 from launch.progress import counted, progress
 from launch.replay_target import check_range, open_source
 from replay.episode_pieces import RowsContradictory
-from replay.exchange.errors import ExchangeError
+from replay.exchange.errors import ExchangeError, ExportFailed
 from replay.record import LoggedRecord
 from replay.record_pages import paged
 from replay.source import RecordSource
@@ -34,8 +34,8 @@ def run(arguments: ReplayExport) -> int:
     check_range(arguments.from_position, arguments.limit)
     if arguments.steps and arguments.format != "jsonl":
         raise BadInput(f"--steps is for jsonl: {arguments.format} {_STEPS_ELSEWHERE[arguments.format]}")
-    export = _export(arguments)
     with open_source(arguments.target, writable=False) as source:
+        export = _export(arguments, source)
         # In short calls: writing takes longer than a service lets one call last.
         records = paged(
             source,
@@ -48,22 +48,24 @@ def run(arguments: ReplayExport) -> int:
         try:
             with progress("exporting", total, json=arguments.json) as shown:
                 summary = export(counted(records, shown), arguments.output)
+        except ExportFailed as error:
+            raise LaunchError(str(error)) from error
         except (ExchangeError, RowsContradictory) as error:
             raise BadInput(str(error)) from error
     print(_json(arguments, summary) if arguments.json else _text(summary))
     return 0
 
 
-def _export(arguments: ReplayExport) -> Callable[[Iterable[LoggedRecord], Path], ExportSummary]:
+def _export(arguments: ReplayExport, source: RecordSource) -> Callable[[Iterable[LoggedRecord], Path], ExportSummary]:
     """The function of the format; each needs packages of its own."""
     if arguments.format == "parquet":
         from replay.exchange.parquet import export_parquet  # noqa: PLC0415
 
-        return export_parquet
+        return partial(export_parquet, quarantines=source.quarantines)
     if arguments.format == "rlds":
         from replay.exchange.rlds import export_rlds  # noqa: PLC0415
 
-        return export_rlds
+        return partial(export_rlds, quarantines=source.quarantines)
     if arguments.format == "prov":
         from replay.exchange.prov import export_prov  # noqa: PLC0415
 

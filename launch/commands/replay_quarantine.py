@@ -3,8 +3,9 @@
 --json prints one object: quarantine (the entry of replay.proto; with --dry-run its id is 0), affected (policies as
 launch.lineage_report says, each with quarantined_records and share, their part of what the policy learnt from),
 newest_without (update of the newest policy kept that learnt from none of them, null where there is none),
-releases_unknown (numbers of releases whose lineage was not kept), and revoked (as `temper policy revoke` says). All but
-quarantine and revoked are null where no run is named. --list prints one entry a line, --lift the entry.
+releases_unknown (numbers of releases whose lineage was not kept), evicted_records (which the store has no longer, so
+that they are not looked at), and revoked (as `temper policy revoke` says). affected, newest_without and
+releases_unknown are null where no run is named. --list prints one entry a line, --lift the entry.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def _quarantine(arguments: ReplayQuarantine) -> int:
         # Before anything is changed, for what it may raise.
         revoke = stack.enter_context(revoking(paths)) if _may_revoke(paths, arguments) and paths is not None else None
         with open_source(arguments.target, writable=not arguments.dry_run) as source:
+            evicted = source.stats().evicted_records
             try:
                 entry, positions = source.quarantine(arguments.filter, arguments.why, dry_run=arguments.dry_run)
             except FilterError:
@@ -86,7 +88,7 @@ def _quarantine(arguments: ReplayQuarantine) -> int:
         index = None if paths is None else open_index(paths)
         affected = index.overlapping(positions) if index is not None else ()
         if not arguments.json:
-            print("\n".join(_lines(entry, affected, index)))
+            print("\n".join(_lines(entry, affected, index, evicted)))
         revoked: list[RevokedRelease] = []
         try:
             if arguments.revoke:
@@ -94,7 +96,8 @@ def _quarantine(arguments: ReplayQuarantine) -> int:
         finally:
             # The records are quarantined, whatever became of the releases.
             if arguments.json:
-                print(json_line(_as_json(entry, affected, index) | {"revoked": list(map(revoked_json, revoked))}))
+                told = {"evicted_records": evicted, "revoked": list(map(revoked_json, revoked))}
+                print(json_line(_as_json(entry, affected, index) | told))
     return 1 if any(each.problem for each in revoked) else 0
 
 
@@ -139,7 +142,9 @@ def _as_json(entry: replay_pb2.QuarantineEntry, affected: Affected, index: Linea
     }
 
 
-def _lines(entry: replay_pb2.QuarantineEntry, affected: Affected, index: LineageIndex | None) -> Iterator[str]:
+def _lines(
+    entry: replay_pb2.QuarantineEntry, affected: Affected, index: LineageIndex | None, evicted: int
+) -> Iterator[str]:
     if entry.id:
         yield f"quarantine {entry.id}: {entry.records:,} records are no longer sampled"
     else:
@@ -160,6 +165,8 @@ def _lines(entry: replay_pb2.QuarantineEntry, affected: Affected, index: Lineage
         yield "the newest policy kept that learnt from none of them: " + ("none" if newest is None else f"{newest:,}")
         if affected[-1][0] is index.policies[-1]:
             yield "the newest one did: what the run releases from now on grows out of it"
+    if evicted:
+        yield f"not looked at, for they were evicted: {evicted:,} records; who learnt from such of them is not listed"
     unknown = ", ".join(str(release.number) for release in index.releases_unknown)
     if unknown:
         yield f"not known of: release {unknown}"

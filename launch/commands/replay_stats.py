@@ -2,7 +2,7 @@
 
 --json prints one object: the fields of StatsResponse in replay.proto under their names, the chain head in hexadecimal,
 and "file_per_live", the bytes on disk for each byte of a record (null where there is no record). Of a directory that
-nobody serves, what only a service counts is 0.
+nobody serves, what only a service counts is 0, and a curated table has available all that it chooses from.
 """
 
 from __future__ import annotations
@@ -58,8 +58,11 @@ def _lines(stats: replay_pb2.StatsResponse) -> Iterator[str]:
     yield ""
     yield _HEADING
     for table in stats.tables:
+        # Which records pass its filter, only a service knows.
+        at_most = "<=" if table.kind == "curated" and not stats.durability else ""
+        available = f"{at_most}{table.available:,}"
         yield (
-            f"{table.name:<16} {table.kind:<12} {table.available:>11,} {table.inserts:>12,} {table.samples:>12,} "
+            f"{table.name:<16} {table.kind:<12} {available:>11} {table.inserts:>12,} {table.samples:>12,} "
             f"{table.samples_per_insert:>10.4g} {table.min_size:>9,}  {table.insert_wait_s:>12.1f} s  "
             f"{table.sample_wait_s:>12.1f} s"
         )

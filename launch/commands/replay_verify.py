@@ -20,7 +20,7 @@ from launch.config_file import read_config
 from launch.json_output import json_line, printable
 from launch.progress import progress
 from launch.recipes import is_config_file
-from launch.replay_target import check_range, locate, open_source
+from launch.replay_target import check_range, locate, looking_at, open_source
 
 
 def run(arguments: ReplayVerify) -> int:
@@ -49,9 +49,9 @@ def run(arguments: ReplayVerify) -> int:
 
 def _environment(arguments: ReplayVerify) -> EnvironmentConfig | None:
     if arguments.env:
-        if is_config_file(arguments.env):
-            return read_config(Path(arguments.env)).environment
-        return EnvironmentConfig(name=arguments.env)
+        with looking_at(arguments.env):
+            is_file = is_config_file(arguments.env)
+        return read_config(Path(arguments.env)).environment if is_file else EnvironmentConfig(name=arguments.env)
     run = locate(arguments.target).run
     return None if run is None else read_config(run.config).environment
 

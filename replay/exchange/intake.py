@@ -22,27 +22,48 @@ class ImportedRecord(NamedTuple):
 
     origin: common_pb2.Origin
     record: common_pb2.Record
+    quarantined: bool = False
+    """Whether it is under quarantine where it comes from."""
 
 
 class ImportSummary(NamedTuple):
     """What an import brought."""
 
     records: int
-    """Read, and in the store now."""
+    """Taken, and in the store now."""
     steps: int
     """Rows of all of them."""
     inserted: int
     """Those that were new."""
+    left_out: int = 0
+    """Those under quarantine, where these were not to be taken."""
 
 
-def import_records(records: Iterable[ImportedRecord], sink: RecordSink) -> ImportSummary:
-    """Appends records to a sink. Within a group those of a run may come in any order, as a log may hold them."""
-    count = steps = inserted = 0
-    for group in _groups(records):
+def import_records(
+    records: Iterable[ImportedRecord], sink: RecordSink, *, with_quarantined: bool = False
+) -> ImportSummary:
+    """Appends records to a sink. Within a group those of a run may come in any order, as a log may hold them.
+
+    Args:
+      records: to be appended.
+      sink: where to.
+      with_quarantined: whether those under quarantine too, which the caller then has to bring (mark_intake.py).
+    """
+    count = steps = inserted = left_out = 0
+
+    def wanted() -> Iterator[ImportedRecord]:
+        nonlocal left_out
+        for each in records:
+            if each.quarantined and not with_quarantined:
+                left_out += 1
+            else:
+                yield each
+
+    for group in _groups(wanted()):
         count += len(group)
         steps += sum(each.record.header.steps for each in group)
         inserted += sink.append(_by_run(group)).inserted
-    return ImportSummary(count, steps, inserted)
+    return ImportSummary(count, steps, inserted, left_out)
 
 
 def _groups(records: Iterable[ImportedRecord]) -> Iterator[list[ImportedRecord]]:

@@ -3,7 +3,8 @@
 It is written under another name beside its own (.NAME.*.unfinished), put on disk, and only then renamed; what a killed
 export leaves under that name can be deleted. Nothing that is there is ever overwritten.
 
-Exceptions: ExportRefused where something is there already, or nothing can be written there.
+Exceptions: ExportRefused where something is there already, or nothing can be made there; ExportFailed where the disk
+does not take what is written.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from replay.exchange.errors import ExportRefused
+from replay.exchange.errors import ExportFailed, ExportRefused
 
 
 class ExportSummary(NamedTuple):
@@ -36,47 +38,45 @@ class ExportSummary(NamedTuple):
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """A directory to write into, which becomes `path` at the end of the context and is removed on an exception."""
-    _check_absent(path)
-    with refusing(path):
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".unfinished", dir=path.parent))
     try:
+        _check_absent(path)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".unfinished", dir=path.parent))
+    except OSError as error:
+        raise _cannot_begin(path, error) from error
+    with _finished_or_gone(path, partial(shutil.rmtree, unfinished, ignore_errors=True)):
         yield unfinished
-        with refusing(path):
+        with failing(path):
             for file in unfinished.iterdir():
                 _sync(file)
             _sync(unfinished)
             unfinished.chmod(0o777 & ~_umask())
             _finish(unfinished, path)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A file to write, which becomes `path` at the end of the context and is removed on an exception."""
-    _check_absent(path)
-    with refusing(path):
+    try:
+        _check_absent(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".unfinished", dir=path.parent)
         os.close(handle)
+    except OSError as error:
+        raise _cannot_begin(path, error) from error
     unfinished = Path(name)
-    try:
+    with _finished_or_gone(path, partial(unfinished.unlink, missing_ok=True)):
         yield unfinished
-        with refusing(path):
+        with failing(path):
             _sync(unfinished)
             unfinished.chmod(0o666 & ~_umask())
             _finish(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 class TextFile:
-    """A UTF-8 file being written, as a context manager. Raises ExportRefused where the disk does not take it."""
+    """A UTF-8 file being written, as a context manager. Raises ExportFailed where the disk does not take it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with refusing(path):
+        with failing(path):
             self._file = path.open("w", encoding="utf-8", newline="\n")
 
     def __enter__(self) -> TextFile:
@@ -86,28 +86,49 @@ class TextFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Closing writes as well, which is of no interest any more once something has failed.
-        with contextlib.suppress(OSError) if error is not None else refusing(self._path):
+        with contextlib.suppress(OSError) if error is not None else failing(self._path):
             self._file.close()
 
     def write(self, text: str) -> None:
         """Appends text."""
-        with refusing(self._path):
+        with failing(self._path):
             self._file.write(text)
 
 
 @contextlib.contextmanager
-def refusing(path: Path) -> Iterator[None]:
-    """Turns what the file system says inside the context into ExportRefused, which names `path`."""
+def failing(path: Path) -> Iterator[None]:
+    """Turns what the file system says inside the context into ExportFailed, which names `path`."""
     try:
         yield
     except OSError as error:
-        raise ExportRefused(f"cannot write {path}: {error.strerror or error}; nothing was written") from error
+        raise ExportFailed(path, _reason(error)) from error
 
 
 def files_in(path: Path) -> tuple[tuple[Path, ...], int]:
     """The file, or those of the directory by name, and their size together (bytes)."""
     files = (path,) if path.is_file() else tuple(sorted(path.iterdir()))
     return files, sum(file.stat().st_size for file in files)
+
+
+@contextlib.contextmanager
+def _finished_or_gone(path: Path, remove: Callable[[], object]) -> Iterator[None]:
+    """Removes what was begun on any exception; ExportFailed names `path`, whichever file of it was written to."""
+    try:
+        yield
+    except BaseException as error:
+        remove()
+        if isinstance(error, ExportFailed):
+            raise ExportFailed(path, error.reason) from error
+        raise
+
+
+def _cannot_begin(path: Path, error: OSError) -> ExportRefused:
+    return ExportRefused(f"cannot write {path}: {_reason(error)}; nothing was written")
+
+
+def _reason(error: OSError) -> str:
+    """What the system calls it: other words may come with it."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _check_absent(path: Path) -> None:

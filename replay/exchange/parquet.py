@@ -19,11 +19,9 @@ from protos.common.v1 import common_pb2
 from replay.exchange.errors import ExportRefused
 from replay.exchange.output import ExportSummary, files_in, new_directory
 from replay.exchange.parquet_writer import ParquetFile
-from replay.exchange.record_table import FEW_VALUES, RECORDS_SCHEMA, Row, records_table
+from replay.exchange.records_file import Quarantines, RecordsFile, no_quarantines
 from replay.exchange.step_table import StepTable
 from replay.record import LoggedRecord
-
-RECORDS_FILE = "records.parquet"
 
 GROUP_ROWS_MAX = 65_536
 GROUP_BYTES_MAX = 16 * 1024**2
@@ -31,8 +29,15 @@ LAYOUTS_MAX = 64
 """Most schemas in one export: each has a file open and a row group in memory."""
 
 
-def export_parquet(records: Iterable[LoggedRecord], directory: Path) -> ExportSummary:
+def export_parquet(
+    records: Iterable[LoggedRecord], directory: Path, quarantines: Quarantines = no_quarantines
+) -> ExportSummary:
     """Writes records, with their payloads, to a new directory.
+
+    Args:
+      records: in log order.
+      directory: which does not exist.
+      quarantines: asked once, after the last record.
 
     Raises:
       ExportRefused: there is something at `directory`, there are no records, or the disk does not take them; nothing
@@ -40,40 +45,20 @@ def export_parquet(records: Iterable[LoggedRecord], directory: Path) -> ExportSu
     """
     count = steps = 0
     with new_directory(directory) as unfinished, contextlib.ExitStack() as files:
-        record_rows = _RecordRows(files.enter_context(_records_file(unfinished)))
+        file = files.enter_context(RecordsFile(unfinished))
         layouts: dict[bytes, _StepRows] = {}
         for record in records:
             layout = _layout_of(record.origin.schema, layouts, unfinished, files)
-            record_rows.add(Row(record, layout.number))
+            file.add(record, layout.number)
             layout.add(record)
             count += 1
             steps += record.header.steps
         if not count:
             raise ExportRefused("there is no record to export: nothing was written")
-        record_rows.flush()
+        file.finish(quarantines())
         for layout in layouts.values():
             layout.flush()
     return ExportSummary(count, steps, *files_in(directory))
-
-
-class _RecordRows:
-    """Records on their way into records.parquet."""
-
-    def __init__(self, file: ParquetFile) -> None:
-        self._file = file
-        self._rows: list[Row] = []
-        self._bytes = 0
-
-    def add(self, row: Row) -> None:
-        self._rows.append(row)
-        self._bytes += len(row.record.payload)
-        if len(self._rows) >= GROUP_ROWS_MAX // 8 or self._bytes >= GROUP_BYTES_MAX:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._rows:
-            self._file.write(records_table(self._rows))
-        self._rows, self._bytes = [], 0
 
 
 class _StepRows:
@@ -97,10 +82,6 @@ class _StepRows:
         if self._records:
             self._file.write(self._table.table(self._records))
         self._records, self._rows, self._bytes = [], 0, 0
-
-
-def _records_file(directory: Path) -> ParquetFile:
-    return ParquetFile(directory / RECORDS_FILE, RECORDS_SCHEMA, FEW_VALUES)
 
 
 def _layout_of(

@@ -3,7 +3,7 @@
 The format groups statements by their kind, so each kind is written to a file of its own first, and these are joined at
 the end: a document of any length takes no memory. The same statements in the same order give the same bytes.
 
-Exceptions: ExportRefused where the disk does not take it.
+Exceptions: ExportFailed where the disk does not take it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from replay.exchange.output import refusing
+from replay.exchange.output import failing
 
 KINDS = ("entity", "activity", "agent", "wasGeneratedBy", "used", "wasAssociatedWith", "wasDerivedFrom")
 """The kinds of statements, in the order of the document."""
@@ -49,9 +49,15 @@ class ProvDocument:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._opened:
+        joined = False
+        try:
             if error is None:
                 self._join()
+                joined = True
+        finally:
+            # Closing writes as well, which is of no interest any more once something has failed.
+            with failing(self._path) if joined else contextlib.suppress(OSError):
+                self._opened.close()
 
     def element(self, kind: str, name: str, attributes: Mapping[str, Value]) -> None:
         """An entity, activity or agent; each name once."""
@@ -63,7 +69,7 @@ class ProvDocument:
         self._add(kind, f"_:r{self._statements}", attributes)
 
     def _add(self, kind: str, name: str, attributes: Mapping[str, Value]) -> None:
-        with refusing(self._path):
+        with failing(self._path):
             part = self._parts.get(kind)
             if part is None:
                 part = self._parts[kind] = self._opened.enter_context(
@@ -74,7 +80,7 @@ class ProvDocument:
             part.write(f"{_json(name)}: {_json(attributes)}")
 
     def _join(self) -> None:
-        with refusing(self._path), self._path.open("w", encoding="utf-8", newline="\n") as file:
+        with failing(self._path), self._path.open("w", encoding="utf-8", newline="\n") as file:
             file.write(f'{{\n"prefix": {_json(self._prefixes)}')
             for kind in KINDS:
                 if kind in self._parts:

@@ -6,7 +6,7 @@ Names are those that filters have (replay.filters) where both have the thing:
     environment, environment_version, environment_digest, config_digest, source_revision, transformation, parents,
     policies [{first_step, version, digest}], start_time, end_time (UTC, ns), encoding, payload_digest,
     signals {as the actor wrote them}, marks {written later}, quarantine (its id, 0 for none),
-    layout (which steps-N.parquet has its steps)
+    layout (which steps-N.parquet has its steps; null where there is none)
     header, origin (serialized, see common.proto), payload (as stored): the record as it can be imported again
 
 Digests are their 32 bytes.
@@ -25,8 +25,12 @@ from replay.exchange.arrow_columns import DIGEST, SIGNALS, file_metadata, signal
 from replay.record import LoggedRecord
 from replay.record_fields import FIELDS
 
+RECORDS_FILE = "records.parquet"
+
 RECORDS = "records"
 """The kind of these files."""
+
+QUARANTINES_KEY = b"temper.quarantines"
 
 _UTC_NS = pa.timestamp("ns", tz="UTC")
 _POLICIES = pa.list_(pa.struct([("first_step", pa.uint32()), ("version", pa.uint64()), ("digest", DIGEST)]))
@@ -88,7 +92,7 @@ class Row(NamedTuple):
     """A record, and which steps file its steps are in."""
 
     record: LoggedRecord
-    layout: int
+    layout: int | None
 
 
 def records_table(rows: Sequence[Row]) -> Any:

@@ -12,6 +12,9 @@
     signals                           of each name the mean over its records
     steps                             length + 1 elements, see episode_elements.py
 
+DIRECTORY/records.parquet has the records that the episodes come from, as in parquet.py: how they were cut, and what was
+found out about each, no episode can say, so it is this file that parquet_import.py puts into another store.
+
 Episodes are joined over the records of a lane (replay.experience), in the order in which they end; a gap ends one as
 incomplete. All of an export have one schema. Memory is bounded: HELD_BYTES_MAX of episodes in progress, beyond which
 the lane idle for longest is given up as incomplete and goes on in a row of its own.
@@ -36,6 +39,7 @@ from replay.exchange.episode_elements import EpisodeElements
 from replay.exchange.errors import ExportRefused
 from replay.exchange.output import ExportSummary, files_in, new_directory
 from replay.exchange.parquet_writer import ParquetFile
+from replay.exchange.records_file import Quarantines, RecordsFile, no_quarantines
 from replay.experience import EpisodeExperience, episodes
 from replay.record import LoggedRecord
 
@@ -76,8 +80,15 @@ _FIELDS: tuple[tuple[str, Any, Read], ...] = (
 _FEW_VALUES = ("actor_id", "run_id", "environment", "environment_version", "environment_digest", "ending")
 
 
-def export_rlds(records: Iterable[LoggedRecord], directory: Path) -> ExportSummary:
+def export_rlds(
+    records: Iterable[LoggedRecord], directory: Path, quarantines: Quarantines = no_quarantines
+) -> ExportSummary:
     """Writes the episodes of records, with their payloads, to a new directory.
+
+    Args:
+      records: in log order.
+      directory: which does not exist.
+      quarantines: asked once, after the last record.
 
     Raises:
       ExportRefused: there is something at `directory`, there are no records, they have several schemas, or one without
@@ -87,14 +98,18 @@ def export_rlds(records: Iterable[LoggedRecord], directory: Path) -> ExportSumma
         counted = _Counted(records)
         elements = EpisodeElements(counted.schema)
         row_bytes = elements.element_bytes()
-        joined = episodes(counted, steps_max=max(1, HELD_BYTES_MAX // row_bytes))
         schema = _arrow_schema(counted.schema, elements)
         few_values = [*_FEW_VALUES, *(f"steps.list.element.{path}" for path in elements.few_values)]
         written = 0
-        with ParquetFile(unfinished / EPISODES_FILE, schema, few_values) as file:
+        with (
+            RecordsFile(unfinished) as records_file,
+            ParquetFile(unfinished / EPISODES_FILE, schema, few_values) as file,
+        ):
+            joined = episodes(_written(counted, records_file), steps_max=max(1, HELD_BYTES_MAX // row_bytes))
             for group in _groups(joined, row_bytes):
                 file.write(_table(group, elements, schema))
                 written += len(group)
+            records_file.finish(quarantines())
         if not written:
             raise ExportRefused(f"no episode makes a step in {counted.records} records: {directory} was not written")
     return ExportSummary(counted.records, counted.steps, *files_in(directory), written)
@@ -127,6 +142,13 @@ class _Counted:
             self.records += 1
             self.steps += record.header.steps
             yield record
+
+
+def _written(records: Iterable[LoggedRecord], file: RecordsFile) -> Iterator[LoggedRecord]:
+    """The same records, each written to a file as it passes."""
+    for record in records:
+        file.add(record)
+        yield record
 
 
 def _groups(joined: Iterable[EpisodeExperience], row_bytes: int) -> Iterator[Sequence[EpisodeExperience]]:

@@ -9,17 +9,21 @@ Exceptions: ReplayError (replay.client_errors) where the service refuses or does
 
 from __future__ import annotations
 
+import contextlib
 import queue
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import grpc
 
 from protos import transport
 from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2, replay_pb2_grpc
+from replay.client import ReplayClient
 from replay.client_errors import ReplayError, ReplayUnavailable, translate
 from replay.exchange.sink import Appended, RunRecords, given_up_below
+from replay.record import LoggedRecord
+from replay.store import Store
 
 APPEND_TIMEOUT_S = 120.0
 """Longest time for the records of one run in a group: limiters and a slow disk hold them back."""
@@ -27,8 +31,16 @@ APPEND_TIMEOUT_S = 120.0
 _MESSAGE_BYTES_MAX = 1024 * 1024
 
 
+class _Stream(NamedTuple):
+    """One call of Append."""
+
+    requests: queue.SimpleQueue[replay_pb2.AppendRequest | None]
+    responses: Any
+    opened: replay_pb2.AppendOpened
+
+
 class ServiceSink:
-    """A RecordSink that appends to a service.
+    """A SinkPart that appends to a service.
 
     Args:
       address: of the service.
@@ -39,8 +51,10 @@ class ServiceSink:
     """
 
     def __init__(self, address: str, timeout_s: float = APPEND_TIMEOUT_S) -> None:
+        self.store: Store | None = None
         self._address = address
         self._timeout_s = timeout_s
+        self._client = ReplayClient(address)
         self._channel = transport.channel(address)
         self._stub = replay_pb2_grpc.ReplayStub(self._channel)
 
@@ -49,17 +63,30 @@ class ServiceSink:
         parts = [self._append(run) for run in runs]
         return Appended(sum(part.inserted for part in parts), sum(part.duplicates for part in parts))
 
+    def knows(self, origin: common_pb2.Origin) -> bool:
+        """See SinkPart.knows. Raises ReplayRefused, ReplayUnavailable."""
+        with self._stream(origin, 0) as (_, _, opened):
+            return opened.next_sequence > 0
+
+    def records(self, filter_text: str) -> Iterator[LoggedRecord]:
+        """See SinkPart.records. Raises ReplayRefused, ReplayUnavailable from the iteration."""
+        return self._client.records(filter_text=filter_text)
+
+    def marks(self, positions: Sequence[int]) -> Mapping[int, common_pb2.RecordMarks]:
+        """See SinkPart.marks. Raises ReplayRefused, ReplayUnavailable."""
+        return {record.position: record.marks for record in self._client.get(positions, with_payload=False)}
+
+    def annotate(self, signals: Mapping[int, Mapping[str, float]]) -> int:
+        """See SinkPart.annotate. Raises ReplayRefused, ReplayUnavailable."""
+        return self._client.annotate(signals)
+
     def close(self) -> None:
         """See RecordSink.close."""
+        self._client.close()
         self._channel.close()
 
     def _append(self, run: RunRecords) -> Appended:
-        requests: queue.SimpleQueue[replay_pb2.AppendRequest | None] = queue.SimpleQueue()
-        responses = self._stub.Append(iter(requests.get, None), timeout=self._timeout_s)
-        try:
-            below = given_up_below(run.records)
-            requests.put(replay_pb2.AppendRequest(open=run.origin, acknowledged_below=below))
-            opened = self._next(responses).opened
+        with self._stream(run.origin, given_up_below(run.records)) as (requests, responses, opened):
             unsent = [record for record in run.records if record.header.sequence >= opened.next_sequence]
             duplicates = len(run.records) - len(unsent)
             inserted = 0
@@ -69,6 +96,15 @@ class ServiceSink:
                 inserted += len(acknowledged.sequences) - acknowledged.duplicates
                 duplicates += acknowledged.duplicates
             return Appended(inserted, duplicates)
+
+    @contextlib.contextmanager
+    def _stream(self, origin: common_pb2.Origin, acknowledged_below: int) -> Iterator[_Stream]:
+        """A stream that the service has opened. Raises ReplayRefused, ReplayUnavailable, also for what is in it."""
+        requests: queue.SimpleQueue[replay_pb2.AppendRequest | None] = queue.SimpleQueue()
+        responses = self._stub.Append(iter(requests.get, None), timeout=self._timeout_s)
+        try:
+            requests.put(replay_pb2.AppendRequest(open=origin, acknowledged_below=acknowledged_below))
+            yield _Stream(requests, responses, self._next(responses).opened)
         except grpc.RpcError as error:
             raise self._translated(error) from error
         finally:

@@ -3,13 +3,16 @@
 Membership follows what is found out about a record: one that is marked so that it passes comes in, one that is marked
 so that it no longer does goes. Inserts are counted as records come in, so a ratio of samples to inserts is one to
 records that passed; the state's cursor says up to where in the log they are counted. Quarantine is not the filter's
-business here: it sees no record as quarantined, and those that are, are excluded.
+business here: it sees no record as quarantined, and those that are, are excluded. Of several shards each has such a
+table over its own records; in its filter `position` is the global one, so that it holds what a list of the whole log
+by the same filter shows.
 
 Takes about 2 bytes for each record in it, less where they lie close together.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
@@ -37,7 +40,10 @@ class CuratedTable(RecordTable):
         seed: int = 0,
         *,
         clock_ns: Callable[[], int] = time.time_ns,
+        first_position: int = 0,
     ) -> None:
+        """See Table; `first_position` is where this log lies in that of all shards."""
+        self._first_position = first_position
         self._accepts = parse_filter(spec.filter)
         self._members = PositionSet()
         same = state.spec.filter == spec.filter
@@ -60,12 +66,17 @@ class CuratedTable(RecordTable):
         positions = self._members.at(self._generator().integers(0, available, size=count))
         return Pick(positions, np.full(count, 1.0 / available), available, self._drawn(count, cursor=self._next))
 
+    def _passes(self, record: LoggedRecord) -> bool:
+        if self._first_position:
+            record = dataclasses.replace(record, position=self._first_position + record.position)
+        return self._accepts(record)
+
     def _take_in(self, records: Sequence[InsertedRecord], *, loaded: bool = False) -> None:
         passed = [
             record.position
             for record in records
             if self._first <= record.position < self._next
-            and self._accepts(as_logged(record))
+            and self._passes(as_logged(record))
             and record.position not in self._members
         ]
         self._members.add(passed, self._excluded.positions)
@@ -73,7 +84,7 @@ class CuratedTable(RecordTable):
         self._inserts += sum(position >= counted_to for position in passed)
 
     def _move(self, record: LoggedRecord) -> None:
-        if not self._accepts(record):
+        if not self._passes(record):
             self._members.discard(record.position)
         elif record.position not in self._members:
             self._members.add((record.position,), self._excluded.positions)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from protos.replay.v1 import replay_pb2
+from replay.sharding import global_position
 from replay.tables.curated import CuratedTable
 from replay.tables.fresh import FreshTable
 from replay.tables.prioritised import PrioritisedTable
@@ -14,7 +15,7 @@ from replay.tables.table import LogView, Table
 from replay.tables.uniform import UniformTable
 
 _TABLES: dict[str, type[Table]] = {
-    table.kind: table for table in (FreshTable, UniformTable, PrioritisedTable, StratifiedTable, CuratedTable)
+    table.kind: table for table in (FreshTable, UniformTable, PrioritisedTable, StratifiedTable)
 }
 
 
@@ -25,13 +26,16 @@ def make_table(
     seed: int = 0,
     *,
     clock_ns: Callable[[], int] = time.time_ns,
+    shard: int = 0,
 ) -> Table:
     """The table that `spec`, which was checked, describes, as it was left with `state`; to be loaded.
 
-    A state of another kind of table counts for nothing.
+    A state of another kind of table counts for nothing. In a filter `position` is the global one, as of this shard.
     """
     if state.HasField("spec") and state.spec.kind != spec.kind:
         state = replay_pb2.TableState()
+    if spec.kind == CuratedTable.kind:
+        return CuratedTable(spec, state, view, seed, clock_ns=clock_ns, first_position=global_position(shard, 0))
     return _TABLES[spec.kind](spec, state, view, seed, clock_ns=clock_ns)
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import replay, replay_comparison
+from benchmarks import replay, replay_comparison, replay_measure
+from benchmarks.process_group import BenchmarkError
+from benchmarks.replay_measure import fill, server
 from benchmarks.replay_payloads import SIZES, load, make, save, steps_of
-from benchmarks.replay_results import BEST, Results, Row, ratios, summary, table
+from benchmarks.replay_results import BEST, WIDTH, Results, Row, ratios, summary, table
+from benchmarks.replay_systems import Load, Temper
 from replay.payload_encoding import ZSTD, encode_payload
+
+QUICK = ("--rounds", "1", "--seconds", "0.3", "--warm-up-s", "0.3", "--peers")
 
 
 @pytest.mark.parametrize("size", sorted(SIZES))
@@ -70,18 +76,97 @@ def test_a_table_for_a_person_and_a_record_for_a_script() -> None:
     assert of_size["ratios"]["64 lanes"]["steps"]["median"] == 3.0
 
 
+def test_a_table_is_readable_at_its_width() -> None:
+    names = [f"figure number {number} ms" for number in range(12)]
+    figures = dict.fromkeys(names, 1.5)
+    results = Results(
+        [
+            Row("inserts", "cartpole", *who, {"inserts/s": 2.0, **figures})
+            for who in (("temper", "64 lanes"), ("reverb", "some rather long way " * 3), ("reverb", "another " * 5))
+        ]
+    )
+    lines = table(results).splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    heads = [line for line in lines if line.startswith("system")]
+    assert len(heads) > 1
+    assert all(sum(name in head for head in heads) == 1 for name in names)
+    assert sum(line.startswith("temper") for line in lines) == len(heads)
+
+
+def test_what_is_kept_is_counted_as_it_is_stored(tmp_path: Path) -> None:
+    columns = {name: column[:16] for name, column in make("sprites", 0).items()}
+    save(columns, tmp_path / "payloads")
+    kept = Load("sprites", tmp_path / "payloads", 100)
+    raw = sum(column.nbytes for column in columns.values()) // 16
+    assert 100 * raw <= kept.payload_bytes_max("none") < 101 * raw
+    assert 3 < kept.payload_bytes_max("none") / kept.payload_bytes_max("zstd") < 30
+
+
+def test_a_failure_leaves_what_was_measured_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> Iterator[Row]:
+        yield Row("inserts", "cartpole", "temper", "64 lanes", {"inserts/s": 300.0})
+        raise BenchmarkError("a process ended")
+
+    monkeypatch.setattr(replay, "insert_rows", failing)
+    assert replay.main(["--section", "inserts", "--sizes", "cartpole", *QUICK, "--scratch", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    record = json.loads(shown.out.splitlines()[-1])
+    assert record["failed"] == "a process ended"
+    assert record["sections"]["inserts"]["cartpole"]["temper"]["64 lanes"]["median"] == {"inserts/s": 300.0}
+    assert "replay: a process ended" in shown.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--seconds", "0"),
+        ("--seconds", "nan"),
+        ("--warm-up-s", "-1"),
+        ("--records-max", "5000"),
+        ("--cores", "100000"),
+        ("--scratch", "/does/not/exist"),
+        ("--section", "ceiling", "--sizes", "noise"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_starts(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as exit_status:
+        replay.main(arguments)
+    assert exit_status.value.code == 2
+
+
 @pytest.mark.robustness
 def test_it_runs_from_one_end_to_the_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_comparison, "FILLED", {"cartpole": 1_000})
-    quick = ["--rounds", "1", "--seconds", "0.3", "--warm-up-s", "0.3", "--peers", "--scratch", str(tmp_path)]
-    assert replay.main(["--section", "inserts", "samples", "--sizes", "cartpole", *quick]) == 0
+    monkeypatch.setattr(replay_measure, "SLACK_S", 1.0)
+    monkeypatch.setattr(replay, "STREAMS_OF_SHARDS", (2,))
+    sections = ("inserts", "samples", "shards")
+    assert replay.main(["--section", *sections, "--sizes", "cartpole", *QUICK, "--scratch", str(tmp_path)]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "inserts, cartpole (medians of 1)"
-    sections = json.loads(shown[-1])["sections"]
-    inserts = sections["inserts"]["cartpole"]["temper"]["64 lanes"]["median"]
+    measured = json.loads(shown[-1])["sections"]
+    inserts = measured["inserts"]["cartpole"]["temper"]["64 lanes"]["median"]
     assert inserts["inserts/s"] > 0
     assert inserts["disk B/record"] > 800
-    assert set(sections["samples"]["cartpole"]["temper"]) == {"gRPC", "same host"}
+    assert set(measured["samples"]["cartpole"]["temper"]) == {"gRPC", "same host"}
+    shards = measured["shards"]["cartpole"]["temper"]
+    assert set(shards) == {"1 shards, 2 writers", "2 shards, 2 writers"}
+    assert all(figures["median"]["inserts/s"] > 0 for figures in shards.values())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.robustness
+def test_who_compresses_keeps_no_more_records(tmp_path: Path) -> None:
+    save(make("sprites", 0), tmp_path / "payloads")
+    kept, system = Load("sprites", tmp_path / "payloads", 200), Temper()
+    way = system.writing("sprites")["zstd, 4 lanes"]
+    with server(system, tmp_path / "server", kept, way) as served:
+        fill(system, served, kept, 1_000, way)
+        counted = served.counted()
+    assert counted.inserted == 1_000
+    # The last commit, which may hold both writers' windows, comes on top of what is kept.
+    assert 180 <= counted.records <= 500

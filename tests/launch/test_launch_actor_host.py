@@ -12,7 +12,7 @@ from actors.host import ActorJob, ActorsKeepFailing
 from actors.process import JobError
 from launch import actor_host
 from launch.config_file import config_digest, write_config
-from launch.process import GAVE_UP
+from launch.process import GAVE_UP, source_revision
 from launch.recipes import make_recipe
 from policies.signing import SigningKey
 
@@ -50,6 +50,7 @@ def test_the_job_is_that_of_the_config_file(argument: str, tmp_path: Path, monke
     assert isinstance(job.actor, ActorConfig)
     assert (job.processes, job.actor_prefix, job.run_id) == (3, "rack7", "run")
     assert job.config_digest == config_digest(tmp_path / "config.toml")
+    assert job.source_revision == source_revision()
 
 
 @pytest.mark.parametrize(

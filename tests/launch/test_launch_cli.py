@@ -108,6 +108,7 @@ BAD_INPUT = {
     ),
     "malformed address": ((*REPLAY, "--listen", "7000"), "address '7000' is neither unix:PATH nor HOST:PORT"),
     "socket path too long": ((*SAFETY, "--listen", "unix:/" + "x" * 120), "has 121 bytes, the limit is 107"),
+    "a shard of no number": ((*REPLAY, "--listen", "h:1", "--shard", "-1"), "--shard -1 must be 0 to 65535"),
     "actor without inference address": (
         (*ACTOR, "--replay", "h:1", "--policy", "h:1", "--config", "served.toml"),
         "needs --inference-address",

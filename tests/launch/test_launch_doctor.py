@@ -89,8 +89,11 @@ def test_a_broken_driver_is_a_finding_not_a_crash(tmp_path: Path, monkeypatch: p
     assert (finding.level, finding.text) == ("broken", "RuntimeError: driver version is insufficient")
 
 
-def test_a_missing_package_is_noted_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", ["lmdb", "pyroaring"])
+def test_a_missing_package_is_noted_with_its_extra(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lmdb" else real(name))
-    (finding,) = (found for found in examine(tmp_path) if found.name == "lmdb")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else real(name))
+    (finding,) = (found for found in examine(tmp_path) if found.name == package)
     assert (finding.level, "pip install 'temper[replay]'" in finding.text) == ("note", True)

@@ -55,6 +55,9 @@ def test_value_may_contain_an_equals_sign(config: RunConfig) -> None:
         ("(64, 64)", tuple[int, ...], (64, 64)),
         ("[0.5]", tuple[float, ...], (0.5,)),
         ("a,b", tuple[str, ...], ("a", "b")),
+        ("[a, b]", tuple[str, ...], ("a", "b")),
+        ("['a, b', \"c\"]", tuple[str, ...], ("a, b", "c")),
+        ("[]", tuple[str, ...], ()),
         ("", str, ""),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch.errors import BadInput
-from launch.process import SUPERVISOR_VARIABLE, die_with_supervisor, wait_for_file
+from launch.process import SUPERVISOR_VARIABLE, die_with_supervisor, source_revision, wait_for_file
 
 BIND = "from launch.process import die_with_supervisor; die_with_supervisor(); print('alive')"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -53,3 +54,39 @@ def test_waits_for_a_file_that_comes(tmp_path: Path) -> None:
 def test_does_not_wait_forever(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"key\.pem does not exist \(waited 0\.1 s\)"):
         wait_for_file(tmp_path / "key.pem", 0.1)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    command = ["git", "-C", str(root), *who, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
+def test_the_revision_is_that_of_the_checkout(tmp_path: Path) -> None:
+    assert source_revision(tmp_path) == ""
+    _git(tmp_path, "init", "--quiet")
+    assert source_revision(tmp_path) == ""  # no commit yet
+    (tmp_path / "code.py").write_text("a = 1\n")
+    _git(tmp_path, "add", "code.py")
+    _git(tmp_path, "commit", "--quiet", "--message", "first")
+    _git(tmp_path, "tag", "--annotate", "v1", "--message", "v1")
+    commit = _git(tmp_path, "rev-parse", "HEAD")
+    assert source_revision(tmp_path) == commit
+    (tmp_path / "code.py").write_text("a = 2\n")
+    assert source_revision(tmp_path) == f"{commit}-dirty"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
+def test_a_package_installed_inside_of_a_repository_is_not_of_it(tmp_path: Path) -> None:
+    _git(tmp_path, "init", "--quiet")
+    _git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "somebody else's")
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    assert source_revision(site) == ""
+
+
+def test_without_git_no_revision_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert source_revision(tmp_path) == ""

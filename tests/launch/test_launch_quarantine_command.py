@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -21,7 +22,9 @@ from launch.run_paths import RunPaths
 from policies.client import PolicyClient
 from protos.safety.v1 import safety_pb2
 from replay.filters import FilterError
+from replay.lmdb_store import LmdbStore
 from replay.offline import OfflineSource
+from replay.store import StoreSettings
 from safety.client import SafetyClient
 from safety.docket import Docket
 from safety.ledger import LedgerInUse
@@ -105,6 +108,17 @@ def test_what_it_reached_may_be_nothing(paths: RunPaths, capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert "no policy whose lineage is kept learnt from them" in out
     assert "there is no release to revoke" in out
+
+
+def test_it_is_said_that_evicted_records_are_not_looked_at(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    quarantine(paths.root, OF_B, dry_run=True)
+    assert "evicted" not in capsys.readouterr().out
+    with contextlib.closing(LmdbStore(paths.replay, StoreSettings())) as store:
+        store.commit([], {}, retain_from=7)
+    quarantine(paths.root, OF_B, dry_run=True)
+    assert "not looked at, for they were evicted: 7 records" in capsys.readouterr().out
+    quarantine(paths.root, OF_B, why="bad actor", json=True)
+    assert read_json(capsys)["evicted_records"] == 7
 
 
 def test_list_and_lift(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:

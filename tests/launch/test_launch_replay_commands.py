@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,15 @@ def test_list_of_chosen_columns(store: Path, capsys: pytest.CaptureFixture[str])
     ]
     read = json.loads(temper(capsys, "replay", "list", store, *wanted, "--json").out)
     assert read == {"position": 2, "signals.return": 2.0, "policy_version": 2}
+
+
+def test_the_columns_of_the_help_are_columns(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        temper(capsys, "replay", "list", "--help")
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    example = re.search(r"e\.g\. (position,[a-z_.,]+)\.", said)
+    assert example is not None, said
+    assert temper(capsys, "replay", "list", store, "--columns", example[1], "--limit", "1").status == 0
 
 
 def test_nothing_passes(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

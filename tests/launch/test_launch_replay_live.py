@@ -10,7 +10,7 @@ import pytest
 
 from replay.config import ReplayConfig
 from replay.testing import serving
-from tests.launch.made_up_store import fill, temper
+from tests.launch.made_up_store import Ended, fill, temper
 
 
 @pytest.fixture
@@ -61,6 +61,21 @@ def test_a_table_is_made_and_changed(address: str, capsys: pytest.CaptureFixture
     listed = temper(capsys, "replay", "tables", address)
     assert "prioritised per records_max=4 exponent=0.7: 4 records from position 8" in listed.lines
     assert len(listed.lines) == 3
+
+
+def test_without_a_service_nobody_knows_what_passes_a_filter(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(ReplayConfig(tables=('curated good filter="position >= 9"',)), store) as address:
+        assert "filter='position >= 9': 3 records" in temper(capsys, "replay", "tables", address).out
+        assert table_line(temper(capsys, "replay", "stats", address), "good").split()[2] == "3"
+    assert "filter='position >= 9': those that pass of 10 records" in temper(capsys, "replay", "tables", store).out
+    stats = temper(capsys, "replay", "stats", store)
+    assert [table_line(stats, name).split()[2] for name in ("good", "uniform")] == ["<=10", "10"]
+
+
+def table_line(done: Ended, name: str) -> str:
+    """The line of `stats` about one table."""
+    (line,) = (line for line in done.lines if line.startswith(f"{name} "))
+    return line
 
 
 def test_a_table_keeps_its_kind(address: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,13 @@ def test_a_line(record: LoggedRecord) -> None:
     assert HEADING.index("marks") == line.index("fidelity")
 
 
+def test_of_a_record_that_does_not_say_when_it_was_made(record: LoggedRecord) -> None:
+    record.header.ClearField("start_time_ns")
+    record.header.ClearField("end_time_ns")
+    assert record_line(record).split()[:3] == ["42", "-", "actor-0003"]
+    assert "time         -" in list(record_lines(record))
+
+
 def test_chosen_columns(record: LoggedRecord) -> None:
     columns = Columns(["position,signals.success", 'signals["not there"]', "end_time,quarantined"])
     assert columns.heading.split("  ")[-1].strip() == "quarantined"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,7 +109,7 @@ def test_shards_are_processes_with_a_store_each_and_everybody_knows_them_all() -
     assert THREE.replay_shards == [f"unix:/s/replay-{shard}.sock" for shard in range(3)]
     for shard, address in enumerate(THREE.replay_shards):
         place = Path(f"/runs/x/replay/shard-{shard}")
-        assert arguments_of(specs[f"replay-{shard}"]) == ReplayServe(PATHS.config, place, address)
+        assert arguments_of(specs[f"replay-{shard}"]) == ReplayServe(PATHS.config, place, address, shard)
         assert specs[f"replay-{shard}"].address == address
     assert "replay" not in specs
     for name in ("learner", "safety", "actors"):
@@ -146,3 +147,19 @@ def test_the_order_of_stopping() -> None:
 def test_every_process_has_its_place_in_the_order_of_stopping(inference: str) -> None:
     assert set(processes(inference)) <= set(STOP_ORDER)
     assert STOP_ORDER.index("actors") < STOP_ORDER.index("safety") < STOP_ORDER.index("replay") == len(STOP_ORDER) - 1
+
+
+def test_a_replay_service_has_the_time_to_read_its_records() -> None:
+    """One that is killed while it reads what it holds would never be ready, however often it is started."""
+    config = make_recipe("catch")
+
+    def given(**fields: Any) -> float:
+        changed = replace(config, replay=replace(config.replay, **fields))
+        specs = processes_of(changed, PATHS, ADDRESSES, "run-1", Limits(), resume=True)
+        return {spec.name: spec for spec in specs}["replay"].ready_s_max
+
+    small, large = given(records_max=1_000), given(records_max=10_000_000)
+    assert 60.0 < small < 61.0
+    assert large > 10_000_000 * 50e-6
+    tables = ("stratified by-task by=task_id", "curated good filter=signals.success==1")
+    assert given(records_max=10_000_000, tables=tables) > 2.5 * large

@@ -34,7 +34,7 @@ class ShardedServices:
         """Starts these, by default all of them."""
         for shard in shards or range(len(self.each)):
             directory = self._directory / f"shard-{shard}"
-            self._running[shard].enter_context(serving(self._configs[shard], directory, self.each[shard]))
+            self._running[shard].enter_context(serving(self._configs[shard], directory, self.each[shard], shard))
 
     def stop(self, shard: int) -> None:
         """Stops one; its store stays."""

@@ -97,7 +97,7 @@ def test_parquet_is_what_is_exported_unless_told_otherwise(temper: Temper, store
     ("form", "files"),
     [
         ("parquet", ["out/records.parquet", "out/steps-0.parquet"]),
-        ("rlds", ["out/episodes.parquet"]),
+        ("rlds", ["out/episodes.parquet", "out/records.parquet"]),
         ("jsonl", ["out"]),
         ("prov", ["out"]),
     ],
@@ -161,6 +161,9 @@ def test_an_export_comes_back_into_an_empty_directory_and_into_its_own_store(
         "steps": 4 * count,
         "inserted": 0,
         "duplicates": count,
+        "left_out": 0,
+        "marked": 0,
+        "quarantined": 0,
     }
 
 
@@ -269,6 +272,7 @@ def test_a_record_that_cannot_be_taken_apart_is_said_in_one_line(temper: Temper,
         (["{store}", "{store}", "--limit", "-1"], "--limit -1 must be 0 or more"),
         (["{store}", "{store}", "--format", "parquet", "--actor-id", "x"], "--actor-id is for Minari data sets"),
         (["{store}", "{store}", "--format", "parquet", "--download"], "--download is for Minari data sets"),
+        (["{store}", "{data}", "--no-marks"], "--no-marks is for exports"),
         (["{tmp}/nowhere", "{data}"], "nowhere"),
         (["{data}", "{data}"], "neither a run directory"),
         (["{store}", "{data}", "--actor-id", "two words"], "origin.actor_id = 'two words' must match"),
@@ -296,15 +300,6 @@ def test_nobody_at_an_address_is_said_in_one_line(temper: Temper, socket: str, m
     monkeypatch.setattr(replay_target, "CONNECT_S_MAX", 0.2)
     data = made_dataset(made_buffers([4]))
     assert "nobody answers" in temper.refused("import", socket, data)
-
-
-def test_several_shards_are_refused_in_one_line(temper: Temper, tmp_path: Path) -> None:
-    data = made_dataset(made_buffers([4]))
-    for shard in range(2):
-        store_of(tmp_path / "shards" / str(shard), RECORDS[shard : shard + 1])
-    assert "has 2 shards: give the address or the directory of one" in temper.refused(
-        "import", tmp_path / "shards", data
-    )
 
 
 @pytest.mark.parametrize(

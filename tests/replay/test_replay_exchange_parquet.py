@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from protos.common.v1 import common_pb2
-from replay.exchange import parquet
+from replay.exchange import parquet, records_file
 from replay.exchange.errors import ExportRefused
 from replay.exchange.parquet import export_parquet
 from replay.experience import experiences
@@ -182,6 +182,7 @@ def test_row_groups_are_bounded_and_say_the_same(
     records = made()
     export_parquet(records, tmp_path / "one")
     monkeypatch.setattr(parquet, name, value)
+    monkeypatch.setattr(records_file, name, value)
     export_parquet(records, tmp_path / "many")
     for file in ("records.parquet", "steps-0.parquet"):
         with pq.ParquetFile(tmp_path / "many" / file) as many:
@@ -282,6 +283,7 @@ parquet.export_parquet(records(), Path({str(tmp_path / "out")!r}))
 def test_memory_does_not_grow_with_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more records are held than row groups have."""
     monkeypatch.setattr(parquet, "GROUP_ROWS_MAX", 512)
+    monkeypatch.setattr(records_file, "GROUP_ROWS_MAX", 64)
     example = any_record({"x": np.zeros(8, np.float32)}, 8)
     held: weakref.WeakSet[LoggedRecord] = weakref.WeakSet()
     most = 0

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos.common.v1 import common_pb2
-from replay.filters import CHARACTERS_MAX, DEPTH_MAX, FilterError, field_reader, parse_filter
+from replay.filters import (
+    CHARACTERS_MAX,
+    DEPTH_MAX,
+    FilterError,
+    field_reader,
+    parse_filter,
+    shifted_filter,
+    unshifted_filter,
+)
 from replay.record import LoggedRecord
 from replay.record_fields import FIELDS
 
@@ -168,8 +176,15 @@ def test_what_passes(text: str, accepted: bool) -> None:
         ("has(steps > 1)", "is used otherwise than has"),
         ("has(signals.a, key=1)", "is used otherwise than has"),
         ("1j == 1", "neither number nor string"),
-        ("steps ==", "invalid syntax at column"),
-        ("steps == 1; steps", "invalid syntax at column"),
+        ("steps ==", "invalid syntax at column 9 of"),
+        ("  position > ", "invalid syntax at column 11 of the filter 'position >'"),
+        ("'\u00e9' == task_id and", "invalid syntax at column 19 of"),
+        ("steps == 1; steps", "invalid syntax at column 11 of"),
+        ("steps 1", "invalid syntax at column 7 of"),
+        ("(steps\n 1 2)", r"invalid syntax.* at column 2 of"),
+        ("(steps >\r\n  foo)", "there is no field 'foo' at column 13 of"),
+        ("(steps == 1", "'\\(' was never closed at column 1 of"),
+        ("steps in [1] in [2]", "the list after in is compared with something else as well, at column 10 of"),
         ("a\nb", "invalid syntax"),
         ("\x00", "null bytes"),
         ("'\ud800' == task_id", "surrogates not allowed"),
@@ -330,6 +345,59 @@ def test_any_text_is_a_filter_or_refused(text: str) -> None:
         return
     assert accepts(RECORD) in (True, False)
     assert accepts(EMPTY) in (True, False)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(condition=_conditions, spaces=st.tuples(st.text(" ", max_size=2), st.text(" ", max_size=2)))
+def test_a_shifted_filter_says_the_same_of_a_part_of_the_log(condition: Term, spaces: tuple[str, str]) -> None:
+    text = f"{spaces[0]}{condition[0]}{spaces[1]}"
+    for first in (0, 7, 2**48):
+        shifted = shifted_filter(text, first)
+        there = LoggedRecord(7 - first, RECORD.header, RECORD.origin, marks=RECORD.marks)
+        assert parse_filter(shifted)(there) is parse_filter(text)(RECORD)
+        assert unshifted_filter(shifted, first) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shifted"),
+    [
+        ("", ""),
+        ("steps > 1", "steps > 1"),
+        ("1<position<3", "1<(position + 5)<3"),
+        ("'position' == task_id and not -position", "'position' == task_id and not -(position + 5)"),
+        ("signals.position < position", "signals.position < (position + 5)"),
+        ("signals['position'] == 1", "signals['position'] == 1"),
+        ("signals.return > position", "signals.return > (position + 5)"),
+        ("'\u00e9\u2028' == task_id\\\n or position in [1]", "'\u00e9\u2028' == task_id\\\n or (position + 5) in [1]"),
+        ("(position + 5) > 5", "((position + 5) + 5) > 5"),
+        ('""" it\'s """ == task_id or position > 1', '""" it\'s """ == task_id or (position + 5) > 1'),
+    ],
+)
+def test_only_the_field_is_shifted(text: str, shifted: str) -> None:
+    assert shifted_filter(text, 5) == shifted
+    assert unshifted_filter(shifted, 5) == text
+
+
+def test_what_was_never_shifted_is_given_back() -> None:
+    for text in (
+        "position > 3",
+        "(position + 6) > 3",
+        "(position + 5) > position",
+        "no filter (position + 5)",
+        "'(position + 5)' == task_id",
+    ):
+        assert unshifted_filter(text, 5) == text
+    with pytest.raises(FilterError, match=f"names `position`.* at most {CHARACTERS_MAX}"):
+        shifted_filter("position in [" + "1, " * ((CHARACTERS_MAX - 16) // 3) + "]", 5)
+
+
+def test_chains_in_chains_are_read_once() -> None:
+    """At twice the work for each level, sixty levels would never end."""
+    text = "(steps > 1)"
+    for _ in range(60):
+        text = f"(True == {text} == True)"
+    assert parse_filter(text)(RECORD)
+    assert not parse_filter(text)(EMPTY)
 
 
 def test_signals_may_have_names_that_python_reserves() -> None:

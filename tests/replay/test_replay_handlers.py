@@ -209,6 +209,22 @@ def test_fresh_goes_on_past_evicted_records_and_counts_them() -> None:
     asyncio.run(scenario())
 
 
+def test_quarantined_records_are_those_that_are_there() -> None:
+    async def scenario() -> None:
+        store = MemoryStore(StoreSettings())
+        async with handling(dataclasses.replace(CONFIG, fresh_unconsumed_max=20, records_max=5), store) as handlers:
+            await append(handlers, range(5))
+            await handlers.quarantine(replay_pb2.QuarantineRequest(filter="position >= 2", why="doubt"))
+            assert handlers.stats().quarantined_records == 3
+            await append(handlers, range(5, 9))
+            handlers.tables.evict_if_due()
+            await append(handlers, range(9, 10))
+            stats = handlers.stats()
+            assert (stats.evicted_records > 2, stats.quarantined_records) == (True, max(0, 5 - stats.evicted_records))
+
+    asyncio.run(scenario())
+
+
 def test_unknown_tables_and_impossible_batches_are_refused() -> None:
     async def scenario() -> None:
         async with handling() as handlers:

@@ -224,3 +224,102 @@ def test_a_lock_file_has_its_space_before_it_is_mapped(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(StoreFull, match="no space on the disk; nothing was stored"):
         LmdbEnvironment(tmp_path, NAMES, WRITABLE)
+
+
+def test_a_kept_reading_is_shared_and_remembered(tmp_path: Path) -> None:
+    environment = LmdbEnvironment(tmp_path, NAMES, WRITABLE)
+    environment.write("test", _put(1))
+    made: list[Transaction] = []
+
+    def make(transaction: Transaction) -> list[Transaction]:
+        made.append(transaction)
+        return made
+
+    with environment.reading_kept(make) as first, environment.reading_kept(make) as second:
+        assert first is second is made
+    with environment.reading_kept(make):
+        assert len(made) == 1
+        environment.write("test", _put(2))  # of which it does not know
+        assert made[0].txn.get(b"\2", db=made[0].databases[b"numbers"]) is None
+    environment.end_kept()
+    environment.end_kept()
+    with environment.reading_kept(make):
+        assert len(made) == 2
+        assert made[1].txn.get(b"\2", db=made[1].databases[b"numbers"]) is not None
+    environment.close()
+    with pytest.raises(EnvironmentClosed), environment.reading_kept(make):
+        pass
+    lmdb.open(str(tmp_path), lib_version=0, max_dbs=1).close()  # refused where one is open still
+
+
+def test_a_kept_reading_is_over_for_whoever_needs_the_environment(tmp_path: Path) -> None:
+    LmdbEnvironment(tmp_path, NAMES, WRITABLE).close()
+    reader = LmdbEnvironment(tmp_path, NAMES, READ_ONLY)
+    with reader.reading_kept(lambda transaction: transaction):
+        pass
+    writer = LmdbEnvironment(tmp_path, NAMES, WRITABLE)  # opened anew, for it was read-only
+    with writer.reading_kept(lambda transaction: transaction):
+        pass
+    writer.write("test", _put(1, 2**21))  # more than the map holds
+    assert _get(reader, 1) == b"\1" * 2**21
+    reader.close()
+    writer.close()
+
+
+def test_who_is_in_a_kept_reading_reads_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay.lmdb_environment._EXCLUSIVE_S", 0.05)
+    environment = LmdbEnvironment(tmp_path, NAMES, WRITABLE)
+    environment.write("test", _put(1, 9000))
+    with environment.reading_kept(lambda transaction: transaction) as (txn, databases):
+        with pytest.raises(StoreFull):
+            environment.write("test", _put(2, 2**21))  # which would move the map away under it
+        with environment.reading_kept(lambda transaction: transaction) as (another, _):
+            assert another is not txn
+        environment.let_go()
+        assert bytes(txn.get(b"\1", db=databases[b"numbers"])) == b"\1" * 9000
+    lmdb.open(str(tmp_path), lib_version=0, max_dbs=1).close()
+
+
+def test_a_kept_reading_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
+    def fail(_: Transaction) -> None:
+        raise KeyError
+
+    environment = LmdbEnvironment(tmp_path, NAMES, WRITABLE)
+    with pytest.raises(KeyError), environment.reading_kept(fail):
+        pass
+    environment.write("test", _put(1, 2**21))
+    environment.close()
+    lmdb.open(str(tmp_path), lib_version=0, max_dbs=1).close()
+
+
+def test_kept_readings_in_threads(tmp_path: Path) -> None:
+    environment = LmdbEnvironment(tmp_path, NAMES, WRITABLE)
+    environment.write("test", _put(1))
+    counts: list[int] = []
+
+    def read() -> None:
+        for _ in range(300):
+            with environment.reading_kept(lambda transaction: transaction) as (txn, databases):
+                counts.append(bytes(txn.get(b"\1", db=databases[b"numbers"])) == b"\1")
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        environment.end_kept()
+    for thread in threads:
+        thread.join()
+    assert counts == [True] * 1200
+    environment.close()
+    lmdb.open(str(tmp_path), lib_version=0, max_dbs=1).close()
+
+
+def test_a_reading_is_not_kept_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay.lmdb_environment.KEPT_S", -1.0)
+    environment = LmdbEnvironment(tmp_path, NAMES, WRITABLE)
+    with environment.reading_kept(lambda transaction: transaction) as first:
+        pass
+    with environment.reading_kept(lambda transaction: transaction) as second:
+        assert first is not second
+    environment.close()
+    lmdb.open(str(tmp_path), lib_version=0, max_dbs=1).close()

@@ -178,6 +178,17 @@ def test_quarantine_and_lift(directory: Path) -> None:
         assert (entry.filter, entry.lifted_why) == ("actor_id == 'actor-1'", "it was another one")
 
 
+def test_evicted_records_are_no_longer_counted_as_quarantined(directory: Path) -> None:
+    with OfflineSource(directory, writable=True) as writable:
+        writable.quarantine("position < 14", "old")
+        assert writable.stats().quarantined_records == 10
+    store = LmdbStore(directory, StoreSettings(segment_records=4))
+    store.commit([], {}, retain_from=11)
+    store.close()
+    with OfflineSource(directory) as source:
+        assert source.stats().quarantined_records == len(positions(source, "quarantined")) == 3
+
+
 @pytest.mark.parametrize(
     ("filter_text", "why"), [("", "why"), ("  ", "why"), ("lane == 0", ""), ("lane == 0", "x" * 1001)]
 )

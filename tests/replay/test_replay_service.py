@@ -117,6 +117,19 @@ def test_keys_come_without_records(stub: replay_pb2_grpc.ReplayStub) -> None:
     assert list(second.records.positions) == [4, 5]  # keys count as drawn, as records do
 
 
+def test_one_request_may_ask_for_several_batches(stub: replay_pb2_grpc.ReplayStub) -> None:
+    assert stub.Locate(replay_pb2.LocateRequest(), timeout=TIMEOUT_S).takes_batches
+    _append(stub, _open(), _batch(range(10)))
+    requests = [
+        replay_pb2.SampleRequest(table="fresh", batch_size=2, keys_only=True, batches=3),
+        replay_pb2.SampleRequest(table="fresh", batch_size=4),
+    ]
+    responses = list(stub.Sample(iter(requests), timeout=TIMEOUT_S))
+    positions = [list(response.records.positions) for response in responses]
+    assert positions == [[0, 1], [2, 3], [4, 5], [6, 7, 8, 9]]
+    assert all(response.end_of_batch for response in responses)
+
+
 def test_origins_are_sent_once_a_stream_and_large_batches_in_pieces(stub: replay_pb2_grpc.ReplayStub) -> None:
     origin = make_origin(columns=make_columns(steps=10_000), steps=10_000)  # 250 kB a record
     records = [make_record(origin, sequence, steps=10_000) for sequence in range(6)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from replay.filters import CHARACTERS_MAX, FilterError, parse_filter
 from replay.lmdb_store import LmdbStore
 from replay.offline import OfflineSource
 from replay.sharded_source import ShardedSource
@@ -57,6 +58,35 @@ def test_one_log_after_another(source: ShardedSource) -> None:
     assert positions(source, "actor_id == 'actor-1'") == [SECOND, SECOND + 1]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"position == {SECOND}",
+        "position > 0 and position < 2",
+        f"0 < position <= {SECOND} and lane == 0",
+        f"-position in [-1, -{SECOND + 1}]",
+        f"(position - {SECOND}) * 2 == 2",
+        "position >= 0",
+        "'position' == actor_id or has(signals.position) or position / 2 == 1",
+        f"signals.duplicate_of == position - {SECOND}",
+    ],
+)
+def test_a_filter_sees_the_positions_that_are_shown(source: ShardedSource, text: str) -> None:
+    source.annotate({SECOND: {"duplicate_of": 0.0}, SECOND + 1: {"duplicate_of": 0.0, "position": 7.0}})
+    expected = [record.position for record in source.records() if parse_filter(text)(record)]
+    assert positions(source, text) == expected
+    assert list(source.quarantine(text, "", dry_run=True).positions) == expected
+    seen: list[int] = []
+    while found := positions(source, text, from_position=seen[-1] + 1 if seen else 0, limit=1):
+        seen += found
+    assert seen == expected
+
+
+def test_a_filter_of_no_sense_is_refused_as_it_was_written(source: ShardedSource) -> None:
+    with pytest.raises(FilterError, match=r"at column 15 of the filter 'position > 1 \+'"):
+        source.records(filter_text="position > 1 +")
+
+
 def test_going_on_from_the_last_position_misses_nothing(source: ShardedSource) -> None:
     seen: list[int] = []
     while found := positions(source, from_position=seen[-1] + 1 if seen else 0, limit=2):
@@ -88,6 +118,31 @@ def test_a_quarantine_is_one_on_all(source: ShardedSource) -> None:
     assert [(entry.id, entry.records) for entry in source.quarantines()] == [(1, 2)]
     assert list(source.lift_quarantine(1, "mended").positions) == [1, SECOND + 1]
     assert positions(source, "quarantined") == []
+
+
+def test_a_quarantine_by_position_holds_what_it_says(directories: list[Path], source: ShardedSource) -> None:
+    """And every shard gives it back as it was asked for, also where the first one is left out."""
+    text = "position > 0 and  position < 2"
+    result = source.quarantine(text, "broken")
+    assert (list(result.positions), result.entry.records, result.entry.filter) == ([1], 1, text)
+    assert positions(source, "quarantined") == [1]
+    result = source.quarantine(f"position == {SECOND}", "broken too")
+    assert list(result.positions) == [SECOND]
+    assert [entry.filter for entry in source.quarantines()] == [text, f"position == {SECOND}"]
+    assert [entry.records for entry in source.quarantines()] == [1, 1]
+    assert source.lift_quarantine(2, "mended").entry.filter == f"position == {SECOND}"
+    source.close()
+    second = opened(directories, {1: True})
+    assert [entry.filter for entry in second.quarantines()] == [text, f"position == {SECOND}"]
+    second.close()
+
+
+def test_a_quarantine_that_one_shard_could_not_read_is_in_force_on_none(source: ShardedSource) -> None:
+    text = f"position in [1{' ' * (CHARACTERS_MAX - 15)}]"
+    parse_filter(text)
+    with pytest.raises(FilterError, match=f"at most {CHARACTERS_MAX}"):
+        source.quarantine(text, "broken")
+    assert (source.quarantines(), positions(source, "quarantined")) == ([], [])
 
 
 def test_a_shard_that_is_left_out(directories: list[Path]) -> None:

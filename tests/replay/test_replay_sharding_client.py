@@ -62,6 +62,24 @@ def test_marks_and_quarantines_reach_their_shard(client: ShardedClient) -> None:
     assert client.stats().quarantined_records == 2
 
 
+def test_filters_see_the_positions_that_are_shown(client: ShardedClient) -> None:
+    assert [record.position for record in client.records(filter_text=f"position == {SECOND}")] == [SECOND]
+    assert [record.position for record in client.records(filter_text="position < 2 or position > 2")] == [
+        *(0, 1, SECOND, SECOND + 1)
+    ]
+    result = client.quarantine("position > 0 and position < 2", "too good")
+    assert (list(result.positions), result.entry.filter) == ([1], "position > 0 and position < 2")
+    assert [record.position for record in client.records(filter_text="quarantined")] == [1]
+    assert client.stats().quarantined_records == 1
+    assert [entry.filter for entry in client.quarantines()] == ["position > 0 and position < 2"]
+
+
+def test_a_curated_table_holds_what_its_filter_lists(client: ShardedClient) -> None:
+    text = f"position == 1 or position >= {SECOND + 1}"
+    spec = replay_pb2.TableSpec(name="some", kind="curated", min_size=1, filter=text)
+    assert client.set_table(spec).available == len(list(client.records(filter_text=text))) == 2
+
+
 def test_counters_add_up(client: ShardedClient) -> None:
     stats = client.stats()
     assert (stats.records, stats.appended_steps) == (5, 10)

@@ -163,6 +163,8 @@ def test_where_all_are_down_it_says_why(socket_directory: Path) -> None:
             why = str(raised.value)
     assert f"{socket_directory}/a" in why
     assert f"{socket_directory}/b" in why
+    assert raised.value.why.count("(UNAVAILABLE)") == 2
+    assert "no batch of" not in raised.value.why
 
 
 def test_one_that_lacks_the_table_is_left_out(socket_directory: Path, tmp_path: Path) -> None:

@@ -37,6 +37,18 @@ def test_membership_follows_the_marks() -> None:
     assert table.inserts == 3
 
 
+def test_on_a_shard_positions_in_the_filter_are_global_ones() -> None:
+    log = FakeLog()
+    spec = parse_spec(
+        f"curated some filter='position == {2**48 + 1} or (position >= {2**48} and signals.success == 1)'"
+    )
+    table = make_table(spec, replay_pb2.TableState(), log, shard=1)
+    table.load(log.append(3))
+    assert _members(table) == {1}
+    table.on_marked(log.mark(2, success=1.0))
+    assert _members(table) == {1, 2}
+
+
 def test_quarantine_is_left_to_exclusion() -> None:
     log = FakeLog()
     log.append(2, signals={"success": 1.0})

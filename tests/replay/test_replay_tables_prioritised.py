@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pyroaring import BitMap64
 
 from protos.replay.v1 import replay_pb2
+from replay.provenance import SIGNAL_MAX
 from replay.table_spec import parse_spec
-from replay.tables.prioritised import PrioritisedTable
+from replay.tables.prioritised import PRIORITY_MAX, PrioritisedTable
 from replay.tables.testing import FakeLog, append_to, draw, loaded_table
 
 _STEP = st.sampled_from(["append", "append", "update", "evict", "exclude"])
@@ -71,7 +72,7 @@ def test_priorities_of_others_are_passed_over_and_the_last_of_two_holds() -> Non
     assert table.update_priorities(np.empty(0, np.uint64), np.empty(0)) == 0
 
 
-@pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf, 2e15])
+@pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf, PRIORITY_MAX + 2])
 def test_senseless_priorities_change_nothing(wrong: float) -> None:
     log = FakeLog()
     log.append(2)
@@ -81,6 +82,7 @@ def test_senseless_priorities_change_nothing(wrong: float) -> None:
     with pytest.raises(ValueError, match="each must have one"):
         table.update_priorities(np.array([0], np.uint64), np.array([1.0, 2.0]))
     assert _probabilities(table) == {0: 0.5, 1: 0.5}
+    assert _update(table, {0: PRIORITY_MAX, 1: SIGNAL_MAX}) == 2, "what a signal can be, a priority can be"
 
 
 def test_an_excluded_record_keeps_its_priority() -> None:

@@ -20,7 +20,7 @@ from safety.evaluation import EpisodeOutcomes, EvaluationError, evaluate_policy
 from safety.suite import draw_seeds
 from safety.testing import balancing_artifact, cartpole_artifact, drifting_artifact, overflowing_artifact
 
-SEEDS = draw_seeds(bytes(32), "run", 1, 40)
+SEEDS = draw_seeds(bytes(32), 40)
 CARTPOLE = EnvironmentConfig(name="cartpole")
 
 

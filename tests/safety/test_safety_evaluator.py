@@ -43,7 +43,7 @@ from safety.testing import (
 )
 from safety.worker import environment_from_header, environment_to_header
 
-SEEDS = draw_seeds(bytes(32), "run", 1, 20)
+SEEDS = draw_seeds(bytes(32), 20)
 CARTPOLE = EnvironmentConfig(name="cartpole")
 CONFIG = SafetyConfig(episodes=20, evaluation_s_max=30.0, worker_memory_bytes_max=768 * 1024**2)
 

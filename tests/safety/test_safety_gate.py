@@ -27,13 +27,12 @@ from replay.settings import SettingError
 from safety.canonical_json import canonical_json
 from safety.config import SafetyConfig
 from safety.custody import CustodyError
-from safety.docket import OPENED
 from safety.evaluation import EpisodeOutcomes
 from safety.evaluator import EvaluationFailed, EvaluatorClosed
 from safety.gate import Gate, GateBusy, GateClosed, OfferRefused
-from safety.history import VERDICT
+from safety.history import OPENED, VERDICT
 from safety.ledger import LedgerError, LedgerInUse, read_ledger
-from safety.suite import criteria_digest, draw_seeds, seed_manifest_digest, suite_digest
+from safety.suite import criteria_digest, draw_seeds, seed_key, seed_manifest_digest, suite_digest
 from safety.verdicts import Offer, statement_in
 
 RUN = "run-1"
@@ -143,7 +142,7 @@ def test_an_approval_says_everything_and_is_trusted(bench: Bench) -> None:
     signed = bench.gate.submit(offer(GOOD, 17), GOOD, lambda ended, total: None).result(30)
     trust = TrustPolicy(bench.gate.verify_key, RUN, lambda: bench.now_ns)
     verdict = trust.check_release(signed, artifact_digest(GOOD))
-    seeds = draw_seeds(bench.gate.custody.secret, RUN, 1, CONFIG.episodes)
+    seeds = draw_seeds(seed_key(bench.gate.custody.secret, RUN, 1), CONFIG.episodes)
     assert (verdict.run_id, verdict.version, verdict.release_number, verdict.reason) == (RUN, 17, 1, "")
     assert verdict.criteria_digest == criteria_digest(CONFIG)
     assert verdict.suite_digest == suite_digest(SPEC, CONFIG)
@@ -315,7 +314,7 @@ def test_a_restart_goes_on_from_the_ledger(bench: Bench) -> None:
     assert bench.gate.counts == (1, 1)
     verdict = bench.offer(BETTER)
     assert (verdict.release_number, verdict.incumbent_digest) == (2, artifact_digest(GOOD))
-    seeds = draw_seeds(bench.gate.custody.secret, RUN, 3, CONFIG.episodes)
+    seeds = draw_seeds(seed_key(bench.gate.custody.secret, RUN, 3), CONFIG.episodes)
     assert verdict.seed_manifest_digest == seed_manifest_digest(seeds)
     assert [statement(one).release_number for one in bench.gate.newest_verdicts(0)] == [2, 0, 1]
     assert [statement(one).release_number for one in bench.gate.newest_verdicts(2)] == [2, 0]

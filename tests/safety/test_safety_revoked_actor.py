@@ -138,7 +138,9 @@ def test_a_real_actor_drops_a_revoked_release_and_goes_on(socket_directory: Path
         assert {spans[-1] for spans in later} == {DIGESTS[2]}
         taken_up = {digest for spans in later for digest in spans} - {DIGESTS[2]}
         assert taken_up <= {DIGESTS[0]}
-        assert [spans for spans in later if spans != [DIGESTS[2]]] == [spans for spans in later[:LANES] if len(spans) > 1]
+        assert [spans for spans in later if spans != [DIGESTS[2]]] == [
+            spans for spans in later[:LANES] if len(spans) > 1
+        ]
         assert actor.stop() == 0
 
 

@@ -11,21 +11,23 @@ import pytest
 from actors.environment import EnvironmentSpec
 from actors.seeds import training_seed
 from safety.config import SafetyConfig
-from safety.suite import criteria_digest, draw_seeds, seed_manifest_digest, suite_digest
+from safety.suite import criteria_digest, draw_seeds, seed_commitment, seed_key, seed_manifest_digest, suite_digest
 
 SECRET = bytes(range(32))
 SPEC = EnvironmentSpec("cartpole", "gymnasium 1.4.0", bytes(32), (4,), "<f4", 2, 500)
 
 
 def test_seeds_follow_the_documented_formula() -> None:
-    message = b"temper.evaluation-seed.v1\nrun\n7\n2"
-    code = hmac.new(SECRET, message, hashlib.sha256).digest()
+    key = hmac.new(SECRET, b"temper.seed-key.v1\nrun\n7", hashlib.sha256).digest()
+    assert seed_key(SECRET, "run", 7) == key
+    assert seed_commitment(key) == hashlib.sha256(key).digest()
+    code = hmac.new(key, b"temper.evaluation-seed.v2\n2", hashlib.sha256).digest()
     expected = 2**62 + (int.from_bytes(code[:8], "big") & (2**62 - 1))
-    assert draw_seeds(SECRET, "run", 7, 3)[2] == expected
+    assert draw_seeds(key, 3)[2] == expected
 
 
 def test_seeds_are_never_training_seeds() -> None:
-    evaluation = draw_seeds(SECRET, "run", 1, 2000)
+    evaluation = draw_seeds(SECRET, 2000)
     assert all(2**62 <= seed < 2**63 for seed in evaluation)
     assert all(0 <= training_seed(1, "actor", "run", 0, episode) < 2**62 for episode in range(2000))
     assert len(set(evaluation)) == 2000
@@ -34,14 +36,11 @@ def test_seeds_are_never_training_seeds() -> None:
 
 
 def test_seeds_depend_on_secret_run_and_evaluation_and_on_nothing_else() -> None:
-    seeds = draw_seeds(SECRET, "run", 1, 10)
-    assert seeds == draw_seeds(SECRET, "run", 1, 10) == draw_seeds(SECRET, "run", 1, 20)[:10]
-    for other in (
-        draw_seeds(bytes(32), "run", 1, 10),
-        draw_seeds(SECRET, "r", 1, 10),
-        draw_seeds(SECRET, "run", 2, 10),
-    ):
-        assert not set(seeds) & set(other)
+    key = seed_key(SECRET, "run", 1)
+    seeds = draw_seeds(key, 10)
+    assert seeds == draw_seeds(key, 10) == draw_seeds(key, 20)[:10]
+    for other in (seed_key(bytes(32), "run", 1), seed_key(SECRET, "r", 1), seed_key(SECRET, "run", 2)):
+        assert not set(seeds) & set(draw_seeds(other, 10))
 
 
 def test_manifest_digest_commits_to_seeds_and_order() -> None:

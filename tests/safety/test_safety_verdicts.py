@@ -11,7 +11,7 @@ from policies.signing import VERDICT_TYPE, SigningKey, sign
 from protos.safety.v1 import safety_pb2
 from safety.canonical_json import canonical_digest, canonical_json
 from safety.evaluation import EpisodeOutcomes
-from safety.verdicts import Assessment, Offer, Rule, compose_statement, ledger_fields, statement_in
+from safety.verdicts import Assessment, Offer, Rule, SeedDisclosure, compose_statement, ledger_fields, statement_in
 
 OFFER = Offer("run-1", 7, bytes(range(32)), 100)
 RULE = Rule(b"c" * 32, b"s" * 32, b"m" * 32)
@@ -25,6 +25,7 @@ def compose(assessment: Assessment, previous: bytes = b"p" * 32) -> safety_pb2.V
         OFFER,
         assessment,
         RULE,
+        seeds=SeedDisclosure(b"k" * 32, b"n" * 32),
         release_number=4,
         previous_entry_digest=previous,
         issue_time_ns=1000,
@@ -56,6 +57,7 @@ def test_a_statement_binds_offer_rule_figures_and_place() -> None:
     assert (statement.run_id, statement.version, statement.artifact_digest) == ("run-1", 7, OFFER.digest)
     assert (statement.criteria_digest, statement.suite_digest) == (RULE.criteria_digest, RULE.suite_digest)
     assert (statement.seed_manifest_digest, statement.incumbent_digest) == (RULE.seed_manifest_digest, b"i" * 32)
+    assert (statement.seed_key, statement.next_seed_commitment) == (b"k" * 32, b"n" * 32)
     assert (statement.episodes, statement.violating_episodes, statement.return_mean) == (2, 1, 2.0)
     assert statement.return_ci95_low < 2.0 < statement.return_ci95_high
     assert (statement.issue_time_ns, statement.expiry_time_ns) == (1000, 2_000_001_000)

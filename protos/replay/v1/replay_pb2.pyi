@@ -50,14 +50,16 @@ class AppendAcknowledged(_message.Message):
     def __init__(self, sequences: _Optional[_Iterable[int]] = ..., duplicates: _Optional[int] = ...) -> None: ...
 
 class SampleRequest(_message.Message):
-    __slots__ = ("table", "batch_size", "keys_only")
+    __slots__ = ("table", "batch_size", "keys_only", "batches")
     TABLE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     KEYS_ONLY_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
     table: str
     batch_size: int
     keys_only: bool
-    def __init__(self, table: _Optional[str] = ..., batch_size: _Optional[int] = ..., keys_only: _Optional[bool] = ...) -> None: ...
+    batches: int
+    def __init__(self, table: _Optional[str] = ..., batch_size: _Optional[int] = ..., keys_only: _Optional[bool] = ..., batches: _Optional[int] = ...) -> None: ...
 
 class PackedRecords(_message.Message):
     __slots__ = ("positions", "origin_ids", "headers", "header_sizes", "payloads", "payload_sizes", "marks")
@@ -272,12 +274,14 @@ class LocateRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class LocateResponse(_message.Message):
-    __slots__ = ("directory", "store_id")
+    __slots__ = ("directory", "store_id", "takes_batches")
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     STORE_ID_FIELD_NUMBER: _ClassVar[int]
+    TAKES_BATCHES_FIELD_NUMBER: _ClassVar[int]
     directory: str
     store_id: bytes
-    def __init__(self, directory: _Optional[str] = ..., store_id: _Optional[bytes] = ...) -> None: ...
+    takes_batches: bool
+    def __init__(self, directory: _Optional[str] = ..., store_id: _Optional[bytes] = ..., takes_batches: _Optional[bool] = ...) -> None: ...
 
 class UpdatePrioritiesRequest(_message.Message):
     __slots__ = ("table", "positions", "priorities")

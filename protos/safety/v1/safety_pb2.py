@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.common.v1 import common_pb2 as protos_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/safety/v1/safety.proto\x12\x10temper.safety.v1\x1a\x1dprotos/common/v1/common.proto\"\\\n\x0f\x45valuateRequest\x12\x31\n\x05offer\x18\x01 \x01(\x0b\x32 .temper.safety.v1.CandidateOfferH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"V\n\x0e\x43\x61ndidateOffer\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\"\x88\x01\n\x10\x45valuateResponse\x12\x36\n\x08progress\x18\x01 \x01(\x0b\x32\".temper.safety.v1.EvaluateProgressH\x00\x12\x34\n\x07verdict\x18\x02 \x01(\x0b\x32!.temper.common.v1.SignedStatementH\x00\x42\x06\n\x04kind\"A\n\x10\x45valuateProgress\x12\x15\n\repisodes_done\x18\x01 \x01(\r\x12\x16\n\x0e\x65pisodes_total\x18\x02 \x01(\r\"\x8a\x01\n\x0f\x43riterionResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x11\n\tstatistic\x18\x03 \x01(\x01\x12\r\n\x05limit\x18\x04 \x01(\x01\x12\x10\n\x08\x65stimate\x18\x05 \x01(\x01\x12\x10\n\x08\x65pisodes\x18\x06 \x01(\r\x12\x13\n\x0b\x65xplanation\x18\x07 \x01(\t\"\xfa\x03\n\x10VerdictStatement\x12\x12\n\nverdict_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\x0c\x12\x10\n\x08\x61pproved\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x16\n\x0erelease_number\x18\x07 \x01(\x04\x12\x33\n\x08\x63riteria\x18\x08 \x03(\x0b\x32!.temper.safety.v1.CriterionResult\x12\x17\n\x0f\x63riteria_digest\x18\t \x01(\x0c\x12\x14\n\x0csuite_digest\x18\n \x01(\x0c\x12\x1c\n\x14seed_manifest_digest\x18\x0b \x01(\x0c\x12\x10\n\x08\x65pisodes\x18\x0c \x01(\r\x12\x1a\n\x12violating_episodes\x18\r \x01(\r\x12\x13\n\x0breturn_mean\x18\x0e \x01(\x01\x12\x17\n\x0freturn_ci95_low\x18\x0f \x01(\x01\x12\x18\n\x10return_ci95_high\x18\x10 \x01(\x01\x12\x15\n\rissue_time_ns\x18\x11 \x01(\x03\x12\x16\n\x0e\x65xpiry_time_ns\x18\x12 \x01(\x03\x12\x1d\n\x15previous_entry_digest\x18\x13 \x01(\x0c\x12\x18\n\x10incumbent_digest\x18\x14 \x01(\x0c\"e\n\x0eLeaseStatement\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x0clease_number\x18\x02 \x01(\x04\x12\x15\n\rissue_time_ns\x18\x03 \x01(\x03\x12\x16\n\x0e\x65xpiry_time_ns\x18\x04 \x01(\x03\"\xb4\x01\n\x13RevocationStatement\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x19\n\x11revocation_number\x18\x02 \x01(\x04\x12\x16\n\x0erelease_number\x18\x03 \x01(\x04\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\x0c\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x15\n\rissue_time_ns\x18\x06 \x01(\x03\x12\x1d\n\x15previous_entry_digest\x18\x07 \x01(\x0c\"D\n\rRevokeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\x0erelease_number\x18\x02 \x01(\x04\x12\x0b\n\x03why\x18\x03 \x01(\t\"G\n\x0eRevokeResponse\x12\x35\n\nrevocation\x18\x01 \x01(\x0b\x32!.temper.common.v1.SignedStatement\"M\n\x16ListRevocationsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_number\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"h\n\x17ListRevocationsResponse\x12\x36\n\x0brevocations\x18\x01 \x03(\x0b\x32!.temper.common.v1.SignedStatement\x12\x15\n\rnewest_number\x18\x02 \x01(\x04\"#\n\x11RenewLeaseRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"F\n\x12RenewLeaseResponse\x12\x30\n\x05lease\x18\x01 \x01(\x0b\x32!.temper.common.v1.SignedStatement\"\x11\n\x0fGetTrustRequest\"Z\n\x10GetTrustResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x10\n\x08\x61pproved\x18\x03 \x01(\x04\x12\x10\n\x08rejected\x18\x04 \x01(\x04\"$\n\x13ListVerdictsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"K\n\x14ListVerdictsResponse\x12\x33\n\x08verdicts\x18\x01 \x03(\x0b\x32!.temper.common.v1.SignedStatement2\x9f\x04\n\x06Safety\x12U\n\x08\x45valuate\x12!.temper.safety.v1.EvaluateRequest\x1a\".temper.safety.v1.EvaluateResponse(\x01\x30\x01\x12W\n\nRenewLease\x12#.temper.safety.v1.RenewLeaseRequest\x1a$.temper.safety.v1.RenewLeaseResponse\x12Q\n\x08GetTrust\x12!.temper.safety.v1.GetTrustRequest\x1a\".temper.safety.v1.GetTrustResponse\x12]\n\x0cListVerdicts\x12%.temper.safety.v1.ListVerdictsRequest\x1a&.temper.safety.v1.ListVerdictsResponse\x12K\n\x06Revoke\x12\x1f.temper.safety.v1.RevokeRequest\x1a .temper.safety.v1.RevokeResponse\x12\x66\n\x0fListRevocations\x12(.temper.safety.v1.ListRevocationsRequest\x1a).temper.safety.v1.ListRevocationsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/safety/v1/safety.proto\x12\x10temper.safety.v1\x1a\x1dprotos/common/v1/common.proto\"\\\n\x0f\x45valuateRequest\x12\x31\n\x05offer\x18\x01 \x01(\x0b\x32 .temper.safety.v1.CandidateOfferH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"V\n\x0e\x43\x61ndidateOffer\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\"\x88\x01\n\x10\x45valuateResponse\x12\x36\n\x08progress\x18\x01 \x01(\x0b\x32\".temper.safety.v1.EvaluateProgressH\x00\x12\x34\n\x07verdict\x18\x02 \x01(\x0b\x32!.temper.common.v1.SignedStatementH\x00\x42\x06\n\x04kind\"A\n\x10\x45valuateProgress\x12\x15\n\repisodes_done\x18\x01 \x01(\r\x12\x16\n\x0e\x65pisodes_total\x18\x02 \x01(\r\"\x8a\x01\n\x0f\x43riterionResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x11\n\tstatistic\x18\x03 \x01(\x01\x12\r\n\x05limit\x18\x04 \x01(\x01\x12\x10\n\x08\x65stimate\x18\x05 \x01(\x01\x12\x10\n\x08\x65pisodes\x18\x06 \x01(\r\x12\x13\n\x0b\x65xplanation\x18\x07 \x01(\t\"\xaa\x04\n\x10VerdictStatement\x12\x12\n\nverdict_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\x0c\x12\x10\n\x08\x61pproved\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x16\n\x0erelease_number\x18\x07 \x01(\x04\x12\x33\n\x08\x63riteria\x18\x08 \x03(\x0b\x32!.temper.safety.v1.CriterionResult\x12\x17\n\x0f\x63riteria_digest\x18\t \x01(\x0c\x12\x14\n\x0csuite_digest\x18\n \x01(\x0c\x12\x1c\n\x14seed_manifest_digest\x18\x0b \x01(\x0c\x12\x10\n\x08\x65pisodes\x18\x0c \x01(\r\x12\x1a\n\x12violating_episodes\x18\r \x01(\r\x12\x13\n\x0breturn_mean\x18\x0e \x01(\x01\x12\x17\n\x0freturn_ci95_low\x18\x0f \x01(\x01\x12\x18\n\x10return_ci95_high\x18\x10 \x01(\x01\x12\x15\n\rissue_time_ns\x18\x11 \x01(\x03\x12\x16\n\x0e\x65xpiry_time_ns\x18\x12 \x01(\x03\x12\x1d\n\x15previous_entry_digest\x18\x13 \x01(\x0c\x12\x18\n\x10incumbent_digest\x18\x14 \x01(\x0c\x12\x10\n\x08seed_key\x18\x15 \x01(\x0c\x12\x1c\n\x14next_seed_commitment\x18\x16 \x01(\x0c\"e\n\x0eLeaseStatement\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x0clease_number\x18\x02 \x01(\x04\x12\x15\n\rissue_time_ns\x18\x03 \x01(\x03\x12\x16\n\x0e\x65xpiry_time_ns\x18\x04 \x01(\x03\"\xb4\x01\n\x13RevocationStatement\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x19\n\x11revocation_number\x18\x02 \x01(\x04\x12\x16\n\x0erelease_number\x18\x03 \x01(\x04\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\x0c\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x15\n\rissue_time_ns\x18\x06 \x01(\x03\x12\x1d\n\x15previous_entry_digest\x18\x07 \x01(\x0c\"D\n\rRevokeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\x0erelease_number\x18\x02 \x01(\x04\x12\x0b\n\x03why\x18\x03 \x01(\t\"G\n\x0eRevokeResponse\x12\x35\n\nrevocation\x18\x01 \x01(\x0b\x32!.temper.common.v1.SignedStatement\"M\n\x16ListRevocationsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_number\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"h\n\x17ListRevocationsResponse\x12\x36\n\x0brevocations\x18\x01 \x03(\x0b\x32!.temper.common.v1.SignedStatement\x12\x15\n\rnewest_number\x18\x02 \x01(\x04\"#\n\x11RenewLeaseRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"F\n\x12RenewLeaseResponse\x12\x30\n\x05lease\x18\x01 \x01(\x0b\x32!.temper.common.v1.SignedStatement\"\x11\n\x0fGetTrustRequest\"Z\n\x10GetTrustResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x10\n\x08\x61pproved\x18\x03 \x01(\x04\x12\x10\n\x08rejected\x18\x04 \x01(\x04\"$\n\x13ListVerdictsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"K\n\x14ListVerdictsResponse\x12\x33\n\x08verdicts\x18\x01 \x03(\x0b\x32!.temper.common.v1.SignedStatement2\x9f\x04\n\x06Safety\x12U\n\x08\x45valuate\x12!.temper.safety.v1.EvaluateRequest\x1a\".temper.safety.v1.EvaluateResponse(\x01\x30\x01\x12W\n\nRenewLease\x12#.temper.safety.v1.RenewLeaseRequest\x1a$.temper.safety.v1.RenewLeaseResponse\x12Q\n\x08GetTrust\x12!.temper.safety.v1.GetTrustRequest\x1a\".temper.safety.v1.GetTrustResponse\x12]\n\x0cListVerdicts\x12%.temper.safety.v1.ListVerdictsRequest\x1a&.temper.safety.v1.ListVerdictsResponse\x12K\n\x06Revoke\x12\x1f.temper.safety.v1.RevokeRequest\x1a .temper.safety.v1.RevokeResponse\x12\x66\n\x0fListRevocations\x12(.temper.safety.v1.ListRevocationsRequest\x1a).temper.safety.v1.ListRevocationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,31 +43,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CRITERIONRESULT']._serialized_start=471
   _globals['_CRITERIONRESULT']._serialized_end=609
   _globals['_VERDICTSTATEMENT']._serialized_start=612
-  _globals['_VERDICTSTATEMENT']._serialized_end=1118
-  _globals['_LEASESTATEMENT']._serialized_start=1120
-  _globals['_LEASESTATEMENT']._serialized_end=1221
-  _globals['_REVOCATIONSTATEMENT']._serialized_start=1224
-  _globals['_REVOCATIONSTATEMENT']._serialized_end=1404
-  _globals['_REVOKEREQUEST']._serialized_start=1406
-  _globals['_REVOKEREQUEST']._serialized_end=1474
-  _globals['_REVOKERESPONSE']._serialized_start=1476
-  _globals['_REVOKERESPONSE']._serialized_end=1547
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=1549
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=1626
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=1628
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=1732
-  _globals['_RENEWLEASEREQUEST']._serialized_start=1734
-  _globals['_RENEWLEASEREQUEST']._serialized_end=1769
-  _globals['_RENEWLEASERESPONSE']._serialized_start=1771
-  _globals['_RENEWLEASERESPONSE']._serialized_end=1841
-  _globals['_GETTRUSTREQUEST']._serialized_start=1843
-  _globals['_GETTRUSTREQUEST']._serialized_end=1860
-  _globals['_GETTRUSTRESPONSE']._serialized_start=1862
-  _globals['_GETTRUSTRESPONSE']._serialized_end=1952
-  _globals['_LISTVERDICTSREQUEST']._serialized_start=1954
-  _globals['_LISTVERDICTSREQUEST']._serialized_end=1990
-  _globals['_LISTVERDICTSRESPONSE']._serialized_start=1992
-  _globals['_LISTVERDICTSRESPONSE']._serialized_end=2067
-  _globals['_SAFETY']._serialized_start=2070
-  _globals['_SAFETY']._serialized_end=2613
+  _globals['_VERDICTSTATEMENT']._serialized_end=1166
+  _globals['_LEASESTATEMENT']._serialized_start=1168
+  _globals['_LEASESTATEMENT']._serialized_end=1269
+  _globals['_REVOCATIONSTATEMENT']._serialized_start=1272
+  _globals['_REVOCATIONSTATEMENT']._serialized_end=1452
+  _globals['_REVOKEREQUEST']._serialized_start=1454
+  _globals['_REVOKEREQUEST']._serialized_end=1522
+  _globals['_REVOKERESPONSE']._serialized_start=1524
+  _globals['_REVOKERESPONSE']._serialized_end=1595
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=1597
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=1674
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=1676
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=1780
+  _globals['_RENEWLEASEREQUEST']._serialized_start=1782
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1817
+  _globals['_RENEWLEASERESPONSE']._serialized_start=1819
+  _globals['_RENEWLEASERESPONSE']._serialized_end=1889
+  _globals['_GETTRUSTREQUEST']._serialized_start=1891
+  _globals['_GETTRUSTREQUEST']._serialized_end=1908
+  _globals['_GETTRUSTRESPONSE']._serialized_start=1910
+  _globals['_GETTRUSTRESPONSE']._serialized_end=2000
+  _globals['_LISTVERDICTSREQUEST']._serialized_start=2002
+  _globals['_LISTVERDICTSREQUEST']._serialized_end=2038
+  _globals['_LISTVERDICTSRESPONSE']._serialized_start=2040
+  _globals['_LISTVERDICTSRESPONSE']._serialized_end=2115
+  _globals['_SAFETY']._serialized_start=2118
+  _globals['_SAFETY']._serialized_end=2661
 # @@protoc_insertion_point(module_scope)

@@ -62,7 +62,7 @@ class CriterionResult(_message.Message):
     def __init__(self, name: _Optional[str] = ..., passed: _Optional[bool] = ..., statistic: _Optional[float] = ..., limit: _Optional[float] = ..., estimate: _Optional[float] = ..., episodes: _Optional[int] = ..., explanation: _Optional[str] = ...) -> None: ...
 
 class VerdictStatement(_message.Message):
-    __slots__ = ("verdict_id", "run_id", "version", "artifact_digest", "approved", "reason", "release_number", "criteria", "criteria_digest", "suite_digest", "seed_manifest_digest", "episodes", "violating_episodes", "return_mean", "return_ci95_low", "return_ci95_high", "issue_time_ns", "expiry_time_ns", "previous_entry_digest", "incumbent_digest")
+    __slots__ = ("verdict_id", "run_id", "version", "artifact_digest", "approved", "reason", "release_number", "criteria", "criteria_digest", "suite_digest", "seed_manifest_digest", "episodes", "violating_episodes", "return_mean", "return_ci95_low", "return_ci95_high", "issue_time_ns", "expiry_time_ns", "previous_entry_digest", "incumbent_digest", "seed_key", "next_seed_commitment")
     VERDICT_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +83,8 @@ class VerdictStatement(_message.Message):
     EXPIRY_TIME_NS_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_ENTRY_DIGEST_FIELD_NUMBER: _ClassVar[int]
     INCUMBENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SEED_KEY_FIELD_NUMBER: _ClassVar[int]
+    NEXT_SEED_COMMITMENT_FIELD_NUMBER: _ClassVar[int]
     verdict_id: str
     run_id: str
     version: int
@@ -103,7 +105,9 @@ class VerdictStatement(_message.Message):
     expiry_time_ns: int
     previous_entry_digest: bytes
     incumbent_digest: bytes
-    def __init__(self, verdict_id: _Optional[str] = ..., run_id: _Optional[str] = ..., version: _Optional[int] = ..., artifact_digest: _Optional[bytes] = ..., approved: _Optional[bool] = ..., reason: _Optional[str] = ..., release_number: _Optional[int] = ..., criteria: _Optional[_Iterable[_Union[CriterionResult, _Mapping]]] = ..., criteria_digest: _Optional[bytes] = ..., suite_digest: _Optional[bytes] = ..., seed_manifest_digest: _Optional[bytes] = ..., episodes: _Optional[int] = ..., violating_episodes: _Optional[int] = ..., return_mean: _Optional[float] = ..., return_ci95_low: _Optional[float] = ..., return_ci95_high: _Optional[float] = ..., issue_time_ns: _Optional[int] = ..., expiry_time_ns: _Optional[int] = ..., previous_entry_digest: _Optional[bytes] = ..., incumbent_digest: _Optional[bytes] = ...) -> None: ...
+    seed_key: bytes
+    next_seed_commitment: bytes
+    def __init__(self, verdict_id: _Optional[str] = ..., run_id: _Optional[str] = ..., version: _Optional[int] = ..., artifact_digest: _Optional[bytes] = ..., approved: _Optional[bool] = ..., reason: _Optional[str] = ..., release_number: _Optional[int] = ..., criteria: _Optional[_Iterable[_Union[CriterionResult, _Mapping]]] = ..., criteria_digest: _Optional[bytes] = ..., suite_digest: _Optional[bytes] = ..., seed_manifest_digest: _Optional[bytes] = ..., episodes: _Optional[int] = ..., violating_episodes: _Optional[int] = ..., return_mean: _Optional[float] = ..., return_ci95_low: _Optional[float] = ..., return_ci95_high: _Optional[float] = ..., issue_time_ns: _Optional[int] = ..., expiry_time_ns: _Optional[int] = ..., previous_entry_digest: _Optional[bytes] = ..., incumbent_digest: _Optional[bytes] = ..., seed_key: _Optional[bytes] = ..., next_seed_commitment: _Optional[bytes] = ...) -> None: ...
 
 class LeaseStatement(_message.Message):
     __slots__ = ("run_id", "lease_number", "issue_time_ns", "expiry_time_ns")

@@ -1,0 +1,61 @@
+"""`temper safety audit`: checks a run's ledger: chain, signatures, seeds; and a head that was kept earlier.
+
+--json prints one object: directory, intact, reason ("" or what is wrong), entries, approved, rejected, revocations,
+evaluations_checked, head (INDEX:HEX of the newest entry; null where there is none). Numbers and head are null where
+something is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+
+from launch.arguments import SafetyAudit
+from launch.errors import BadInput
+from launch.json_output import json_line
+from launch.releases import require_trust
+from launch.run_paths import require_run_directory
+from safety.audit import LedgerAudit, audit_ledger
+from safety.ledger import LedgerError, read_ledger
+
+_HEAD = re.compile(r"([0-9]{1,15}):([0-9a-fA-F]{64})")
+
+
+def run(arguments: SafetyAudit) -> int:
+    """Prints what was found; returns 1 where something is wrong."""
+    kept = _kept_head(arguments.head) if arguments.head else None
+    paths = require_run_directory(arguments.run_dir)
+    trust = require_trust(paths)
+    audit, reason = None, ""
+    try:
+        audit = audit_ledger(read_ledger(paths.safety), trust.verify_key, trust.run_id, kept)
+    except LedgerError as error:
+        reason = str(error)
+    if arguments.json:
+        print(json_line({"directory": str(paths.safety), "intact": not reason, "reason": reason, **_fields(audit)}))
+    else:
+        print(f"{paths.safety}: {_described(audit) if audit is not None else f'NOT INTACT: {reason}'}")
+    return 1 if reason else 0
+
+
+def _fields(audit: LedgerAudit | None) -> dict[str, int | str | None]:
+    names = ("entries", "approved", "rejected", "revocations", "evaluations_checked")
+    return {**{name: getattr(audit, name, None) for name in names}, "head": _head(audit)}
+
+
+def _head(audit: LedgerAudit | None) -> str | None:
+    return f"{audit.entries - 1}:{audit.head.hex()}" if audit is not None and audit.entries else None
+
+
+def _described(audit: LedgerAudit) -> str:
+    return (
+        f"{audit.entries:,} entries intact: {audit.approved} approved, {audit.rejected} rejected, "
+        f"{audit.revocations} revoked; the seeds of {audit.evaluations_checked} evaluations are those committed to "
+        f"before\nhead {_head(audit)}"
+    )
+
+
+def _kept_head(text: str) -> tuple[int, bytes]:
+    found = _HEAD.fullmatch(text)
+    if found is None:
+        raise BadInput(f"--head {text!r} is not INDEX:HEX with 64 hexadecimal digits, as an audit prints it")
+    return int(found[1]), bytes.fromhex(found[2])
