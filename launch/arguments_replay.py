@@ -177,6 +177,8 @@ class ReplayAuditor:
     """Which part of the records, chosen at random, in (0, 1]."""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Seed of that choice; 0: a secret one, so that nobody can know which records are looked at."""
+    shard: Annotated[int, arg(metavar="N")] = 0
+    """Number of the service, from 0, where it is one of several shards: for the positions in the log."""
 
 
 @dataclass(frozen=True)
