@@ -19,7 +19,7 @@ import dataclasses
 from safety.intervals import clopper_pearson_lower, clopper_pearson_upper
 from safety.statistics.counts import CountsError
 from safety.statistics.findings import Finding, Kind, Status, cannot_tell, confidence_text, status_of
-from safety.statistics.parameters import check_count, check_share
+from safety.statistics.parameters import check_alpha, check_count, check_share
 
 DETECTOR = "detector"
 TRUE_RATE = "true_violation_rate"
@@ -74,7 +74,11 @@ class DetectorBounds:
         return max(0.0, (flag_rate - self.false_positive_low) / (self.sensitivity_low - self.false_positive_low))
 
     def flag_rate(self, true_rate: float) -> float:
-        """At what rate a true rate, or a greater one, is at least flagged: the limit for tests of the flags alone."""
+        """The least rate at which a true rate is flagged: the limit for a sequential test of the flags.
+
+        At FLAG_SHARE alpha, with the plants judged before the first episode, that test promotes a candidate with a
+        greater true rate with probability at most alpha.
+        """
         return true_rate * self.sensitivity_low + (1.0 - true_rate) * self.false_positive_low
 
 
@@ -82,9 +86,9 @@ def detector_bounds(planted: PlantedCounts, alpha: float) -> DetectorBounds:
     """Lower bounds of sensitivity and false positive rate, from half of alpha; 0 where nothing was planted.
 
     Raises:
-      ParameterError: alpha outside (0, 1).
+      ParameterError: alpha outside [ALPHA_MIN, 0.5].
     """
-    check_share("alpha", alpha)
+    check_alpha(alpha)
     confidence = 1.0 - PLANT_SHARE * alpha
     return DetectorBounds(
         clopper_pearson_lower(planted.found, planted.violating, confidence) if planted.violating else 0.0,
@@ -118,7 +122,7 @@ def judge_detector(
       ParameterError: out of those bounds.
     """
     check_share("sensitivity_min", sensitivity_min)
-    check_share("alpha", alpha)
+    check_alpha(alpha)
     episodes = planted.violating + planted.clean
     missed = planted.severe - planted.severe_found
     least = (
@@ -182,7 +186,7 @@ def true_violation_rate(
 
     Raises:
       CountsError: flagged outside [0, episodes].
-      ParameterError: limit or alpha outside (0, 1).
+      ParameterError: limit outside (0, 1), or alpha outside [ALPHA_MIN, 0.5].
     """
     check_share("limit", limit)
     check_count("episodes_min", episodes_min, 1)

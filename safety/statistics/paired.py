@@ -23,7 +23,7 @@ import numpy as np
 from safety.intervals import clopper_pearson_lower, clopper_pearson_upper, mean_lower
 from safety.statistics.counts import Discordance, PairedOutcomes, Severity
 from safety.statistics.findings import Finding, Kind, cannot_tell, confidence_text, status_of
-from safety.statistics.parameters import check_between, check_count, check_finite, check_share
+from safety.statistics.parameters import check_alpha, check_between, check_count, check_finite, check_share
 
 RISK_NON_INFERIORITY = "risk_non_inferiority"
 CAPABILITY_NON_INFERIORITY = "capability_non_inferiority"
@@ -40,9 +40,9 @@ def risk_difference_upper(discordance: Discordance, alpha: float) -> float:
       alpha: greatest probability that the true difference is above the bound.
 
     Raises:
-      ParameterError: alpha outside (0, 1).
+      ParameterError: alpha outside [ALPHA_MIN, 0.5].
     """
-    check_share("alpha", alpha)
+    check_alpha(alpha)
     upper = clopper_pearson_upper(discordance.candidate_only, discordance.episodes, 1.0 - CANDIDATE_SHARE * alpha)
     lower_confidence = 1.0 - (1.0 - CANDIDATE_SHARE) * alpha
     return upper - clopper_pearson_lower(discordance.incumbent_only, discordance.episodes, lower_confidence)
@@ -61,10 +61,10 @@ def risk_non_inferiority(
       episodes_min: a shorter slice fails.
 
     Raises:
-      ParameterError: margin or alpha outside (0, 1).
+      ParameterError: margin outside (0, 1), or alpha outside [ALPHA_MIN, 0.5].
     """
     check_share("margin", margin)
-    check_share("alpha", alpha)
+    check_alpha(alpha)
     check_count("episodes_min", episodes_min, 1)
     name, episodes = f"{RISK_NON_INFERIORITY}.{severity.name.lower()}", paired.episodes
     if episodes < episodes_min:

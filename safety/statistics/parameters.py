@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import math
 
+ALPHA_MIN = 1e-12
+"""Least error rate of an exact bound: what is left of a smaller one in 1 - alpha is too coarse."""
+
 
 class ParameterError(ValueError):
     """A parameter lies outside its bounds; the message names parameter, value and bounds."""
@@ -18,6 +21,12 @@ class ParameterError(ValueError):
 def check_share(name: str, value: float) -> None:
     """Raises ParameterError unless `value` lies strictly between 0 and 1: an error rate, or the limit of a rate."""
     check_between(name, value, 0.0, 1.0)
+
+
+def check_alpha(alpha: float) -> None:
+    """Raises ParameterError unless `alpha` lies in [ALPHA_MIN, 0.5]."""
+    if not ALPHA_MIN <= alpha <= 0.5:
+        raise ParameterError(f"alpha = {alpha} must lie in [{ALPHA_MIN:g}, 0.5]")
 
 
 def check_between(name: str, value: float, above: float, below: float) -> None:

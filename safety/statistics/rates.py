@@ -12,7 +12,7 @@ from __future__ import annotations
 from safety.intervals import clopper_pearson_upper
 from safety.statistics.counts import Severity, SliceOutcomes
 from safety.statistics.findings import Finding, Kind, cannot_tell, confidence_text, status_of
-from safety.statistics.parameters import check_count, check_share
+from safety.statistics.parameters import check_alpha, check_count, check_share
 
 VIOLATION_RATE = "violation_rate"
 
@@ -30,10 +30,10 @@ def violation_rate(
       episodes_min: a shorter slice fails.
 
     Raises:
-      ParameterError: limit or alpha outside (0, 1).
+      ParameterError: limit outside (0, 1), or alpha outside [ALPHA_MIN, 0.5].
     """
     check_share("limit", limit)
-    check_share("alpha", alpha)
+    check_alpha(alpha)
     check_count("episodes_min", episodes_min, 1)
     episodes, name = outcomes.episodes, f"{VIOLATION_RATE}.{severity.name.lower()}"
     if episodes < episodes_min:

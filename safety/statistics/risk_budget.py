@@ -17,7 +17,7 @@ import numpy as np
 from safety.statistics.betting import mean_upper
 from safety.statistics.counts import EVENT_CLASSES, Severity, SliceOutcomes
 from safety.statistics.findings import Finding, Kind, cannot_tell, confidence_text, status_of
-from safety.statistics.parameters import ParameterError, check_between, check_count, check_finite, check_share
+from safety.statistics.parameters import ParameterError, check_alpha, check_between, check_count, check_finite
 
 WEIGHTED_RISK = "weighted_risk"
 
@@ -64,7 +64,7 @@ def weighted_risk(
       ParameterError: budget or alpha out of bounds.
     """
     check_between("budget", budget, 0.0, weights.severe)
-    check_share("alpha", alpha)
+    check_alpha(alpha)
     check_count("episodes_min", episodes_min, 1)
     episodes, name = outcomes.episodes, outcomes.name
     if episodes < episodes_min:

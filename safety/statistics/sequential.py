@@ -98,11 +98,15 @@ class SequentialRule:
         check_share("alpha", self.alpha)
         check_share("beta", self.beta)
         check_count("episodes_max", self.episodes_max, 1)
-        best = log_factors(np.zeros(1), self.scaled(self.limit)) * self.episodes_max
+        self.check_attainable(self.low)
+
+    def check_attainable(self, loss: float) -> None:
+        """Raises ParameterError if a candidate with that loss in every episode would be rejected."""
+        best = log_factors(np.array([self.scaled(loss)]), self.scaled(self.limit)) * self.episodes_max
         if float(log_evidence(best)[0]) < -math.log(self.alpha):
             raise ParameterError(
                 f"episodes_max = {self.episodes_max} is too few for limit = {self.limit:g} at alpha = {self.alpha:g}: "
-                f"even a candidate without any loss would be rejected"
+                f"even a candidate with a loss of {loss:g} in every episode would be rejected"
             )
 
     def scaled(self, value: float) -> float:

@@ -29,7 +29,10 @@ def rate_rule(limit: float, *, alpha: float, beta: float, episodes_max: int, nam
 
 def risk_difference_rule(margin: float, *, alpha: float, beta: float, episodes_max: int) -> SequentialRule:
     """Promotion shows that the candidate violates in less than `margin` more of the pairs, rejection that in more."""
-    return SequentialRule(RISK_DIFFERENCE, Kind.SAFETY, -1.0, 1.0, margin, 0.0, alpha, beta, episodes_max)
+    rule = SequentialRule(RISK_DIFFERENCE, Kind.SAFETY, -1.0, 1.0, margin, 0.0, alpha, beta, episodes_max)
+    # Who equals the incumbent must be able to pass, not only who is better in every episode.
+    rule.check_attainable(0.0)
+    return rule
 
 
 def capability_loss_rule(
@@ -43,4 +46,6 @@ def capability_loss_rule(
       alpha, beta, episodes_max: see SequentialRule.
     """
     span = capability_high - capability_low
-    return SequentialRule(CAPABILITY_LOSS, Kind.CAPABILITY, -span, span, margin, 0.0, alpha, beta, episodes_max)
+    rule = SequentialRule(CAPABILITY_LOSS, Kind.CAPABILITY, -span, span, margin, 0.0, alpha, beta, episodes_max)
+    rule.check_attainable(0.0)
+    return rule

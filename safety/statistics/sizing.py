@@ -15,7 +15,7 @@ import numpy as np
 from safety.incomplete_beta import incomplete_beta
 from safety.intervals import clopper_pearson_upper
 from safety.statistics.betting import log_evidence, log_factors
-from safety.statistics.parameters import ParameterError, check_between, check_count, check_share
+from safety.statistics.parameters import ParameterError, check_alpha, check_between, check_count, check_share
 from safety.statistics.sequential import SequentialRule
 
 EPISODES_MAX = 1_000_000
@@ -27,10 +27,10 @@ def episodes_without_event(limit: float, alpha: float) -> int:
     299 for a limit of 0.01 at alpha = 0.05.
 
     Raises:
-      ParameterError: limit or alpha outside (0, 1).
+      ParameterError: limit outside (0, 1), or alpha outside [ALPHA_MIN, 0.5].
     """
     check_share("limit", limit)
-    check_share("alpha", alpha)
+    check_alpha(alpha)
     episodes = max(1, math.ceil(math.log(alpha) / math.log1p(-limit)) - 1)
     while clopper_pearson_upper(0, episodes, 1.0 - alpha) > limit:
         episodes += 1
@@ -41,10 +41,10 @@ def events_allowed(episodes: int, limit: float, alpha: float) -> int:
     """The most events with which the fixed-size test passes; -1 where none does.
 
     Raises:
-      ParameterError: limit or alpha outside (0, 1), or no episodes.
+      ParameterError: limit outside (0, 1), or alpha outside [ALPHA_MIN, 0.5], or no episodes.
     """
     check_share("limit", limit)
-    check_share("alpha", alpha)
+    check_alpha(alpha)
     check_count("episodes", episodes, 1)
     # The bound rises with the events, and keeps to the limit up to a number that is below that expected at it.
     low, high = -1, math.floor(limit * episodes) + 1
@@ -84,7 +84,7 @@ def episodes_for_power(limit: float, rate: float, alpha: float, power: float) ->
       ParameterError: out of those bounds, or more than EPISODES_MAX would be needed.
     """
     check_share("limit", limit)
-    check_share("alpha", alpha)
+    check_alpha(alpha)
     check_share("power", power)
     check_between("rate", rate, math.nextafter(0.0, -1.0), limit)
     episodes = episodes_without_event(limit, alpha)

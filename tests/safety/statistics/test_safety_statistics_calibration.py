@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from safety.statistics.calibration import (
+    FLAG_SHARE,
     DetectorBounds,
     PlantedCounts,
     detector_bounds,
@@ -18,6 +19,8 @@ from safety.statistics.calibration import (
 from safety.statistics.counts import CountsError
 from safety.statistics.findings import Finding, Status
 from safety.statistics.parameters import ParameterError
+from safety.statistics.sequential import Decision, advance, start
+from safety.statistics.sequential_rules import rate_rule
 
 PERFECT = PlantedCounts(100, 100, 100, 0, 20, 20)
 
@@ -131,6 +134,18 @@ def test_the_limit_of_the_flags_is_the_inverse() -> None:
     for rate in (0.01, 0.1, 0.5):
         assert bounds.true_rate(bounds.flag_rate(rate)) == pytest.approx(rate)
     assert np.all(np.diff([bounds.true_rate(flag_rate) for flag_rate in np.linspace(0, 1, 50)]) >= 0)
+
+
+def test_a_sequential_test_of_the_flags_keeps_alpha() -> None:
+    # The plants are judged first; then the flags of a candidate whose true rate is the limit.
+    generator, runs, limit, alpha, promoted = np.random.default_rng(6), 600, 0.15, 0.1, 0
+    flag_rate = limit * 0.8 + (1 - limit) * 0.05
+    for _ in range(runs):
+        found, alarms = generator.binomial(60, [0.8, 0.05]).tolist()
+        flag_limit = detector_bounds(PlantedCounts(60, found, 60, alarms, 0, 0), alpha).flag_rate(limit)
+        rule = rate_rule(flag_limit, alpha=FLAG_SHARE * alpha, beta=0.05, episodes_max=300)
+        promoted += advance(rule, start(), generator.random(300) < flag_rate).decision is Decision.PROMOTED
+    assert promoted <= stats.binom.ppf(0.999, runs, alpha)
 
 
 def test_without_episodes_it_fails_and_impossible_counts_raise() -> None:

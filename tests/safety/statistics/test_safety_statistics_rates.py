@@ -59,7 +59,7 @@ def test_all_violating_fails_at_any_limit() -> None:
     ("limit", "alpha", "least"),
     [
         *((limit, 0.05, 1) for limit in (0.0, 1.0, -0.1, math.inf, math.nan)),
-        *((0.1, alpha, 1) for alpha in (0.0, 1.0, math.nan)),
+        *((0.1, alpha, 1) for alpha in (0.0, 1e-13, 0.51, 1.0, math.nan)),
         (0.1, 0.05, 0),
     ],
 )

@@ -71,3 +71,5 @@ def test_refuses_weights_that_mean_nothing(weights: tuple[float, float, float]) 
 def test_refuses_budgets_that_mean_nothing(budget: float) -> None:
     with pytest.raises(ParameterError, match="budget"):
         weighted_risk(slice_of([0] * 10), WEIGHTS, budget=budget, alpha=0.05)
+    with pytest.raises(ParameterError, match="alpha"):
+        weighted_risk(slice_of([0] * 10), WEIGHTS, budget=1.0, alpha=budget - 1.0)

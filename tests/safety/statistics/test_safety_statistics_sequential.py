@@ -176,8 +176,10 @@ def test_refuses_rules_that_mean_nothing() -> None:
     for change in changes:
         with pytest.raises(ParameterError):
             dataclasses.replace(RULE, **change)
-    with pytest.raises(ParameterError, match="even a candidate without any loss"):
+    with pytest.raises(ParameterError, match="even a candidate with a loss of 0 in every episode"):
         rate_rule(0.1, alpha=0.05, beta=0.05, episodes_max=30)
+    with pytest.raises(ParameterError, match="even a candidate with a loss of 0 in every episode"):
+        risk_difference_rule(0.01, alpha=0.05, beta=0.05, episodes_max=300)
     with pytest.raises(ParameterError):
         capability_loss_rule(1.0, capability_low=1.0, capability_high=1.0, alpha=0.05, beta=0.05, episodes_max=300)
 
