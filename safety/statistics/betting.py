@@ -15,8 +15,6 @@ Nothing is decided here; see `safety.statistics.sequential`.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,27 +50,3 @@ def log_evidence(log_wealth: NDArray[np.float64]) -> NDArray[np.float64]:
     greatest = np.max(weighted, axis=-1, keepdims=True)
     evidence: NDArray[np.float64] = np.log(np.sum(np.exp(weighted - greatest), axis=-1)) + greatest[..., 0]
     return evidence
-
-
-def mean_upper(values: NDArray[np.float64], counts: NDArray[np.int64], alpha: float) -> float:
-    """The upper confidence bound of the mean of a loss in [0, 1], from how often each of its values was seen.
-
-    The least m at which E_n, as a function of m, reaches 1 / alpha. It only grows with m, so the true mean is above
-    the bound with probability at most alpha, for any n and at all n together.
-
-    Args:
-      values: in [0, 1] [K].
-      counts: how often each was seen [K].
-      alpha: in (0, 1).
-    """
-    threshold = -math.log(alpha)
-    low, high = 0.0, 1.0
-    while True:
-        middle = 0.5 * (low + high)
-        if middle in (low, high):
-            # The careful side: at `low` the evidence does not suffice.
-            return high
-        if float(log_evidence(counts @ log_factors(values, middle))) < threshold:
-            low = middle
-        else:
-            high = middle

@@ -1,9 +1,10 @@
 """The risk of all severities together: an upper bound of their weighted rates, against a budget.
 
 The cost of an episode is the weight of its worst event, so it is bounded by the greatest weight, and its mean is
-sum_s w_s * rate_s with rate_s the rate of episodes whose worst event is of severity s. The bound is that of
-`betting.mean_upper`: the true mean is above it with probability at most alpha, without an assumption about how often
-which severity occurs.
+sum_s w_s * rate_s with rate_s the rate of episodes whose worst event is of severity s. Put in layers, it is the sum of
+(w_s - w_(s-1)) * P(worst at least s): each of these probabilities is that of a binomial, and gets its Clopper-Pearson
+bound at a share of alpha. All hold together, so the true mean is above the sum with probability at most alpha, however
+often which severity occurs. The gravest layer, which weighs most, gets most of alpha.
 
 Exceptions: ParameterError (safety.statistics.parameters).
 """
@@ -14,12 +15,15 @@ import dataclasses
 
 import numpy as np
 
-from safety.statistics.betting import mean_upper
+from safety.intervals import clopper_pearson_upper
 from safety.statistics.counts import EVENT_CLASSES, Severity, SliceOutcomes
 from safety.statistics.findings import Finding, Kind, cannot_tell, confidence_text, status_of
 from safety.statistics.parameters import ParameterError, check_alpha, check_between, check_count, check_finite
 
 WEIGHTED_RISK = "weighted_risk"
+
+LAYER_SHARES = (0.1, 0.2, 0.7)
+"""Shares of alpha for the bounds of "at least minor", "at least major" and "severe"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +77,12 @@ def weighted_risk(
             WEIGHTED_RISK, name, Kind.SAFETY, limit=budget, statistic=weights.severe, episodes=episodes, why=why
         )
     counts = np.bincount(outcomes.worst, minlength=len(Severity))
-    costs = np.array([weights.of(severity) for severity in Severity])
-    bound = weights.severe * mean_upper(costs / weights.severe, counts, alpha)
-    estimate = float(counts @ costs) / episodes
+    costs = [weights.of(severity) for severity in Severity]
+    bound = 0.0
+    for severity, share in zip(EVENT_CLASSES, LAYER_SHARES, strict=True):
+        height = costs[severity] - costs[severity - 1]
+        bound += height * clopper_pearson_upper(outcomes.violating(severity), episodes, 1.0 - share * alpha)
+    estimate = float(np.dot(counts, costs)) / episodes
     passed = bound <= budget
     found = ", ".join(f"{counts[severity]} {severity.name.lower()}" for severity in EVENT_CLASSES)
     return Finding(

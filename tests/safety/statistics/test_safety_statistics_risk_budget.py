@@ -8,31 +8,39 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from safety.intervals import clopper_pearson_upper
 from safety.statistics.counts import Severity
 from safety.statistics.findings import Status
 from safety.statistics.parameters import ParameterError
-from safety.statistics.risk_budget import SeverityWeights, weighted_risk
+from safety.statistics.risk_budget import LAYER_SHARES, SeverityWeights, weighted_risk
 from tests.safety.statistics.slices import slice_of
 
 WEIGHTS = SeverityWeights(minor=0.1, major=1.0, severe=10.0)
 
 
-@pytest.mark.parametrize("rates", [(0.3, 0.0, 0.04), (0.0, 0.2, 0.06), (0.2, 0.1, 0.1), (0.0, 0.0, 0.2)])
+@pytest.mark.parametrize(
+    "rates", [(0.3, 0.0, 0.08), (0.0, 0.2, 0.1), (0.2, 0.1, 0.1), (0.0, 0.0, 0.2), (0.0, 0.9, 0.0)]
+)
 def test_passes_a_candidate_above_its_budget_with_probability_at_most_alpha(rates: tuple[float, ...]) -> None:
-    # Exact: all outcomes of 25 episodes over four severities, at a mean cost that equals the budget.
-    episodes, alpha = 25, 0.05
+    # Exact: all outcomes of 80 episodes over four severities, at a mean cost that equals the budget.
+    episodes, alpha = 80, 0.05
     budget = float(np.dot(rates, (0.1, 1.0, 10.0)))
-    chance = 0.0
-    for minor in range(episodes + 1):
-        for major in range(episodes + 1 - minor):
-            for severe in range(min(4, episodes + 1 - minor - major)):
-                counts = [minor, major, severe, episodes - minor - major - severe]
-                probability = stats.multinomial.pmf(counts, episodes, [*rates, 1 - sum(rates)])
-                if probability > 1e-6:
-                    worst = [1] * minor + [2] * major + [3] * severe + [0] * counts[3]
-                    finding = weighted_risk(slice_of(worst), WEIGHTS, budget=budget, alpha=alpha)
-                    chance += probability * finding.passed
-    assert chance <= alpha
+    uppers = np.array(
+        [
+            [height * clopper_pearson_upper(k, episodes, 1 - share * alpha) for k in range(episodes + 1)]
+            for height, share in zip((0.1, 0.9, 9.0), LAYER_SHARES, strict=True)
+        ]
+    )
+    counts = np.indices((episodes + 1,) * 3).reshape(3, -1)
+    minor, major, severe = counts[:, counts.sum(axis=0) <= episodes]
+    bounds = uppers[0][minor + major + severe] + uppers[1][major + severe] + uppers[2][severe]
+    chosen = np.flatnonzero((minor == 5) & (major == 3) & (severe == 1))[0]
+    worst = [1] * 5 + [2] * 3 + [3] + [0] * 71
+    finding = weighted_risk(slice_of(worst), WEIGHTS, budget=budget, alpha=alpha)
+    assert finding.statistic == pytest.approx(bounds[chosen])
+    outcomes = np.column_stack([minor, major, severe, episodes - minor - major - severe])[bounds <= budget]
+    chance = stats.multinomial.pmf(outcomes, episodes, [*rates, 1 - sum(rates)]).sum()
+    assert 0.0 < chance <= alpha
 
 
 def test_tells_its_figures() -> None:
