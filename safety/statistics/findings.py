@@ -37,7 +37,7 @@ class Finding:
       status: how it came out.
       estimate: point estimate, in the criterion's unit; NaN where there is none.
       statistic: what was compared with the limit: a confidence bound in the criterion's unit, or a p-value.
-      limit: what it was compared with; criteria of losses pass at most at it, those of gains above it.
+      limit: what it was compared with; each criterion says on which side it passes.
       episodes: episodes it rests on.
       explanation: one sentence for a person.
       figures: whatever else belongs to it, by name.

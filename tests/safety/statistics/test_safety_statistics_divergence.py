@@ -12,11 +12,13 @@ from scipy import stats
 from safety.statistics.counts import PairedOutcomes, Severity
 from safety.statistics.divergence import (
     EVALUATIONS_MAX,
+    divergence,
     divergence_from_incumbent,
     divergence_over_evaluations,
     sign_test,
     trend_test,
 )
+from safety.statistics.findings import Kind, Status
 from safety.statistics.parameters import ParameterError
 from tests.safety.statistics.slices import pairs, slice_of
 
@@ -66,6 +68,18 @@ def test_false_alarms_where_only_capability_rises() -> None:
     assert 0 < raised <= stats.binom.ppf(0.999, runs, 0.05)
 
 
+def test_as_a_criterion_it_fails_where_the_alarm_is_raised() -> None:
+    finding = divergence(both_rise(), Severity.SEVERE, alpha=0.05)
+    assert (finding.status, finding.kind, finding.estimate) == (Status.FAILED, Kind.SAFETY, 1.0)
+    assert finding.statistic <= finding.limit
+    assert "capability rises" in finding.explanation
+    assert divergence(both_rise(riskier=2), Severity.SEVERE, alpha=0.05).passed
+    for paired, least in ((pairs(0, 0, 0), 1), (pairs(0, 0, 9), 10)):
+        finding = divergence(paired, Severity.SEVERE, alpha=0.05, episodes_min=least)
+        assert finding.status is Status.FAILED
+        assert "are needed" in finding.explanation
+
+
 def test_over_evaluations() -> None:
     rising, falling = [1.0, 2.0, 3.0, 4.0, 5.0], [0.5, 0.4, 0.3, 0.2, 0.1]
     assert divergence_over_evaluations(rising, [0.01, 0.02, 0.03, 0.05, 0.04], 0.05).raised
@@ -77,10 +91,11 @@ def test_over_evaluations() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_values_that_are_not_finite_raise_no_alarm_and_are_named(bad: float) -> None:
-    alarm = divergence_over_evaluations([1, 2, 3, 4, bad], [1, 2, 3, 4, 5], 0.05)
-    assert not alarm.raised
-    assert "not finite" in alarm.explanation
+def test_values_that_are_not_finite_raise_the_alarm(bad: float) -> None:
+    for first, second in (([4, 3, 2, bad], [4, 3, 2, 1]), ([4, 3, 2, 1], [4, 3, bad, 1])):
+        alarm = divergence_over_evaluations(first, second, 0.05)
+        assert alarm.raised
+        assert "not finite" in alarm.explanation
 
 
 def test_refuses_what_cannot_be_compared() -> None:
