@@ -33,6 +33,9 @@ from safety.statistics.parameters import ParameterError, check_between, check_co
 
 STATE_KIND = "temper.sequential.v1"
 
+_ROUNDING = 1e-9
+"""More than the rounding of any sum of logarithms here."""
+
 Losses = Sequence[float] | NDArray[np.float64] | NDArray[np.bool_]
 """One loss per episode [N], in the order of the seeds."""
 
@@ -188,8 +191,8 @@ def _decisions(
     rejects = log_evidence(wealth_against) >= -math.log(rule.beta)
     left = rule.episodes_max - earlier - np.arange(len(wealth_for))
     best = wealth_for + left[:, np.newaxis] * log_factors(np.zeros(1), rule.scaled(rule.limit))
-    # The sum of so many logarithms is rounded; what could still promote exactly at the end is not given up.
-    futile = log_evidence(best) < -math.log(rule.alpha) - 1e-9
+    # What could still promote exactly at the end is not given up.
+    futile = log_evidence(best) < -math.log(rule.alpha) - _ROUNDING
     found: list[Decision | None] = []
     for index in range(len(wealth_for)):
         if rejects[index]:
@@ -258,13 +261,12 @@ def state_in(rule: SequentialRule, fields: Mapping[str, object]) -> SequentialSt
     if decision not in {known.value for known in Decision}:
         raise StateError(f"decision {decision} in a state of {rule.name} is none of {[d.value for d in Decision]}")
     (loss_sum,) = _numbers("loss_sum", [fields.get("loss_sum")], 1)
-    return SequentialState(
-        episodes,
-        loss_sum,
-        _numbers("log_wealth_for", fields.get("log_wealth_for"), len(SHARES)),
-        _numbers("log_wealth_against", fields.get("log_wealth_against"), len(SHARES)),
-        Decision(decision),
-    )
+    log_wealth_for = _numbers("log_wealth_for", fields.get("log_wealth_for"), len(SHARES))
+    log_wealth_against = _numbers("log_wealth_against", fields.get("log_wealth_against"), len(SHARES))
+    short = float(log_evidence(np.array(log_wealth_for))) < -math.log(rule.alpha) - _ROUNDING
+    if decision == Decision.PROMOTED.value and short:
+        raise StateError(f"a state of {rule.name} says promoted, but its evidence does not suffice for that")
+    return SequentialState(episodes, loss_sum, log_wealth_for, log_wealth_against, Decision(decision))
 
 
 def _numbers(name: str, values: object, count: int) -> tuple[float, ...]:

@@ -200,6 +200,7 @@ def test_a_state_of_another_rule_is_refused() -> None:
         {"episodes": "1"},
         {"episodes": True},
         {"decision": "approved"},
+        {"decision": "promoted"},
         {"loss_sum": None},
         {"loss_sum": math.nan},
         {"log_wealth_for": [0.0]},
@@ -212,6 +213,13 @@ def test_a_state_of_another_rule_is_refused() -> None:
 def test_a_malformed_state_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(StateError):
         state_in(RULE, {**state_fields(RULE, start()), **change})
+
+
+def test_a_decided_state_survives_storage() -> None:
+    for losses in ([0.0] * 300, [1.0] * 300, [math.nan]):
+        state = advance(RULE, start(), losses)
+        assert state.decision is not Decision.UNDECIDED
+        assert state_in(RULE, json.loads(canonical_json(state_fields(RULE, state)))) == state
 
 
 def test_rules_differ_in_their_digest() -> None:
