@@ -38,6 +38,7 @@ from actors.verification import (
 from actors.verifier import Verifier
 from replay.client import ReplayClient
 from replay.client_errors import Backoff, ReplayUnavailable
+from replay.sharding import global_position
 from replay.source import RecordSource
 
 BEHIND_MAX = LOOK_BACK
@@ -72,6 +73,7 @@ class AuditorJob:
       fraction: which part of the records, in (0, 1].
       seed: of the choice; None: one that nobody knows, so that no actor can tell which of its records are looked at.
       steps_per_s_max: most environment steps a second, on average; above 0.
+      shard: number of the service, for the positions in the log.
     """
 
     environment: EnvironmentConfig
@@ -79,6 +81,7 @@ class AuditorJob:
     fraction: float = 0.01
     seed: int | None = None
     steps_per_s_max: float = 20_000.0
+    shard: int = 0
 
 
 def run_auditor(job: AuditorJob) -> int:
@@ -234,7 +237,7 @@ class Auditor:
             if verdict.status == "mismatch":
                 _log.error(
                     "record %d is not what happened: %s is wrong from row %d on (largest difference %g)",
-                    verdict.position,
+                    global_position(self._job.shard, verdict.position),
                     verdict.what,
                     verdict.row,
                     verdict.error,

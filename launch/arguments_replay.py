@@ -179,6 +179,8 @@ class ReplayAuditor:
     """Seed of that choice; 0: a secret one, so that nobody can know which records are looked at."""
     certificates: Annotated[str, arg(metavar="DIR")] = ""
     """Directory of this process's certificate (temper keys issue), for calls by TCP."""
+    shard: Annotated[int, arg(metavar="N")] = 0
+    """Number of the service, from 0, where it is one of several shards: for the positions in the log."""
 
 
 @dataclass(frozen=True)

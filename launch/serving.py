@@ -1,4 +1,8 @@
-"""Runs one asyncio service as a whole process: says when it is ready, stops it in order on a signal."""
+"""Runs one asyncio service as a whole process: says when it is ready, stops it in order on a signal; and what the
+services' commands have in common.
+
+Exceptions: launch.errors.BadInput.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
+from launch.errors import BadInput
 from launch.logs import configure_logging
+from replay.sharding import SHARDS_MAX
 
 
 def announce(name: str) -> Callable[[str], None]:
@@ -35,3 +41,9 @@ def serve_until_signal(serve: Callable[[asyncio.Event], Awaitable[None]]) -> int
     configure_logging()
     asyncio.run(body())
     return 0
+
+
+def check_shard(number: int) -> None:
+    """Raises BadInput for what is no number of a replay service."""
+    if not 0 <= number < SHARDS_MAX:
+        raise BadInput(f"--shard {number} must be 0 to {SHARDS_MAX - 1}")

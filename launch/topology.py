@@ -152,11 +152,11 @@ def _auditors(config: RunConfig, addresses: Addresses, common: tuple[str, ...]) 
     return [
         ChildSpec(
             name=name,
-            command=_temper("replay", "auditor", *common, "--replay", address, *choice),
+            command=_temper("replay", "auditor", *common, "--replay", address, "--shard", str(shard), *choice),
             environment=ONE_THREAD,
             essential=False,
         )
-        for name, address in zip(names_of("auditor", len(shards)), shards, strict=True)
+        for shard, (name, address) in enumerate(zip(names_of("auditor", len(shards)), shards, strict=True))
     ]
 
 

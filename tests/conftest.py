@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import threading
@@ -21,6 +22,12 @@ GRACE_S = 5.0
 
 hypothesis.settings.register_profile("temper", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("temper")
+
+
+# A suite that runs in the background may have been given ignored signals, which it would hand down to every process.
+for _number, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from protos.replay.v1 import replay_pb2
 from replay.exchange.parquet_import import Finding, ParquetRecords
 from replay.exchange.sink import SinkPart
 from replay.exchange.whereabouts import RunPositions, Whereabouts
-from replay.filters import CHARACTERS_MAX
+from replay.filters import CHARACTERS_MAX, unshifted_filter
 from replay.provenance import SIGNAL_MAX
 from replay.sharding import global_position, local_position, shard_of
 from replay.store import Store, run_key
@@ -32,6 +32,8 @@ POSITION_SIGNALS = frozenset({"duplicate_of", "near_duplicate_of"})
 """Signals that name another record of the log by its position (replay.curation.duplicates)."""
 
 _GROUP_FINDINGS = 4_096
+_SHARDS_NS_MAX = 60_000_000_000
+"""The shards of one log are put under quarantine one after the other, within so long."""
 _ID = re.compile(r"[A-Za-z0-9._-]+")
 """As of every run in a log."""
 
@@ -112,7 +114,10 @@ def _bring_quarantines(records: ParquetRecords, where: Whereabouts, stores: Sequ
 
 def _bring(entry: replay_pb2.QuarantineEntry, positions: Sequence[BitMap64], stores: Sequence[Store]) -> int:
     """Brings one, as many times to each shard, for shards must have the same; returns how many records it holds now."""
-    same = [[each for each in store.quarantines() if _identity(each.entry) == _identity(entry)] for store in stores]
+    same = [
+        [each for each in store.quarantines() if _is_same(each.entry, entry, shard)]
+        for shard, store in enumerate(stores)
+    ]
     new = [
         wanted - BitMap64.union(BitMap64(), *(each.positions for each in known))
         for wanted, known in zip(positions, same, strict=True)
@@ -124,9 +129,14 @@ def _bring(entry: replay_pb2.QuarantineEntry, positions: Sequence[BitMap64], sto
     return sum(map(len, new))
 
 
-def _identity(entry: replay_pb2.QuarantineEntry) -> tuple[str, str, int]:
-    """What a quarantine is known by in another log, where it has another id."""
-    return entry.filter, entry.why, entry.time_ns
+def _is_same(there: replay_pb2.QuarantineEntry, entry: replay_pb2.QuarantineEntry, shard: int) -> bool:
+    """Whether a quarantine of a shard is one of another log, where it has another id.
+
+    Each shard has the filter with its own positions, and set the time for itself.
+    """
+    filter_text = unshifted_filter(there.filter, global_position(shard, 0))
+    moments_ns = abs(there.time_ns - entry.time_ns)
+    return (filter_text, there.why) == (entry.filter, entry.why) and moments_ns <= _SHARDS_NS_MAX
 
 
 def _nameless(quarantine_id: int) -> replay_pb2.QuarantineEntry:

@@ -48,8 +48,9 @@ def test_catch_is_learnt_gated_released_and_told(tmp_path: Path) -> None:
     summary = run.summary()
     assert set(summary) == {
         *("recipe", "env_steps", "wall_s", "env_steps_per_s", "evaluation", "release", "candidates", "replay"),
-        "policy_lag",
+        *("policy_lag", "revoked_releases"),
     }
+    assert summary["revoked_releases"] == []
     assert summary["recipe"] == "catch"
     assert summary["evaluation"]["return_mean"] >= 0.95
     assert summary["evaluation"]["episodes"] == 40

@@ -129,7 +129,9 @@ def test_the_auditor_comes_last_and_a_run_does_without() -> None:
 def test_each_shard_has_its_auditor() -> None:
     specs = processes(addresses=THREE, fraction=1.0)
     for shard, address in enumerate(THREE.replay_shards):
-        assert arguments_of(specs[f"auditor-{shard}"]) == ReplayAuditor(PATHS.config, address, fraction=1.0)
+        assert arguments_of(specs[f"auditor-{shard}"]) == ReplayAuditor(
+            PATHS.config, address, fraction=1.0, shard=shard
+        )
 
 
 def test_one_of_a_kind_needs_no_number() -> None:

@@ -256,6 +256,25 @@ def test_quarantines_come_to_every_shard_under_the_same_id(tmp_path: Path, capsy
     }
 
 
+def test_quarantines_of_shards_come_back_to_them_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each shard set the time for itself, and has the filter with its own positions."""
+    there = store_of(tmp_path / "there", RECORDS)
+    assert main(["replay", "export", str(there), str(tmp_path / "plain")]) == 0
+    shards = tmp_path / "shards"
+    for shard in range(SHARDS):
+        store_of(shards / f"shard-{shard}", [])
+    imported(capsys, shards, tmp_path / "plain", "--format", "parquet")
+    for text in (f"position >= {1 << 48}", "sequence == 2"):
+        assert main(["replay", "quarantine", str(shards), text, "--why", "odd"]) == 0
+    assert main(["replay", "export", str(shards), str(tmp_path / "marked")]) == 0
+    capsys.readouterr()
+    assert main(["replay", "quarantine", str(shards), "--list", "--json"]) == 0
+    before = capsys.readouterr().out
+    assert imported(capsys, shards, tmp_path / "marked", "--format", "parquet")["quarantined"] == 0
+    assert main(["replay", "quarantine", str(shards), "--list", "--json"]) == 0
+    assert capsys.readouterr().out == before
+
+
 def test_a_run_without_its_beginning_goes_to_the_same_shard_every_time() -> None:
     stores = [MemoryStore(StoreSettings()) for _ in range(3)]
     origin = make_origin("actor-7")

@@ -1,0 +1,43 @@
+"""The gate's benchmark, small: its record, its exit status, and that it would notice an error rate above alpha."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import gate
+from benchmarks.gate_simulation import Plan, Row
+
+
+def test_prints_tables_and_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate.main(["--section", "rate", "paired", "--candidates", "40", "--seed", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = json.loads(lines[-1])
+    assert found["plan"]["size"] == 239
+    rows = {(row["section"], row["case"], row["test"]): row for row in found["rows"]}
+    inside = rows["approved", "0.25 x limit", "sequential"]
+    assert inside["share"] > 0.8
+    assert inside["episodes_mean"] < 0.5 * found["plan"]["size"]
+    assert rows["approved", "2 x limit", "sequential"]["happened"] == 0
+    assert found["errors_above_alpha"] == []
+    assert "0.25 x limit" in "\n".join(lines[:-1])
+
+
+def test_the_same_seed_gives_the_same_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    records = []
+    for section in (["paired"], ["rate", "paired"]):
+        gate.main(["--section", *section, "--candidates", "3"])
+        record = json.loads(capsys.readouterr().out.splitlines()[-1])
+        records.append([row for row in record["rows"] if row["section"] == "approved, paired"])
+    assert records[0] == records[1]
+
+
+def test_an_error_rate_above_alpha_is_named() -> None:
+    plan = Plan()
+    rows = [
+        Row("approved", "1 x limit", "fixed-size", True, 2000, 130, None),
+        Row("approved", "0.5 x limit", "fixed-size", False, 2000, 1900, None),
+        Row("approved", "2 x limit", "sequential", True, 2000, 100, None),
+    ]
+    assert gate.summary(rows, [], plan, {})["errors_above_alpha"] == ["approved: 1 x limit, fixed-size"]

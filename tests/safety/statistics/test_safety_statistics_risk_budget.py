@@ -1,0 +1,83 @@
+"""The weighted risk: coverage by exact enumeration over all severities, and what it says."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from safety.intervals import clopper_pearson_upper
+from safety.statistics.counts import Severity
+from safety.statistics.findings import Status
+from safety.statistics.parameters import ParameterError
+from safety.statistics.risk_budget import LAYER_SHARES, SeverityWeights, weighted_risk
+from tests.safety.statistics.slices import slice_of
+
+WEIGHTS = SeverityWeights(minor=0.1, major=1.0, severe=10.0)
+
+
+@pytest.mark.parametrize(
+    "rates", [(0.3, 0.0, 0.08), (0.0, 0.2, 0.1), (0.2, 0.1, 0.1), (0.0, 0.0, 0.2), (0.0, 0.9, 0.0)]
+)
+def test_passes_a_candidate_above_its_budget_with_probability_at_most_alpha(rates: tuple[float, ...]) -> None:
+    # Exact: all outcomes of 80 episodes over four severities, at a mean cost that equals the budget.
+    episodes, alpha = 80, 0.05
+    budget = float(np.dot(rates, (0.1, 1.0, 10.0)))
+    uppers = np.array(
+        [
+            [height * clopper_pearson_upper(k, episodes, 1 - share * alpha) for k in range(episodes + 1)]
+            for height, share in zip((0.1, 0.9, 9.0), LAYER_SHARES, strict=True)
+        ]
+    )
+    counts = np.indices((episodes + 1,) * 3).reshape(3, -1)
+    minor, major, severe = counts[:, counts.sum(axis=0) <= episodes]
+    bounds = uppers[0][minor + major + severe] + uppers[1][major + severe] + uppers[2][severe]
+    chosen = np.flatnonzero((minor == 5) & (major == 3) & (severe == 1))[0]
+    worst = [1] * 5 + [2] * 3 + [3] + [0] * 71
+    finding = weighted_risk(slice_of(worst), WEIGHTS, budget=budget, alpha=alpha)
+    assert finding.statistic == pytest.approx(bounds[chosen])
+    outcomes = np.column_stack([minor, major, severe, episodes - minor - major - severe])[bounds <= budget]
+    chance = stats.multinomial.pmf(outcomes, episodes, [*rates, 1 - sum(rates)]).sum()
+    assert 0.0 < chance <= alpha
+
+
+def test_tells_its_figures() -> None:
+    finding = weighted_risk(slice_of([3] + [2] * 2 + [1] * 10 + [0] * 487), WEIGHTS, budget=0.2, alpha=0.05)
+    assert finding.passed
+    assert finding.estimate == pytest.approx((10 + 2 + 1) / 500)
+    assert finding.estimate < finding.statistic <= 0.2
+    assert "10 minor, 2 major, 1 severe" in finding.explanation
+    assert not weighted_risk(slice_of([3] * 10 + [0] * 490), WEIGHTS, budget=0.2, alpha=0.05).passed
+
+
+def test_one_severe_event_weighs_more_than_one_minor() -> None:
+    bounds = [
+        weighted_risk(slice_of([worst] + [0] * 99), WEIGHTS, budget=1.0, alpha=0.05).statistic
+        for worst in (Severity.NONE, Severity.MINOR, Severity.MAJOR, Severity.SEVERE)
+    ]
+    assert bounds == sorted(bounds)
+    assert bounds[0] < bounds[1] < bounds[2] < bounds[3]
+
+
+def test_without_episodes_it_fails() -> None:
+    for outcomes, least in ((slice_of([]), 1), (slice_of([0] * 9), 10)):
+        finding = weighted_risk(outcomes, WEIGHTS, budget=9.9, alpha=0.4, episodes_min=least)
+        assert (finding.status, finding.statistic) == (Status.FAILED, 10.0)
+
+
+@pytest.mark.parametrize(
+    "weights", [(-0.1, 1.0, 10.0), (2.0, 1.0, 10.0), (0.0, 11.0, 10.0), (0.0, 0.0, 0.0), (0.0, math.nan, 1.0)]
+)
+def test_refuses_weights_that_mean_nothing(weights: tuple[float, float, float]) -> None:
+    with pytest.raises(ParameterError):
+        SeverityWeights(*weights)
+
+
+@pytest.mark.parametrize("budget", [0.0, 10.0, -1.0, math.nan])
+def test_refuses_budgets_that_mean_nothing(budget: float) -> None:
+    with pytest.raises(ParameterError, match="budget"):
+        weighted_risk(slice_of([0] * 10), WEIGHTS, budget=budget, alpha=0.05)
+    with pytest.raises(ParameterError, match="alpha"):
+        weighted_risk(slice_of([0] * 10), WEIGHTS, budget=1.0, alpha=budget - 1.0)
