@@ -26,6 +26,9 @@ from replay.lmdb_files import DATA_FILE, is_open_elsewhere
 
 SPARE = "spare"
 
+KEPT_BYTES_MIN = 4 * 1024**2
+"""A smaller file is not kept: nothing is gained by it, and beside a small store it would weigh much."""
+
 _COPY_BYTES = 1024**2
 
 _log = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ class SpareSegment:
         """
         self.discard()
         segment.rename(self._place)
+        if not self._data_file.exists() or self._data_file.stat().st_size < KEPT_BYTES_MIN:
+            self.discard()
 
     def discard(self) -> bool:
         """Gives its space back, but for what somebody still reads; returns whether there was any."""

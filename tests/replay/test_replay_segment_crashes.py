@@ -132,6 +132,7 @@ def test_killed_before_evicted_segments_are_removed(tmp_path: Path, monkeypatch:
 def test_killed_while_a_segments_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LmdbStore(tmp_path, SMALL)
     append(store, 0, 24)
+    monkeypatch.setattr("replay.segment_spare.KEPT_BYTES_MIN", 0)
     store.commit([], {}, retain_from=10)
     assert (tmp_path / SPARE / "data.mdb").exists()
     with monkeypatch.context() as patch:

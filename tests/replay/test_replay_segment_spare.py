@@ -34,6 +34,11 @@ RETAIN = 12
 KEPT = 16  # with the four of a commit
 
 
+@pytest.fixture(autouse=True)
+def small_files_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay.segment_spare.KEPT_BYTES_MIN", 0)
+
+
 def inode(segment: Path) -> int:
     return (segment / "data.mdb").stat().st_ino
 
@@ -178,3 +183,11 @@ def test_a_full_disk_gets_the_spare_file_back(tmp_path: Path, monkeypatch: pytes
             store.commit([make_append(large, [0], steps=200_000)], {})
         assert not (tmp_path / SPARE).exists()
         assert store.counters().next_position == 25
+
+
+def test_a_small_file_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay.segment_spare.KEPT_BYTES_MIN", 4 * 1024**2)
+    with opened(tmp_path) as store:
+        append(store, 0, 24, retain=RETAIN)
+        assert [int(path.name) for path in segment_paths(tmp_path)] == [8, 16]
+        assert not (tmp_path / SPARE).exists()

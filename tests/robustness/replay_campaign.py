@@ -157,7 +157,7 @@ class Epoch:
     def _begin(self) -> None:
         self._standby.wait_loaded()
         self._server, self._standby = self._standby, Server(self._place / "log")
-        self._server.begin(self._store, self._address, self._config)
+        self._server.begin(self._store, self._address, self._config, spare_bytes_min=0)
 
     def _start(self) -> None:
         self._begin()

@@ -41,11 +41,11 @@ class Server:
         """Returns when it could begin. Raises ServerDied."""
         self._expect("loaded")
 
-    def begin(self, directory: Path, address: str, config: Mapping[str, Any]) -> None:
-        """Tells it to serve; does not wait for it."""
+    def begin(self, directory: Path, address: str, config: Mapping[str, Any], **more: int) -> None:
+        """Tells it to serve, with `more` of what replay_server.py takes; does not wait for it."""
         if self._process.stdin is None:
             raise ServerDied("it has no standard input")
-        spec = {"directory": str(directory), "address": address, "config": dict(config)}
+        spec = {"directory": str(directory), "address": address, "config": dict(config), **more}
         self._process.stdin.write(json.dumps(spec) + "\n")
         self._process.stdin.flush()
 

@@ -2,8 +2,9 @@
 
     python -m tests.robustness.replay_server
 
-Prints "loaded"; reads one line of JSON ({"directory", "address", "config"}); prints "ready" once it serves. It has no
-orderly stop but SIGTERM, and ends with whoever holds its standard input.
+Prints "loaded"; reads one line of JSON ({"directory", "address", "config"}, and "spare_bytes_min" where small files of
+segments are to be used again, too); prints "ready" once it serves. It has no orderly stop but SIGTERM, and ends with
+whoever holds its standard input.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import threading
 from pathlib import Path
 
-from replay import lmdb_store
+from replay import lmdb_store, segment_spare
 from replay.config import ReplayConfig
 from replay.service import serve
 
@@ -27,6 +28,7 @@ def main() -> None:
     line = sys.stdin.readline()
     if line:
         spec = json.loads(line)
+        segment_spare.KEPT_BYTES_MIN = spec.get("spare_bytes_min", segment_spare.KEPT_BYTES_MIN)
         threading.Thread(target=_end_with_input, daemon=True).start()
         asyncio.run(_serve(spec["directory"], spec["address"], spec["config"]))
 

@@ -151,8 +151,8 @@ def test_a_reader_that_never_lets_go_makes_no_file_grow() -> None:
                 assert writer.flush(20.0)
                 stats = client.stats()
                 assert stats.evicted_records > 4 * stats.records
-                # One segment is evicted in part, one kept to be used again, and one not yet full; and the reserve.
-                assert largest < 1.5 * stats.live_bytes + RESERVE_BYTES + 3 * 2**19
+                # Segments that hold evicted records only in part, the space ahead, and the reserve.
+                assert largest < 1.5 * stats.live_bytes + RESERVE_BYTES + 2 * 2**19
                 answer, _ = holder.communicate("")
                 assert answer == "unchanged\n"
             finally:
