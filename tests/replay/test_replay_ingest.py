@@ -153,8 +153,9 @@ def test_what_appends_wait_for_is_told_while_they_wait(reason: str) -> None:
                 for _ in range(7):
                     await draw(handlers, "fresh", 8)
             await asyncio.gather(*appending)
-            # Of three streams that have waited for more than a second each.
-            assert reason == "disk" or handlers.stats().disk_wait_s < 1.0
+            # Three streams have waited for more than a second each where it was for the limiter.
+            disk_wait_s = handlers.stats().disk_wait_s
+            assert disk_wait_s > 0.3 if reason == "disk" else disk_wait_s < 1.0
 
     asyncio.run(scenario())
 
