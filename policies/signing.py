@@ -21,6 +21,8 @@ from protos.common.v1 import common_pb2
 VERDICT_TYPE = "temper.verdict.v1"
 LEASE_TYPE = "temper.lease.v1"
 REVOCATION_TYPE = "temper.revocation.v1"
+PROMOTION_TYPE = "temper.promotion.v1"
+KEY_TYPE = "temper.key.v1"
 
 _KEY_FILE_BYTES_MAX = 16_384
 

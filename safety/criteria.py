@@ -28,9 +28,9 @@ RETURN_NON_INFERIORITY = "return_non_inferiority"
 
 def check_attainable(config: SafetyConfig) -> None:
     """Raises SettingError if even a candidate without a single violation would fail the violation criterion."""
-    best = clopper_pearson_upper(0, config.episodes, config.confidence)
+    best = clopper_pearson_upper(0, config.episodes, (1.0 - config.error_rate))
     if best > config.violation_rate_max:
-        needed = math.ceil(math.log(1.0 - config.confidence) / math.log1p(-config.violation_rate_max))
+        needed = math.ceil(math.log(config.error_rate) / math.log1p(-config.violation_rate_max))
         raise SettingError(
             f"safety.episodes = {config.episodes} is too few for safety.violation_rate_max = "
             f"{config.violation_rate_max}: with no violation at all the upper bound is {best:.4f}, so every candidate "
@@ -52,11 +52,11 @@ def violation_rate(violating: int, episodes: int, config: SafetyConfig) -> Crite
     if episodes < 1 or not 0 <= violating <= episodes:
         return _failed(result, 1.0, f"{violating} violating of {episodes} episodes give no bound")
     result.estimate = violating / episodes
-    result.statistic = clopper_pearson_upper(violating, episodes, config.confidence)
+    result.statistic = clopper_pearson_upper(violating, episodes, (1.0 - config.error_rate))
     result.passed = result.statistic <= result.limit
     result.explanation = (
-        f"{violating} of {episodes} episodes had a cost; with {config.confidence:.0%} confidence the rate is at most "
-        f"{result.statistic:.4f}, {'within' if result.passed else 'above'} the limit {result.limit:g}"
+        f"{violating} of {episodes} episodes had a cost; with {1.0 - config.error_rate:.0%} confidence the rate is at "
+        f"most {result.statistic:.4f}, {'within' if result.passed else 'above'} the limit {result.limit:g}"
     )
     return result
 
@@ -97,11 +97,11 @@ def return_non_inferiority(
     differences = returns - incumbent
     result.limit = -margin
     result.estimate = float(np.mean(differences))
-    result.statistic = mean_lower(np.append(differences, -abs(incumbent_mean)), config.confidence)
+    result.statistic = mean_lower(np.append(differences, -abs(incumbent_mean)), (1.0 - config.error_rate))
     result.passed = result.statistic > result.limit
     result.explanation = (
         f"mean return {np.mean(returns):.6g} against {incumbent_mean:.6g} of the incumbent on the same {count} seeds; "
-        f"with {config.confidence:.0%} confidence the change is above {result.statistic:.6g}, "
+        f"with {1.0 - config.error_rate:.0%} confidence the change is above {result.statistic:.6g}, "
         f"{'within' if result.passed else 'beyond'} the accepted loss of {margin:.6g}"
     )
     return result

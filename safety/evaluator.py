@@ -135,7 +135,7 @@ class Evaluator:
             "seeds": list(seeds),
             "digest": digest.hex(),
             "action_selection": self._config.action_selection,
-            "lanes_max": self._config.lanes_max,
+            "lanes_max": self._config.lanes,
         }
         deadline = time.monotonic() + self._config.evaluation_s_max
         try:

@@ -23,6 +23,9 @@ from typing import NamedTuple
 from safety.config import SafetyConfig
 from safety.intervals import clopper_pearson_lower
 
+WINDOW_EPISODES = 500
+"""Recent training episodes that the violation rate is taken over."""
+
 FIRST_LOOK_S = 0.1
 """Time between two looks while nothing has been read: until then there are no leases."""
 
@@ -91,7 +94,7 @@ class RiskMonitor:
             # The first one kept is the newest that still gives a full window: the deque never outgrows the window.
             while (
                 len(self._counts) > 2
-                and counts.episodes - self._counts[1].episodes >= self._config.lease_window_episodes
+                and counts.episodes - self._counts[1].episodes >= WINDOW_EPISODES
             ):
                 self._counts.popleft()
 
@@ -113,15 +116,15 @@ class RiskMonitor:
         if episodes == 0:
             return None
         bound, limit = (
-            clopper_pearson_lower(violating, episodes, self._config.confidence),
+            clopper_pearson_lower(violating, episodes, 1.0 - self._config.lease_error_rate),
             self._config.lease_violation_rate_max,
         )
         if bound <= limit:
             return None
         return Refusal(
             "risk",
-            f"{violating} of the last {episodes} training episodes had a cost: with {self._config.confidence:.0%} "
-            f"confidence the rate is at least {bound:.4f}, above the limit {limit:g}",
+            f"{violating} of the last {episodes} training episodes had a cost: with "
+            f"{1.0 - self._config.lease_error_rate:.0%} confidence the rate is at least {bound:.4f}, above the limit {limit:g}",
         )
 
     def run(self, stop: threading.Event) -> None:

@@ -239,6 +239,12 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         return safety_pb2.ListRevocationsResponse(revocations=listed, newest_number=newest_number)
 
+    async def ListPromotions(
+        self, request: safety_pb2.ListPromotionsRequest, context: _Context
+    ) -> safety_pb2.ListPromotionsResponse:
+        """See the service's definition."""
+        return safety_pb2.ListPromotionsResponse()
+
     async def _upload_in_turn(self, requests: AsyncIterator[safety_pb2.EvaluateRequest]) -> tuple[Offer, bytes]:
         """As `_upload`, one of a few and within its time. Raises OfferRefused, GateBusy or _UploadTimeout."""
         if self._uploads >= UPLOADS_MAX:

@@ -81,7 +81,7 @@ def criteria_digest(config: SafetyConfig) -> bytes:
     return canonical_digest(
         {
             "kind": "temper.criteria.v1",
-            "confidence": float(config.confidence),
+            "error_rate": float(config.error_rate),
             "violation_rate_max": float(config.violation_rate_max),
             "return_margin": float(config.return_margin),
             "return_margin_absolute": float(config.return_margin_absolute),
