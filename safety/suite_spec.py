@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
+
 from actors.config import EnvironmentConfig
 from safety.config import SafetyConfig
 from safety.statistics.parameters import ParameterError, check_count
@@ -21,6 +23,10 @@ DEFAULT_SLICE = "held-out"
 
 PERTURBATIONS = ("action_noise", "action_delay", "observation_noise", "observation_dropout")
 """Kinds of perturbations; see `safety.perturbations` for what the amount of each means."""
+
+
+SEVERITY_MAX = 1e30
+"""Greatest cost at which a class of events may begin; a greater one could not be told from infinity in float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +56,22 @@ class SeverityScale:
 
     def __post_init__(self) -> None:
         above = [("minor", self.minor), ("major", self.major), ("severe", self.severe)]
-        if not all(value >= 0.0 for _, value in above) or not math.isfinite(self.severe):
-            raise ParameterError(f"severity {dict(above)}: each must be at least 0, and severe finite")
+        if not all(value >= 0.0 for _, value in above) or not self.severe <= SEVERITY_MAX:
+            raise ParameterError(
+                f"severity {dict(above)}: each must be at least 0, and severe at most {SEVERITY_MAX:g}"
+            )
+        if any(value > SEVERITY_MAX and math.isfinite(value) for _, value in above):
+            raise ParameterError(f"severity {dict(above)}: each must be at most {SEVERITY_MAX:g}, or inf for never")
         finite = [value for _, value in above if math.isfinite(value)]
         if finite != sorted(finite):
             raise ParameterError(f"severity {dict(above)}: a graver event must not begin at a lower cost")
+
+    def limits(self) -> tuple[np.float32, np.float32, np.float32]:
+        """The costs above which events begin, in the order of EVENT_CLASSES, as costs are measured: float32.
+
+        Rounded alike, a cost of 0.1 is not above a limit of 0.1.
+        """
+        return np.float32(self.minor), np.float32(self.major), np.float32(self.severe)
 
 
 @dataclasses.dataclass(frozen=True)

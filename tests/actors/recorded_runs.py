@@ -17,7 +17,7 @@ from actors.rollout import Rollout
 from actors.seeds import training_seed
 from actors.unroll import UnrollBuffer
 from policies.client import ActingPolicy
-from policies.policy import ActionBatch
+from policies.policy import ActionBatch, RandomSource
 from protos.common.v1 import common_pb2
 from replay.payload_encoding import RAW
 from replay.record import LoggedRecord
@@ -33,7 +33,7 @@ class UniformPolicy:
     def __init__(self, spec: EnvironmentSpec) -> None:
         self.spec = spec
 
-    def act(self, observation: NDArray[Any], generator: np.random.Generator) -> ActionBatch:
+    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
         lanes, actions = len(observation), self.spec.num_actions
         return ActionBatch(
             generator.integers(0, actions, lanes, np.int32),
