@@ -3,6 +3,9 @@
 What is decided is written here and nowhere else: verdicts by the gate, revocations by the gate or, where no safety
 service runs, by whoever opens the directory in its place. Only one process at a time can. Evaluates nothing.
 
+What a verdict rests on is on the disk before the verdict is: the artifact, and the evidence whose digest it binds. What
+a crash leaves of that without a verdict is removed at the next start.
+
 A release that is revoked is the incumbent no longer: the newest one that is left takes its place, so the artifacts of
 earlier releases are kept. Numbers of releases go on ascending. An artifact that was revoked is never approved again.
 
@@ -11,6 +14,8 @@ Exceptions: RevocationRefused (safety.revocations); LedgerError, CustodyError: n
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +25,14 @@ from typing import Any
 from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, VerifyKey, sign
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
+from safety.alarms import divergence_alarms
+from safety.config import SafetyConfig
 from safety.custody import Custody, CustodyError
-from safety.history import OPENED, REVOCATION, VERDICT, DecisionHistory
+from safety.evidence_counts import slice_counts
+from safety.evidence_store import EvidenceStore
+from safety.history import OPENED, REVOCATION, VERDICT, DecisionHistory, KnownSchedule
 from safety.ledger import Ledger
+from safety.levels import Level, Schedule, next_level
 from safety.revocations import (
     PAGE_REVOCATIONS,
     REVOCATIONS_MAX,
@@ -32,7 +42,18 @@ from safety.revocations import (
     revocation_fields,
 )
 from safety.suite import seed_commitment, seed_key
-from safety.verdicts import Assessment, Offer, Rule, SeedDisclosure, compose_statement, ledger_fields, statement_in
+from safety.verdicts import (
+    Assessment,
+    Offer,
+    Rule,
+    SeedDisclosure,
+    compose_evidence,
+    compose_statement,
+    ledger_fields,
+    statement_in,
+)
+
+_log = logging.getLogger(__name__)
 
 
 class Docket:
@@ -42,19 +63,27 @@ class Docket:
       directory: the safety service's own; must exist.
       run_id: the training run.
       clock: present time in ns since the epoch.
+      known: how the candidates share the run's error rate, where that is known; see `DecisionHistory`.
 
     Raises:
       LedgerError, CustodyError: the directory cannot be trusted, or another process has it open.
     """
 
-    def __init__(self, directory: Path, run_id: str, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        run_id: str,
+        clock: Callable[[], int] = time.time_ns,
+        known: KnownSchedule | None = None,
+    ) -> None:
         self._run_id, self._clock = run_id, clock
         self._lock = threading.RLock()
         self._incumbent: tuple[bytes, bytes | None] = (b"", None)
         self.ledger = Ledger(directory, clock)
         try:
             self.custody = self._open_custody(directory)
-            self._history = DecisionHistory(self.ledger.entries(), self.verify_key, run_id)
+            self._evidence = EvidenceStore(directory)
+            self._history = DecisionHistory(self.ledger.entries(), self.verify_key, run_id, known)
         except BaseException:
             self.ledger.close()
             raise
@@ -75,6 +104,17 @@ class Docket:
         """Verdicts so far; the next evaluation has the number after it."""
         with self._lock:
             return self._history.evaluations
+
+    @property
+    def deferred_in_a_row(self) -> int:
+        """Candidates deferred since the last that was not."""
+        with self._lock:
+            return self._history.deferred_in_a_row
+
+    def next_level(self, schedule: Schedule) -> Level:
+        """What the next candidate is tested at. Raises ParameterError where nothing is left."""
+        with self._lock:
+            return next_level(schedule, self._history.approvals)
 
     def seed_key(self, evaluation: int) -> bytes:
         """The key of the held-out seeds of an evaluation, from 1."""
@@ -110,44 +150,77 @@ class Docket:
                 self._incumbent = digest, self.custody.incumbent(digest) if digest else None
             return self._incumbent
 
-    def forget_what_never_was_released(self) -> None:
-        """Removes the artifacts of candidates whose verdict was never written, and of releases that were revoked."""
+    def forget_what_no_verdict_needs(self, evidence_bytes_max: int) -> None:
+        """Removes what is left of verdicts that were never written, artifacts of releases that were revoked, and the
+        oldest evidence for which there is no room (bytes)."""
         with self._lock:
             self.custody.forget_incumbents_except(self._history.standing)
+            self._evidence.forget(self._history.kept, evidence_bytes_max)
 
     def record(
-        self, offer: Offer, artifact: bytes, assessment: Assessment, rule: Rule, validity_s: float
+        self, offer: Offer, artifact: bytes, assessment: Assessment, rule: Rule, config: SafetyConfig
     ) -> common_pb2.SignedStatement:
-        """Signs a verdict and puts it in the ledger; what passed is kept first, as the incumbent to come."""
+        """Signs a verdict and puts it in the ledger; artifact and evidence are kept first, the evidence synced.
 
-        def compose(previous: bytes) -> Mapping[str, Any]:
-            number = self._history.evaluations + 1
-            statement = compose_statement(
-                offer,
-                assessment,
-                rule,
-                seeds=SeedDisclosure(self.seed_key(number), seed_commitment(self.seed_key(number + 1))),
-                release_number=self._history.approved + 1,
-                previous_entry_digest=previous,
-                issue_time_ns=self._clock(),
-                validity_s=validity_s,
-            )
-            payload = statement.SerializeToString(deterministic=True)
-            signed = sign(self.custody.signing_key, VERDICT_TYPE, payload)
-            return ledger_fields(signed, statement, number)
+        Args:
+          offer, artifact: the candidate.
+          assessment, rule: how it came out, and by which rule.
+          config: validity, share of the canary, lanes, and room for evidence.
 
+        Raises:
+          LedgerError, CustodyError: nothing was decided.
+        """
         with self._lock:
             # It may have been revoked while it was evaluated once more.
             if objection := self.objection(offer.digest):
-                assessment = Assessment(objection)
-            if assessment.approved:
-                self.custody.keep_incumbent(artifact)
+                assessment = dataclasses.replace(assessment, failure=objection)
+            evidence_digest = self._keep(offer, artifact, assessment, rule, config.lanes)
+            alarms = self._alarms(assessment, rule)
+
+            def compose(previous: bytes) -> Mapping[str, Any]:
+                number = self._history.evaluations + 1
+                statement = compose_statement(
+                    offer,
+                    assessment,
+                    rule,
+                    seeds=SeedDisclosure(self.seed_key(number), seed_commitment(self.seed_key(number + 1))),
+                    evidence_digest=evidence_digest,
+                    alarms=alarms,
+                    release_number=self._history.approved + 1,
+                    previous_entry_digest=previous,
+                    issue_time_ns=self._clock(),
+                    validity_s=config.verdict_s_valid,
+                    canary_share=config.canary_share,
+                )
+                payload = statement.SerializeToString(deterministic=True)
+                signed = sign(self.custody.signing_key, VERDICT_TYPE, payload)
+                return ledger_fields(signed, statement, number)
+
             entry = self.ledger.append(VERDICT, compose)
             self._history.add(entry)
             if assessment.approved:
                 self._incumbent = offer.digest, artifact
-                self.forget_what_never_was_released()
+            self.forget_what_no_verdict_needs(config.evidence_bytes_max)
         return statement_in(entry.fields)
+
+    def _keep(self, offer: Offer, artifact: bytes, assessment: Assessment, rule: Rule, lanes: int) -> bytes:
+        """Keeps what the verdict will name; the digest of its evidence, b"" where nothing was run."""
+        if assessment.level is None:
+            return b""
+        if assessment.approved:
+            self.custody.keep_incumbent(artifact)
+        else:
+            self._evidence.keep_candidate(artifact)
+        key = self.seed_key(self._history.evaluations + 1)
+        evidence = compose_evidence(offer, assessment, assessment.level, rule, lanes=lanes, seed_key=key)
+        return self._evidence.write(evidence)
+
+    def _alarms(self, assessment: Assessment, rule: Rule) -> Sequence[str]:
+        counts = [slice_counts(each) for each in assessment.slices]
+        alarms = divergence_alarms(self._history.recent, rule.suite_digest, counts, rule.suite.error_rate)
+        for alarm in alarms:
+            _log.warning("alarm: %s", alarm)
+        return alarms
 
     def revoke(self, run_id: str, release_number: int, why: str) -> common_pb2.SignedStatement:
         """The signed revocation of a release, which by then is in the ledger; of one revoked before, that of then.

@@ -8,7 +8,9 @@ Exceptions: LedgerError where an entry's statement is not one that this service 
 
 from __future__ import annotations
 
+import collections
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -17,7 +19,10 @@ from google.protobuf.message import DecodeError, Message
 from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey, verify
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
+from safety.alarms import EVALUATIONS_LOOKED_AT
+from safety.evidence_store import Kept
 from safety.ledger import LedgerEntry, LedgerError
+from safety.levels import Schedule
 from safety.revocations import revocation_fields
 from safety.suite import seed_commitment
 from safety.verdicts import ledger_fields, statement_in
@@ -39,6 +44,13 @@ class PastRevocation(NamedTuple):
     statement: safety_pb2.RevocationStatement
 
 
+class KnownSchedule(NamedTuple):
+    """How candidates share the run's error rate under the criteria with this digest (32 bytes)."""
+
+    criteria_digest: bytes
+    schedule: Schedule
+
+
 class DecisionHistory:
     """Past verdicts and revocations, oldest first.
 
@@ -46,10 +58,19 @@ class DecisionHistory:
       entries: the ledger's.
       key: that must have signed them.
       run_id: that they must be about.
+      known: where it is known, the error rate that each verdict by these criteria claims is checked against it. The
+        numbers of the candidates that were tested are checked in any case; they go on when the criteria change.
     """
 
-    def __init__(self, entries: Iterable[LedgerEntry], key: VerifyKey, run_id: str) -> None:
+    def __init__(
+        self, entries: Iterable[LedgerEntry], key: VerifyKey, run_id: str, known: KnownSchedule | None = None
+    ) -> None:
         self.rejected = 0
+        self.deferred_in_a_row = 0
+        self._known = known
+        self._approvals: list[bool] = []
+        self._kept: list[Kept] = []
+        self._recent: collections.deque[safety_pb2.VerdictStatement] = collections.deque(maxlen=EVALUATIONS_LOOKED_AT)
         self._released: list[bytes] = []
         self._revocations: dict[bytes, PastRevocation] = {}
         self._statements: list[common_pb2.SignedStatement] = []
@@ -69,6 +90,22 @@ class DecisionHistory:
     def evaluations(self) -> int:
         """Verdicts so far; the next evaluation has the number after it."""
         return self.approved + self.rejected
+
+    @property
+    def approvals(self) -> Sequence[bool]:
+        """Of every candidate that was tested, whether it was approved."""
+        return self._approvals
+
+    @property
+    def recent(self) -> Sequence[safety_pb2.VerdictStatement]:
+        """The last verdicts on candidates that were tested, oldest first."""
+        return list(self._recent)
+
+    @property
+    def kept(self) -> Sequence[Kept]:
+        """What evidence and artifacts belong to the verdicts, newest first."""
+        standing = set(self.standing)
+        return [each._replace(standing=each.released in standing) for each in reversed(self._kept)]
 
     @property
     def standing(self) -> Sequence[bytes]:
@@ -113,9 +150,11 @@ class DecisionHistory:
     ) -> common_pb2.SignedStatement | None:
         """The verdict that stands for an artifact (32-byte digest), if it has been judged by this rule and suite.
 
-        An artifact that has been judged by the criteria is not judged again: with fresh seeds for every attempt, a bad
-        one would pass at last. One that could not be judged, whose approval has expired, or that was judged before the
-        settings or the environment changed, may be offered again. For one that was revoked no verdict stands.
+        An artifact that has been judged by the criteria is not judged again, deferred ones included: with fresh seeds
+        for every attempt, a bad one would pass at last. One that could not be judged, because it failed or because the
+        evaluation was void, whose approval has expired, or that was judged before the settings or the environment
+        changed, may be offered again; it then uses up another share of the error rate. For one that was revoked no
+        verdict stands.
         """
         if digest not in self._judged or digest in self._revocations:
             return None
@@ -140,14 +179,45 @@ class DecisionHistory:
             raise LedgerError(
                 f"ledger entry {entry.index} reveals another key of held-out seeds than was committed to before it"
             )
+        self._check_level(entry, statement)
         self._seed_commitment = statement.next_seed_commitment
         if statement.approved:
             self._released.append(statement.artifact_digest)
         else:
             self.rejected += 1
         self._statements.append(signed)
-        if statement.criteria:
+        self._kept.append(_kept(statement))
+        if statement.lifetime_index:
+            self._approvals.append(statement.approved)
+            self._recent.append(statement)
+            self.deferred_in_a_row = statement.deferred_in_a_row
+        if statement.criteria and statement.outcome != safety_pb2.OUTCOME_VOID:
             self._judged[statement.artifact_digest] = signed, statement
+
+    def _check_level(self, entry: LedgerEntry, statement: safety_pb2.VerdictStatement) -> None:
+        """Raises LedgerError unless outcome, number and error rate are those of the next candidate."""
+        deferred = statement.outcome == safety_pb2.OUTCOME_DEFERRED
+        tested = statement.lifetime_index != 0
+        consistent = (
+            statement.approved == (statement.outcome == safety_pb2.OUTCOME_APPROVED)
+            and statement.lifetime_index in {0, len(self._approvals) + 1}
+            and (0.0 < statement.error_level < 1.0) == tested
+            and (tested or not (statement.approved or deferred or statement.episodes))
+            and statement.deferred_in_a_row == (self.deferred_in_a_row + 1 if deferred else 0)
+        )
+        if not consistent:
+            raise LedgerError(
+                f"ledger entry {entry.index} is not what can come after {len(self._approvals)} tested candidates: "
+                f"outcome {statement.outcome}, candidate {statement.lifetime_index}, error rate "
+                f"{statement.error_level:g}, deferred {statement.deferred_in_a_row}"
+            )
+        if tested and self._known is not None and statement.criteria_digest == self._known.criteria_digest:
+            expected = self._known.schedule.alpha(self._approvals)
+            if not math.isclose(statement.error_level, expected, rel_tol=1e-9):
+                raise LedgerError(
+                    f"ledger entry {entry.index} tested candidate {statement.lifetime_index} at the error rate "
+                    f"{statement.error_level:g}, the schedule gives it {expected:g}"
+                )
 
     def _add_revocation(self, entry: LedgerEntry) -> None:
         signed, statement = self._opened(entry, REVOCATION_TYPE, safety_pb2.RevocationStatement())
@@ -179,6 +249,15 @@ class DecisionHistory:
     def _check_run(self, entry: LedgerEntry, run_id: str) -> None:
         if run_id != self._run_id:
             raise LedgerError(f"ledger entry {entry.index} is about run {run_id!r}, not {self._run_id!r}")
+
+
+def _kept(statement: safety_pb2.VerdictStatement) -> Kept:
+    tested = statement.lifetime_index != 0
+    return Kept(
+        statement.evidence_digest,
+        candidate=statement.artifact_digest if tested and not statement.approved else b"",
+        released=statement.artifact_digest if statement.approved else b"",
+    )
 
 
 def _first_commitment(entry: LedgerEntry) -> bytes:
