@@ -76,9 +76,13 @@ def no_outcomes(episodes: int) -> EpisodeOutcomes:
 
 def join_outcomes(parts: Sequence[EpisodeOutcomes]) -> EpisodeOutcomes:
     """The outcomes of several lots of episodes as one, in their order."""
-    if not parts:
-        return no_outcomes(0)
-    return EpisodeOutcomes(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    parts = [no_outcomes(0), *parts]
+    return EpisodeOutcomes(
+        np.concatenate([part.returns for part in parts]),
+        np.concatenate([part.costs for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([part.events for part in parts]),
+    )
 
 
 def evaluate_policy(
@@ -174,7 +178,8 @@ def run_episodes(
             tally.check_finite(steps)
             on_progress(len(rows) - int(active.sum()))
     tally.check_finite(steps)
-    return EpisodeOutcomes(*(column[rows] for column in tally.outcomes))
+    returns, costs, lengths, events = tally.outcomes
+    return EpisodeOutcomes(returns[rows], costs[rows], lengths[rows], events[rows])
 
 
 def event_classes(costs: NDArray[np.float32], scale: SeverityScale) -> NDArray[np.int64]:

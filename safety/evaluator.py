@@ -2,7 +2,7 @@
 
 The service never runs a candidate or an environment itself: a candidate that crashes, hangs, exits, exhausts memory or
 makes its process write garbage costs that process, and comes back as EvaluationFailed with the reason. The process is
-`safety.worker`; messages are those of `safety.frames`.
+`safety.worker`; what is said is in `safety.evaluator_messages`, how it travels in `safety.frames`.
 
 It contains failures, not malice: a candidate is data and cannot act, but the environment's code runs as the user of the
 service and could read its directory. Whoever chooses the environment is trusted.
@@ -22,20 +22,30 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, EnvironmentUnsupported
+from policies.spec import mismatch
 from safety.config import SafetyConfig
 from safety.evaluation import EpisodeOutcomes
+from safety.evaluator_messages import (
+    EPISODE_BYTES,
+    POLICIES_KEPT,
+    environments_in,
+    episodes_in,
+    outcomes_in,
+    plants_to_header,
+    work_of,
+    work_to_header,
+)
 from safety.frames import Frame, FrameClosed, FrameError, FrameTimeout, receive_frame, send_frame
-from safety.worker import environment_from_header
+from safety.plants import Plant
+from safety.suite_spec import SuiteSpec
 
 START_S_MAX = 60.0
-"""Time a worker has to import what it needs and make its environment."""
+"""Time a worker has to import what it needs and make its environments."""
 
 LOG_BYTES_MAX = 16 * 1024 * 1024
 """The worker's log is emptied before an evaluation once it is larger."""
@@ -43,8 +53,10 @@ LOG_BYTES_MAX = 16 * 1024 * 1024
 REASON_CHARACTERS_MAX = 1000
 """A longer reason is cut off."""
 
-_OUTCOME_BYTES = 24
 _EXIT_S_MAX = 1.0
+
+OnProgress = Callable[[int], None]
+"""Called now and then with the number of ended episodes. What it raises ends the evaluation, and the worker with it."""
 
 
 class EvaluationFailed(Exception):
@@ -62,10 +74,12 @@ class EvaluatorClosed(Exception):
     """The evaluation was abandoned because the service stops."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Worker:
     to_worker: int
     from_worker: int
+    loaded: list[str]
+    """Digests of the policies that it keeps, the one used last at the end."""
 
 
 class Evaluator:
@@ -75,84 +89,72 @@ class Evaluator:
     parent death signal belongs to threads).
 
     Args:
-      environment: what candidates are evaluated in.
+      suite: what candidates are evaluated on.
       config: the limits.
       log_path: file that takes what the worker prints.
     """
 
-    def __init__(self, environment: EnvironmentConfig, config: SafetyConfig, log_path: Path) -> None:
-        self._environment = environment
+    def __init__(self, suite: SuiteSpec, config: SafetyConfig, log_path: Path) -> None:
+        self._suite = suite
         self._config = config
         self._log_path = log_path
         self._worker: _Worker | None = None
-        self._described: EnvironmentSpec | None = None
+        self._described: tuple[EnvironmentSpec, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._closed = False
 
     @property
-    def environment(self) -> EnvironmentSpec:
-        """What candidates are evaluated in, as the newest worker says. Raises EvaluationFailed before `start`."""
-        if self._described is None:
+    def environments(self) -> Mapping[str, EnvironmentSpec]:
+        """The environment of every slice by its name. Raises EvaluationFailed before `start`."""
+        if not self._described:
             raise EvaluationFailed("no evaluator process has been started yet")
-        return self._described
+        return {each.name: spec for each, spec in zip(self._suite.slices, self._described, strict=True)}
 
     def start(self) -> None:
         """Starts the worker if there is none.
 
         Raises:
-          EnvironmentUnsupported: the environment cannot be made.
-          EvaluationFailed: the worker does not come up.
+          EnvironmentUnsupported: an environment cannot be made, or two slices need different policies.
+          EvaluationFailed: the worker does not come up, or its environments are not those of an earlier one.
           EvaluatorClosed: see there.
         """
         self._ready()
 
     def evaluate(
-        self, artifact: bytes, digest: bytes, seeds: Sequence[int], on_progress: Callable[[int], None]
+        self,
+        artifact: bytes,
+        digest: bytes,
+        slice_index: int,
+        seeds: Sequence[int],
+        *,
+        deadline: float,
+        on_progress: OnProgress,
     ) -> EpisodeOutcomes:
-        """Runs one episode per seed with the policy of an artifact.
+        """Runs one episode per seed with the policy of an artifact, the first of them in row 0.
 
         Args:
           artifact: its bytes.
           digest: its digest (32 bytes), checked by the worker.
+          slice_index: which slice of the suite.
           seeds: environment seeds, one per episode.
-          on_progress: called with the number of ended episodes, now and then.
+          deadline: on the clock of `time.monotonic`.
+          on_progress: see there.
 
         Raises:
           EvaluationFailed, EvaluatorClosed: see there. After a failure the next call has a fresh worker.
         """
-        try:
-            worker = self._ready()
-        except EnvironmentUnsupported as error:
-            raise EvaluationFailed(f"the environment cannot be made any more: {error}") from error
-        # A log that somebody has removed is no reason against a candidate.
-        with contextlib.suppress(FileNotFoundError):
-            if self._log_path.stat().st_size > LOG_BYTES_MAX:
-                # The worker appends to it, so its next line goes to the new end.
-                os.truncate(self._log_path, 0)
-        header = {
-            "kind": "evaluate",
-            "seeds": list(seeds),
-            "digest": digest.hex(),
-            "action_selection": self._config.action_selection,
-            "lanes_max": self._config.lanes,
-        }
-        deadline = time.monotonic() + self._config.evaluation_s_max
-        try:
-            send_frame(worker.to_worker, Frame(header, artifact), deadline)
-            while True:
-                frame = receive_frame(worker.from_worker, _OUTCOME_BYTES * len(seeds), deadline)
-                if frame.header.get("kind") != "progress":
-                    outcomes = _outcomes(frame, len(seeds))
-                    on_progress(len(seeds))
-                    return outcomes
-                on_progress(_episodes(frame, len(seeds)))
-        except (FrameError, FrameTimeout, OSError) as error:
-            raise self._failure(error, "the evaluation", self._config.evaluation_s_max) from error
-        except EvaluationFailed:
-            # The candidate's environment may have left anything behind in that process.
-            self._discard()
-            raise
+        header = {"kind": "evaluate", "slice": slice_index, "digest": digest.hex(), "seeds": list(seeds)}
+        with self._conversation(deadline) as worker:
+            self._load(worker, artifact, digest.hex(), deadline)
+            return self._outcomes(worker, header, len(seeds), deadline, on_progress)
+
+    def plant(
+        self, slice_index: int, plants: Sequence[Plant], *, deadline: float, on_progress: OnProgress
+    ) -> EpisodeOutcomes:
+        """Runs planted episodes, the first of them in row 0; otherwise as `evaluate`."""
+        with self._conversation(deadline) as worker:
+            return self._outcomes(worker, plants_to_header(slice_index, plants), len(plants), deadline, on_progress)
 
     def close(self) -> None:
         """Kills the worker; an evaluation in progress raises EvaluatorClosed. May be called twice."""
@@ -165,6 +167,55 @@ class Evaluator:
         """Frees the pipes; to be called by the evaluating thread, after `close`."""
         self._discard()
 
+    @contextlib.contextmanager
+    def _conversation(self, deadline: float) -> Iterator[_Worker]:
+        """A worker to talk to; whatever goes wrong discards it, and comes out as the reason."""
+        if time.monotonic() >= deadline:
+            # Before anything is said: the worker did nothing wrong.
+            raise EvaluationFailed(_too_long("the evaluation", self._config.evaluation_s_max))
+        try:
+            worker = self._ready()
+        except EnvironmentUnsupported as error:
+            raise EvaluationFailed(f"the environment cannot be made any more: {error}") from error
+        # A log that somebody has removed is no reason against a candidate.
+        with contextlib.suppress(FileNotFoundError):
+            if self._log_path.stat().st_size > LOG_BYTES_MAX:
+                # The worker appends to it, so its next line goes to the new end.
+                os.truncate(self._log_path, 0)
+        try:
+            yield worker
+        except (FrameError, FrameTimeout, OSError) as error:
+            raise self._failure(error, "the evaluation", self._config.evaluation_s_max) from error
+        except BaseException:
+            # The candidate's environment may have left anything behind in that process, or is still at work in it.
+            self._discard()
+            raise
+
+    def _load(self, worker: _Worker, artifact: bytes, digest: str, deadline: float) -> None:
+        """Makes the worker have this policy."""
+        if digest in worker.loaded:
+            worker.loaded.remove(digest)
+        else:
+            send_frame(worker.to_worker, Frame({"kind": "load", "digest": digest}, artifact), deadline)
+            answer = _answer(worker, 0, deadline)
+            if answer.header.get("kind") != "loaded":
+                raise FrameError(f"an answer of kind {answer.header.get('kind')!r} to an artifact")
+            del worker.loaded[: len(worker.loaded) - POLICIES_KEPT + 1]
+        worker.loaded.append(digest)
+
+    def _outcomes(
+        self, worker: _Worker, header: Mapping[str, Any], episodes: int, deadline: float, on_progress: OnProgress
+    ) -> EpisodeOutcomes:
+        """Asks for episodes and waits for them."""
+        send_frame(worker.to_worker, Frame(header, b""), deadline)
+        while True:
+            frame = _answer(worker, EPISODE_BYTES * episodes, deadline)
+            if frame.header.get("kind") != "progress":
+                outcomes = outcomes_in(frame, episodes)
+                on_progress(episodes)
+                return outcomes
+            on_progress(episodes_in(frame, episodes))
+
     def _ready(self) -> _Worker:
         """The worker; a fresh one where there is none."""
         if self._worker is None:
@@ -172,7 +223,7 @@ class Evaluator:
                 self._worker = self._spawn(time.monotonic() + START_S_MAX)
             except (FrameError, FrameTimeout, OSError) as error:
                 raise self._failure(error, "its start", START_S_MAX) from error
-            except EnvironmentUnsupported:
+            except (EnvironmentUnsupported, EvaluationFailed):
                 self._discard()
                 raise
         return self._worker
@@ -202,16 +253,26 @@ class Evaluator:
             raise FrameError("the evaluator process has no pipes")
         to_worker, from_worker = process.stdin.fileno(), process.stdout.fileno()
         os.set_blocking(to_worker, False)
-        configure = {"kind": "configure", "environment": dataclasses.asdict(self._environment)}
-        send_frame(to_worker, Frame(configure, b""), deadline)
-        answer = receive_frame(from_worker, 0, deadline).header
-        if answer.get("kind") == "unsupported":
-            raise EnvironmentUnsupported(str(answer.get("reason")))
-        try:
-            self._described = environment_from_header(answer["environment"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise FrameError(f"the answer describes no environment: {error}") from error
-        return _Worker(to_worker, from_worker)
+        send_frame(to_worker, Frame(work_to_header(work_of(self._suite, self._config)), b""), deadline)
+        answer = receive_frame(from_worker, 0, deadline)
+        if answer.header.get("kind") == "unsupported":
+            raise EnvironmentUnsupported(str(answer.header.get("reason")))
+        self._accept(environments_in(answer, len(self._suite.slices)))
+        return _Worker(to_worker, from_worker, [])
+
+    def _accept(self, described: tuple[EnvironmentSpec, ...]) -> None:
+        """Takes what a worker says of its environments, or refuses it."""
+        for each, spec in zip(self._suite.slices, described, strict=True):
+            misfit = mismatch(spec, described[0])
+            if misfit:
+                first = self._suite.slices[0].name
+                raise EnvironmentUnsupported(
+                    f"slice {each.name} has {misfit.replace('the environment', f'slice {first}')}: no policy could act "
+                    "in both"
+                )
+        if self._described and described != self._described:
+            raise EvaluationFailed("the environments are not those of the start any more: start the service anew")
+        self._described = described
 
     def _failure(self, error: Exception, phase: str, time_s: float) -> EvaluationFailed | EvaluatorClosed:
         """Discards the worker and says what became of it in this phase, which may take `time_s`."""
@@ -221,7 +282,7 @@ class Evaluator:
         if self._closed:
             return EvaluatorClosed("the service stops")
         if isinstance(error, FrameTimeout):
-            return EvaluationFailed(f"{phase} took longer than {time_s:g} s and was stopped")
+            return EvaluationFailed(_too_long(phase, time_s))
         if by_itself and process is not None:
             ended = process.returncode
             how = f"was killed by {signal.Signals(-ended).name}" if ended < 0 else f"exited with status {ended}"
@@ -262,22 +323,13 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def _episodes(frame: Frame, episodes: int) -> int:
-    count = frame.header.get("episodes")
-    if not isinstance(count, int) or not 0 <= count <= episodes:
-        raise FrameError(f"progress of {count!r} of {episodes} episodes")
-    return count
+def _too_long(phase: str, time_s: float) -> str:
+    return f"{phase} took longer than {time_s:g} s and was stopped"
 
 
-def _outcomes(frame: Frame, episodes: int) -> EpisodeOutcomes:
-    """The outcomes in a frame; raises EvaluationFailed where it says why there are none, or FrameError."""
+def _answer(worker: _Worker, body_bytes_max: int, deadline: float) -> Frame:
+    """The next frame of a worker; raises EvaluationFailed where it says why there is none."""
+    frame = receive_frame(worker.from_worker, body_bytes_max, deadline)
     if frame.header.get("kind") == "failed":
         raise EvaluationFailed(str(frame.header.get("reason")))
-    if frame.header.get("kind") != "outcomes" or len(frame.body) != _OUTCOME_BYTES * episodes:
-        raise FrameError(f"an answer of kind {frame.header.get('kind')!r} with {len(frame.body)} bytes")
-    returns, costs = np.frombuffer(frame.body, "<f8", 2 * episodes).reshape(2, episodes)
-    lengths = np.frombuffer(frame.body, "<i8", offset=16 * episodes)
-    outcomes = EpisodeOutcomes(returns, costs, lengths)
-    if not (np.isfinite(returns).all() and np.isfinite(costs).all() and (costs >= 0).all() and (lengths > 0).all()):
-        raise FrameError("outcomes with values that no episode can have")
-    return outcomes
+    return frame

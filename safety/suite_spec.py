@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,12 +22,31 @@ from safety.config import SafetyConfig
 from safety.statistics.parameters import ParameterError, check_count
 from safety.statistics.risk_budget import SeverityWeights
 
+
+class AmountBounds(NamedTuple):
+    """What the amount of a perturbation may be: above 0, at most `high`, and a whole number where it must be one."""
+
+    high: float
+    whole: bool = False
+
+
 DEFAULT_SLICE = "held-out"
 """Name of the only slice of a suite that is made from settings."""
 
-PERTURBATIONS = ("action_noise", "action_delay", "observation_noise", "observation_dropout")
+PERTURBATIONS: Mapping[str, AmountBounds] = MappingProxyType(
+    {
+        "action_noise": AmountBounds(1.0),
+        "action_delay": AmountBounds(1000.0, whole=True),
+        "observation_noise": AmountBounds(1e6),
+        "observation_dropout": AmountBounds(1.0),
+    }
+)
 """Kinds of perturbations; see `safety.perturbations` for what the amount of each means."""
 
+SLICES_MAX = 64
+"""Most slices of a suite."""
+
+_NAME = re.compile(r"[a-z0-9-]{1,64}")
 
 SEVERITY_MAX = 1e30
 """Greatest cost at which a class of events may begin; a greater one could not be told from infinity in float32."""
@@ -36,10 +59,21 @@ class Perturbation:
     Attributes:
       kind: one of PERTURBATIONS.
       amount: how much of it, in the kind's unit.
+
+    Raises:
+      ParameterError: an unknown kind, or an amount out of its bounds.
     """
 
     kind: str
     amount: float
+
+    def __post_init__(self) -> None:
+        bounds = PERTURBATIONS.get(self.kind)
+        if bounds is None:
+            raise ParameterError(f"perturbation {self.kind!r} is unknown; known are {', '.join(PERTURBATIONS)}")
+        if not 0.0 < self.amount <= bounds.high or (bounds.whole and self.amount != int(self.amount)):
+            kind = "a whole number" if bounds.whole else "a number"
+            raise ParameterError(f"{self.kind} = {self.amount} must be {kind} above 0 and at most {bounds.high:g}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +130,22 @@ class SliceSpec:
       environment: what the episodes run in; its interface must be the one that the candidates are trained for.
       perturbations: applied in this order, the first next to the environment.
       limits: what a candidate must show.
+
+    Raises:
+      ParameterError: a name that is none, or a kind of perturbation twice.
     """
 
     name: str
     environment: EnvironmentConfig
     perturbations: tuple[Perturbation, ...]
     limits: SliceLimits
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ParameterError(f"slice {self.name!r}: a name is 1 to 64 of a-z, 0-9 and -")
+        kinds = [each.kind for each in self.perturbations]
+        if len(set(kinds)) != len(kinds):
+            raise ParameterError(f"slice {self.name}: perturbations {', '.join(kinds)}: a kind occurs twice")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +179,8 @@ class SuiteSpec:
 
     def __post_init__(self) -> None:
         check_count("slices", len(self.slices), 1)
+        if len(self.slices) > SLICES_MAX:
+            raise ParameterError(f"{len(self.slices)} slices are more than {SLICES_MAX}")
         names = [each.name for each in self.slices]
         if len(set(names)) != len(names):
             raise ParameterError(f"slices {', '.join(names)}: a name occurs twice")
