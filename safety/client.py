@@ -56,6 +56,8 @@ class SafetyClient:
         version: int,
         timeout_s: float,
         on_progress: Callable[[int, int], None] | None = None,
+        *,
+        lineage_digest: bytes = b"",
     ) -> common_pb2.SignedStatement:
         """Offers a candidate and waits for its verdict, approval or rejection.
 
@@ -67,13 +69,21 @@ class SafetyClient:
           run_id: the training run.
           version: learner update count.
           timeout_s: for everything, waiting in the queue included.
-          on_progress: called with the episodes that have ended and the episodes in all.
+          on_progress: called with the episodes that have ended and the most there can be.
+          lineage_digest: digest of the candidate's lineage (32 bytes), for the verdict to bind; b"": there is none.
 
         Raises:
           SafetyUnavailable, OfferRefused: see there.
         """
+        offer = safety_pb2.CandidateOffer(
+            run_id=run_id,
+            version=version,
+            digest=artifact_digest(artifact),
+            total_bytes=len(artifact),
+            lineage_digest=lineage_digest,
+        )
         try:
-            responses = self._calls.Evaluate(_requests(artifact, run_id, version), timeout=timeout_s)
+            responses = self._calls.Evaluate(_requests(offer, artifact), timeout=timeout_s)
             try:
                 for response in responses:
                     if response.WhichOneof("kind") == "verdict":
@@ -183,10 +193,7 @@ class SafetyClient:
         return SafetyUnavailable(f"the safety service at {self._address} does not answer: {code.name}: {details}")
 
 
-def _requests(artifact: bytes, run_id: str, version: int) -> Iterator[safety_pb2.EvaluateRequest]:
-    offer = safety_pb2.CandidateOffer(
-        run_id=run_id, version=version, digest=artifact_digest(artifact), total_bytes=len(artifact)
-    )
+def _requests(offer: safety_pb2.CandidateOffer, artifact: bytes) -> Iterator[safety_pb2.EvaluateRequest]:
     yield safety_pb2.EvaluateRequest(offer=offer)
     for start in range(0, len(artifact), CHUNK_BYTES):
         yield safety_pb2.EvaluateRequest(data=artifact[start : start + CHUNK_BYTES])

@@ -266,7 +266,7 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
         if first is None or first.WhichOneof("kind") != "offer":
             raise OfferRefused("the first message of an evaluation must be its offer")
         message = first.offer
-        offer = Offer(message.run_id, message.version, message.digest, message.total_bytes)
+        offer = Offer(message.run_id, message.version, message.digest, message.total_bytes, message.lineage_digest)
         self._gate.check_offer(offer)
         if self._gate.is_oversize(offer):
             return offer, b""

@@ -18,9 +18,12 @@ from typing import NamedTuple, Protocol
 from safety.config import SafetyConfig
 from safety.evaluation import EpisodeOutcomes
 from safety.evaluator import EvaluationFailed
-from safety.evaluator_pool import Job, OnProgress, PlantJob, PolicyJob
+from safety.evaluator_pool import Job, PlantJob, PolicyJob
 from safety.statistics.counts import CountsError
 from safety.trial import Portion, Trial
+
+OnProgress = Callable[[int], None]
+"""Called with the episodes that have ended of what is being run."""
 
 Progress = Callable[[int, int], None]
 """Called with the episodes that have ended and the most there can be; at the end, both are what were run."""

@@ -1,12 +1,13 @@
-"""`temper safety audit`: checks a run's ledger: chain, signatures, seeds; and a head that was kept earlier.
+"""`temper safety audit`: checks a run's ledger: chain, signatures, seeds, evidence; and a head that was kept earlier.
 
 --json prints one object: directory, intact, reason ("" or what is wrong), entries, approved, rejected, revocations,
-evaluations_checked, head (INDEX:HEX of the newest entry; null where there is none). Numbers and head are null where
-something is wrong.
+evaluations_checked, evidence_checked, evidence_absent, head (INDEX:HEX of the newest entry; null where there is none).
+Numbers and head are null where something is wrong.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from launch.arguments import SafetyAudit
@@ -27,7 +28,8 @@ def run(arguments: SafetyAudit) -> int:
     trust = require_trust(paths)
     audit, reason = None, ""
     try:
-        audit = audit_ledger(read_ledger(paths.safety), trust.verify_key, trust.run_id, kept)
+        entries = read_ledger(paths.safety)
+        audit = audit_ledger(entries, trust.verify_key, trust.run_id, kept, directory=paths.safety)
     except LedgerError as error:
         reason = str(error)
     if arguments.json:
@@ -38,7 +40,7 @@ def run(arguments: SafetyAudit) -> int:
 
 
 def _fields(audit: LedgerAudit | None) -> dict[str, int | str | None]:
-    names = ("entries", "approved", "rejected", "revocations", "evaluations_checked")
+    names = [field.name for field in dataclasses.fields(LedgerAudit) if field.name != "head"]
     return {**{name: getattr(audit, name, None) for name in names}, "head": _head(audit)}
 
 
@@ -50,7 +52,9 @@ def _described(audit: LedgerAudit) -> str:
     return (
         f"{audit.entries:,} entries intact: {audit.approved} approved, {audit.rejected} rejected, "
         f"{audit.revocations} revoked; the seeds of {audit.evaluations_checked} evaluations are those committed to "
-        f"before\nhead {_head(audit)}"
+        f"before, and the evidence of {audit.evidence_checked} says what they say"
+        + (f" ({audit.evidence_absent} without)" if audit.evidence_absent else "")
+        + f"\nhead {_head(audit)}"
     )
 
 
