@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,10 +52,11 @@ class LaneStreams:
 
     def __init__(self, lanes: int, shape: tuple[int, ...], draw: Draw, purpose: str) -> None:
         steps = max(1, _NUMBERS_PER_REFILL // max(1, int(np.prod(shape))))
-        self._block = np.zeros((lanes, steps, *shape), np.float32)
-        # A lane that has drawn nothing yet stands at the end, so that it is filled when it first draws.
-        self._position = np.full(lanes, steps, np.intp)
-        self._rows = np.arange(lanes)
+        self._rows = np.zeros((lanes, steps, *shape), np.float32)
+        self._flat = self._rows.reshape(lanes * steps, *shape)
+        # Where in the flat array each lane's next step lies; at its end, the lane is filled before it draws.
+        self._ends = np.arange(1, lanes + 1) * steps
+        self._next = self._ends.copy()
         self._generators: list[np.random.Generator | None] = [None] * lanes
         self._draw, self._purpose = draw, purpose
 
@@ -64,18 +64,17 @@ class LaneStreams:
         """Begins the streams of other episodes in `lanes`."""
         for lane, seed in zip(lanes.tolist(), seeds, strict=True):
             self._generators[lane] = episode_generator(seed, self._purpose)
-        self._position[lanes] = self._block.shape[1]
+        self._next[lanes] = self._ends[lanes]
 
     def take(self, drawing: NDArray[np.bool_]) -> NDArray[np.float32]:
         """The next numbers of every lane that is `drawing` [N], as [N, *shape]; of the others, anything."""
-        steps = self._block.shape[1]
-        empty = drawing & (self._position >= steps)
+        empty = (self._next == self._ends) & drawing
         if empty.any():
             for lane in np.flatnonzero(empty).tolist():
                 generator = self._generators[lane]
                 if generator is not None:
-                    self._draw(generator, self._block[lane])
-            self._position[empty] = 0
-        taken: NDArray[Any] = self._block[self._rows, np.minimum(self._position, steps - 1)]
-        self._position += drawing
+                    self._draw(generator, self._rows[lane])
+            self._next[empty] -= self._rows.shape[1]
+        taken: NDArray[np.float32] = self._flat.take(self._next, axis=0, mode="clip")
+        self._next += drawing
         return taken

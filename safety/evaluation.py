@@ -203,12 +203,15 @@ class _Tally:
         """Takes in one step of the active lanes."""
         returns, costs, lengths, events = self.outcomes
         cost = step.cost[active]
-        if not np.all(cost >= 0):
+        # The least of numbers with NaN among them is NaN.
+        if not cost.min() >= 0:
             raise EvaluationError("the cost of a step is negative or NaN: costs must not cancel out")
-        np.add(returns, step.reward, out=returns, where=active)
-        np.add(costs, step.cost, out=costs, where=active)
+        returns[active] += step.reward[active]
         lengths += active
-        if cost.max() > self._least:
+        greatest = cost.max()
+        if greatest > 0:
+            costs[active] += cost
+        if greatest > self._least:
             lanes, classes = np.flatnonzero(active), event_classes(cost, self._scale)
             events[lanes[classes > 0], classes[classes > 0] - 1] += 1
 

@@ -130,26 +130,6 @@ class EvaluatorPool:
             parts[number].append(outcome)
         return [join_outcomes(each) for each in parts]
 
-    def evaluate(
-        self,
-        artifact: bytes,
-        digest: bytes,
-        slice_index: int,
-        first: int,
-        seeds: Sequence[int],
-        *,
-        deadline: float,
-        on_progress: OnProgress,
-    ) -> EpisodeOutcomes:
-        """One PolicyJob by itself; see `run`."""
-        return self.run([PolicyJob(artifact, digest, slice_index, first, seeds)], deadline, on_progress)[0]
-
-    def plant(
-        self, slice_index: int, plants: Sequence[Plant], *, deadline: float, on_progress: OnProgress
-    ) -> EpisodeOutcomes:
-        """One PlantJob by itself; see `run`."""
-        return self.run([PlantJob(slice_index, plants)], deadline, on_progress)[0]
-
     def close(self) -> None:
         """Kills the workers; whatever is in progress raises EvaluatorClosed. From any thread, any number of times."""
         with self._lock:

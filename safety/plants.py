@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.environment import EnvironmentSpec, VectorEnvironment, VectorStep
-from policies.policy import ActionBatch, RandomSource, sample_categorical
-from policies.spec import PolicyInterface
+from policies.inference import make_policy
+from safety.blank_policy import blank_artifact
 from safety.evaluation import EpisodeOutcomes, EvaluationError, join_outcomes, run_episodes
 from safety.statistics.calibration import PlantedCounts
 from safety.statistics.counts import EVENT_CLASSES, Severity
@@ -131,7 +131,7 @@ def run_plants(
         environment = wrap(_PlantedCosts(make_vector(lanes), chunk, scale))
         try:
             part = run_episodes(
-                _UniformPolicy(environment.spec),
+                make_policy(blank_artifact(environment.spec), "numpy"),
                 environment,
                 np.arange(len(chunk)),
                 [plant.seed for plant in chunk],
@@ -198,23 +198,6 @@ def planted_step(place: float, spec: EnvironmentSpec) -> int:
     """
     longest = spec.episode_steps_max or UNLIMITED_STEPS
     return math.floor(float(longest) ** place) - 1
-
-
-class _UniformPolicy:
-    """Takes every action with the same probability. Satisfies `policies.policy.Policy`."""
-
-    def __init__(self, spec: PolicyInterface) -> None:
-        self.spec = spec
-
-    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
-        """Draws one action per observation."""
-        logits = np.zeros((len(observation), self.spec.num_actions), np.float32)
-        action, log_prob = sample_categorical(logits, generator)
-        return ActionBatch(action, log_prob, logits)
-
-    def greedy(self, observation: NDArray[Any]) -> NDArray[np.int32]:
-        """The first action: all are equal."""
-        return np.zeros(len(observation), np.int32)
 
 
 def _add(on_progress: Callable[[int], None], earlier: int, ended: int) -> None:

@@ -25,10 +25,10 @@ import numpy as np
 from actors.environment import EnvironmentSpec, EnvironmentUnsupported, VectorEnvironment
 from actors.environments.catalog import make_vector
 from policies.artifact import Artifact, ArtifactError, artifact_digest
-from policies.config import NetworkConfig
 from policies.inference import make_policy
 from policies.policy import Policy
-from policies.spec import PolicySpec, SpecError, mismatch, parameter_shapes
+from policies.spec import SpecError, mismatch
+from safety.blank_policy import blank_artifact
 from safety.evaluation import EpisodeOutcomes, EvaluationError, evaluate_policy
 from safety.evaluator_messages import (
     POLICIES_KEPT,
@@ -179,11 +179,7 @@ def _prepared(work: SliceWork, slices: int) -> EnvironmentSpec:
 
 def _rehearse(environment: VectorEnvironment) -> None:
     """One step of a policy without an opinion, by all the code that a candidate meets."""
-    interface = environment.spec
-    network = NetworkConfig(hidden_sizes=(1,), conv_channels=())
-    spec = PolicySpec(network, interface.observation_shape, interface.observation_dtype, interface.num_actions)
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(spec).items()}
-    data = Artifact(spec, zeros).to_bytes()
+    data = blank_artifact(environment.spec).to_bytes()
     policy = make_policy(Artifact.from_bytes(data, artifact_digest(data)).check_finite(), "numpy")
     policy.act(environment.reset(np.arange(1), [0]), np.random.Generator(np.random.PCG64(0)))
     environment.step(np.zeros(1, np.int32), np.ones(1, np.bool_))
