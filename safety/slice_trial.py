@@ -116,9 +116,11 @@ class SliceTrial:
     @property
     def needed(self) -> int:
         """Episodes that may still be needed here: up to the budget, or only those that tests of fixed size lack."""
-        open_ends = [each for each in (self._rate, self._risk) if each is not None]
-        undecided = self._rate is None or any(each.state.decision is Decision.UNDECIDED for each in open_ends)
-        return max(0, (self._budget if undecided else self._fixed) - self.episodes)
+        sequences = [each for each in (self._rate, self._risk) if each is not None]
+        if self._rate is None or any(each.state.decision is Decision.UNDECIDED for each in sequences):
+            return self._budget - self.episodes
+        of_fixed_size = set(self.required) - {DETECTOR, RATE, RISK_DIFFERENCE}
+        return max(0, self._fixed - self.episodes) if of_fixed_size else 0
 
     def judge_plants(self, planted: PlantedCounts) -> None:
         """Takes in what the detector made of the planted episodes; before the first episode."""
