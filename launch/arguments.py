@@ -150,6 +150,18 @@ class SafetyAudit:
 
 
 @dataclass(frozen=True)
+class SafetyCheck:
+    """Check a suite file, and try it out: every slice is made and played. Exit status 2 where it is no suite."""
+
+    suite: Annotated[Positional[Path], arg(metavar="SUITE")]
+    """The suite, a TOML file."""
+    recipe: Annotated[str, arg(metavar="RECIPE")] = "cartpole"
+    """The recipe, or config.toml of a run, from which comes what the suite leaves out."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+
+@dataclass(frozen=True)
 class PolicyServe:
     """Serve inference: act for actors that run no network themselves."""
 
@@ -220,6 +232,7 @@ Command = (
     | SafetyServe
     | SafetyVerdicts
     | SafetyAudit
+    | SafetyCheck
     | PolicyServe
     | PolicyList
     | PolicyShow

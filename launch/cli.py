@@ -40,6 +40,7 @@ _MODULES: Mapping[str, str] = {
     "SafetyServe": "launch.commands.safety",
     "SafetyVerdicts": "launch.commands.safety_verdicts",
     "SafetyAudit": "launch.commands.safety_audit",
+    "SafetyCheck": "launch.commands.safety_check",
     "PolicyServe": "launch.commands.inference",
     "PolicyList": "launch.commands.policy_list",
     "PolicyShow": "launch.commands.policy_show",

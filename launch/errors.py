@@ -85,6 +85,7 @@ _BAD_INPUT_OF_MODULES: Mapping[str, tuple[str, ...]] = {
     "safety.ledger": ("LedgerError",),
     "safety.custody": ("CustodyError",),
     "safety.evaluator": ("EvaluationFailed",),
+    "safety.suite_file": ("SuiteFileError",),
     "learner.batches": ("BatchShapeError",),
     "learner.checkpoint": ("CheckpointError",),
     "learner.lineage": ("LineageError",),

@@ -72,6 +72,7 @@ def _app() -> SubcommandApp:
     safety.command(name="serve")(arguments.SafetyServe)
     safety.command(name="verdicts")(arguments.SafetyVerdicts)
     safety.command(name="audit")(arguments.SafetyAudit)
+    safety.command(name="check")(arguments.SafetyCheck)
     app.command(policy, name="policy", help="Releases of a run, and inference as a service.")
     policy.command(name="list")(arguments.PolicyList)
     policy.command(name="show")(arguments.PolicyShow)
