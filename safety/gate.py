@@ -36,8 +36,9 @@ from safety.ledger import Ledger
 from safety.levels import Schedule
 from safety.statistics.parameters import ParameterError
 from safety.suite import criteria_digest, suite_digest
-from safety.suite_spec import SuiteSpec, suite_from_settings
-from safety.trial import Trial, check_attainable
+from safety.suite_file import SuiteFileError, make_suite
+from safety.suite_spec import SuiteSpec
+from safety.trial import Trial
 from safety.trial_runner import Contender, Progress, TrialFailed, run_trial
 from safety.verdicts import Assessment, Offer, Rule
 
@@ -247,10 +248,8 @@ class Gate:
 
 
 def _attainable_suite(config: SafetyConfig, environment: EnvironmentConfig) -> SuiteSpec:
-    """What candidates are tested on; raises SettingError where none could pass."""
+    """What candidates are tested on; raises SettingError where there is no such suite, or none could pass it."""
     try:
-        suite = suite_from_settings(config, environment)
-        check_attainable(suite)
-    except ParameterError as error:
-        raise SettingError(f"with these settings every candidate would be rejected: {error}") from error
-    return suite
+        return make_suite(config, environment)
+    except (ParameterError, SuiteFileError) as error:
+        raise SettingError(str(error)) from error
