@@ -12,7 +12,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from launch import arguments_keys, arguments_replay
+from launch import arguments_keys, arguments_replay, arguments_safety
 from policies.config import Backend
 
 Directory = Annotated[Path, arg(metavar="DIR")]
@@ -241,4 +241,5 @@ Command = (
     | Doctor
     | arguments_replay.Command
     | arguments_keys.Command
+    | arguments_safety.Command
 )
