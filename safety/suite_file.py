@@ -230,7 +230,7 @@ def _number(value: Any, name: str) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise _Mistake(f"{name} is a whole number of {value.bit_length()} bits, more than any limit has") from None
+        raise _Mistake(f"{name} is a whole number of {int(value).bit_length()} bits, more than any limit has") from None
 
 
 def _check_keys(tree: Mapping[str, Any], where: str, known: Collection[str]) -> None:
