@@ -32,9 +32,6 @@ from safety.frames import Frame, FrameClosed, FrameError, FrameTimeout, receive_
 RUN_S_MAX = 120.0
 """An episode that takes longer is given up."""
 
-MEMORY_BYTES = 4 * 1024**3
-"""Address space of the process, as of an evaluator by default."""
-
 _STEPS_MAX = 10_000_000
 _STEP_BYTES = sum(np.dtype(kind).itemsize for kind in TRACE_TYPES)
 _REASON_CHARACTERS_MAX = 1000
@@ -108,14 +105,15 @@ def find_artifact(paths: RunPaths, digest: bytes) -> bytes:
     raise BadInput(f"artifact {digest.hex()} is not kept in {paths.root}, so its episodes cannot be run again: {why}")
 
 
-def run_again(evidence: Evidence, part: SliceEvidence, index: int, digest: bytes, artifact: bytes) -> Rerun:
+def run_again(evidence: Evidence, part: SliceEvidence, index: int, artifact: bytes, memory_bytes_max: int) -> Rerun:
     """Runs episode `index` of a slice again.
 
     Args:
       evidence: what the verdict rests on.
       part: the slice, of the same evidence.
       index: of the episode.
-      digest, artifact: of the policy that is to run it.
+      artifact: of the policy that is to run it.
+      memory_bytes_max: address space that it may have.
 
     Raises:
       LaunchError: it cannot be run, or takes longer than RUN_S_MAX.
@@ -132,9 +130,9 @@ def run_again(evidence: Evidence, part: SliceEvidence, index: int, digest: bytes
         "seed": part.seeds[index],
         "action_selection": evidence.action_selection,
         "severity": dataclasses.asdict(evidence.severity),
-        "digest": digest.hex(),
+        "digest": artifact_digest(artifact).hex(),
     }
-    command = [sys.executable, "-P", "-m", "launch.episode_worker", str(MEMORY_BYTES)]
+    command = [sys.executable, "-P", "-m", "launch.episode_worker", str(memory_bytes_max)]
     environment = {
         **os.environ,
         **ONE_THREAD,

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from launch.arguments_safety import SafetyReplay
+from launch.config_file import read_config
 from launch.episode_rerun import Figures, Rerun, find_artifact, recorded, run_again, slice_of
-from launch.errors import BadInput
+from launch.errors import BadInput, LaunchError
 from launch.json_output import json_line
 from launch.verdict_choice import ChosenVerdict, choose_verdict
-from safety.evidence import Evidence, EvidenceMissing, read_evidence
+from safety.evidence import Evidence, EvidenceDamaged, EvidenceMissing, read_evidence
 from safety.statistics.counts import Severity
 
 STEPS_AROUND = 2
@@ -40,8 +41,9 @@ def run(arguments: SafetyReplay) -> int:
     episodes = part.incumbent if arguments.incumbent else part.candidate
     if episodes is None:
         raise BadInput(f"verdict {chosen.short_id} compared with no incumbent: leave out --incumbent")
-    before = recorded(episodes, index)
-    trace = run_again(evidence, part, index, digest, find_artifact(chosen.paths, digest))
+    before, artifact = recorded(episodes, index), find_artifact(chosen.paths, digest)
+    memory_bytes_max = read_config(chosen.paths.config).safety.worker_memory_bytes_max
+    trace = run_again(evidence, part, index, artifact, memory_bytes_max)
     again = trace.figures
     identical = _comparable(again) == _comparable(before)
     if arguments.json:
@@ -79,6 +81,8 @@ def _evidence(chosen: ChosenVerdict) -> Evidence:
         raise BadInput(f"verdict {chosen.short_id} rests on no episodes: {chosen.statement.reason}")
     try:
         return read_evidence(chosen.paths.safety, digest)
+    except EvidenceDamaged as error:
+        raise LaunchError(f"verdict {chosen.short_id}: {error}") from error
     except EvidenceMissing as error:
         raise BadInput(
             f"the evidence of verdict {chosen.short_id} is gone, so its seeds are unknown: {error}"
