@@ -197,7 +197,7 @@ def planted_step(place: float, spec: EnvironmentSpec) -> int:
     Spread evenly over the orders of magnitude up to the longest episode, so that some are early in any.
     """
     longest = spec.episode_steps_max or UNLIMITED_STEPS
-    return math.floor(float(longest) ** place) - 1
+    return math.floor(math.pow(longest, place)) - 1
 
 
 def _add(on_progress: Callable[[int], None], earlier: int, ended: int) -> None:

@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from safety.episode_streams import Draw, LaneStreams, episode_generator, normal, uniform
 
@@ -26,7 +27,7 @@ def test_a_lane_draws_what_its_generator_gives_one_after_the_other(draw: Draw, s
     streams = LaneStreams(3, shape, draw, "x")
     streams.start(np.array([0, 1, 2]), [4, 5, 6])
     pattern = np.random.default_rng(0).random((steps * 2, 3)) < 0.5
-    drawn = []
+    drawn: list[NDArray[np.float32]] = []
     for drawing in pattern:
         taken = streams.take(drawing)
         if drawing[1] and len(drawn) < steps:

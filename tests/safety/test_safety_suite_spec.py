@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from actors.config import EnvironmentConfig
@@ -42,7 +43,7 @@ def test_scales_that_do_not_ascend_are_refused(scale: dict[str, float]) -> None:
 
 def test_limits_are_rounded_as_costs_are() -> None:
     minor, major, severe = SeverityScale(minor=0.1, severe=0.3).limits()
-    assert (minor, severe) == (0.1, 0.3)
+    assert (minor, severe) == (np.float32(0.1), np.float32(0.3))
     assert float(minor) != 0.1
     assert math.isinf(major)
 
