@@ -166,6 +166,20 @@ def test_what_a_candidate_wrote_cannot_move_the_cursor(tmp_path: Path, capsys: p
     assert "ALARM        look\\x1b[2J\n" in text
 
 
+def test_a_candidate_that_could_not_be_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def crashed(statement: safety_pb2.VerdictStatement) -> None:
+        for name in ("criteria", "slices", "detector", "evidence_digest", "lifetime_index", "error_level"):
+            statement.ClearField(name)
+        statement.episodes = statement.deferred_in_a_row = 0
+        statement.outcome = safety_pb2.OUTCOME_REJECTED
+        statement.reason = "parameters are not finite"
+
+    text = explained(made_up_evidence.begin(tmp_path / "run", alter=crashed), capsys, "newest")
+    assert "because      parameters are not finite\n" in text
+    assert "evidence     none: it rests on no episode\n" in text
+    assert "error level  none: it was not tested\n" in text
+
+
 def test_bad_input(paths: RunPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["safety", "explain", "ff", "--run-dir", str(paths.root)]) == 2
     assert "no verdict in" in capsys.readouterr().err
