@@ -17,6 +17,7 @@ from policies.registry import PolicyRegistry, RegistryError
 from policies.trust import UntrustedError
 from protos.safety.v1 import safety_pb2
 from safety.client import OfferRefused, SafetyClient, SafetyUnavailable
+from safety.criteria import rate_upper_bound
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class PromotionDesk:
         self._board = board
         self._run_id = run_id
         self._timeout_s = timeout_s
-        self._offers: queue.Queue[tuple[int, bytes] | None] = queue.Queue(maxsize=1)
+        self._offers: queue.Queue[tuple[int, bytes, bytes] | None] = queue.Queue(maxsize=1)
         self._results: queue.Queue[CandidateResult] = queue.Queue()
         self._fault: Exception | None = None
         self._idle = threading.Event()
@@ -62,12 +63,18 @@ class PromotionDesk:
         """Whether a candidate can be offered now."""
         return self._idle.is_set()
 
-    def offer(self, version: int, data: bytes) -> None:
-        """Starts the evaluation of an artifact. Only when `idle`; raises queue.Full otherwise."""
+    def offer(self, version: int, data: bytes, lineage_digest: bytes = b"") -> None:
+        """Starts the evaluation of an artifact. Only when `idle`; raises queue.Full otherwise.
+
+        Args:
+          version: learner update count.
+          data: the artifact.
+          lineage_digest: of the lineage that is kept of it (32 bytes), for the verdict to bind; b"": none is.
+        """
         if not self._idle.is_set():
             raise queue.Full
         self._idle.clear()
-        self._offers.put_nowait((version, data))
+        self._offers.put_nowait((version, data, lineage_digest))
 
     def results(self) -> list[CandidateResult]:
         """Results since the last call, in order. Raises what the desk's thread has died of, if it has."""
@@ -102,9 +109,9 @@ class PromotionDesk:
             finally:
                 self._idle.set()
 
-    def _evaluate(self, version: int, data: bytes) -> CandidateResult:
+    def _evaluate(self, version: int, data: bytes, lineage_digest: bytes) -> CandidateResult:
         try:
-            signed = self._client.evaluate(data, self._run_id, version, self._timeout_s)
+            signed = self._client.evaluate(data, self._run_id, version, self._timeout_s, lineage_digest=lineage_digest)
         except (SafetyUnavailable, OfferRefused) as error:
             _log.warning("candidate %d is undecided: %s", version, error)
             return CandidateResult(version, decided=False, approved=False, reason=str(error))
@@ -117,14 +124,13 @@ class PromotionDesk:
             except (RegistryError, UntrustedError) as error:
                 _log.warning("candidate %d is not promoted: %s", version, error)
                 approved, reason = False, str(error)
-        bounds = [result.statistic for result in verdict.criteria if result.name == "violation_rate"]
         return CandidateResult(
             version=version,
             decided=True,
             approved=approved,
             reason=reason,
             return_mean=verdict.return_mean,
-            violation_bound=bounds[0] if bounds else float("nan"),
+            violation_bound=rate_upper_bound(verdict.criteria),
             release_number=verdict.release_number if approved else 0,
             verdict_id=verdict.verdict_id,
             artifact_digest=artifact_digest(data),

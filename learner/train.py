@@ -18,7 +18,7 @@ import jax
 from learner.batches import BatchSource, policy_lags
 from learner.job import LearnerJob
 from learner.lineage_archive import LineageArchive
-from learner.lineage_file import Lineage, LineageHead
+from learner.lineage_file import Lineage, LineageHead, lineage_digest
 from learner.metrics import MetricsWriter
 from learner.progress import Progress
 from learner.promotion import CandidateResult, PromotionDesk
@@ -167,10 +167,10 @@ class TrainLoop:
     def _offer(self) -> None:
         """Puts the policy to the gate. What it learnt from is on disk by then: nothing is released without that."""
         data = artifact_bytes(self._parts.spec, self._state)
-        self._keep_lineage(artifact_digest=artifact_digest(data))
-        self._parts.promotion.offer(self._progress.updates, data)
+        lineage = self._keep_lineage(artifact_digest=artifact_digest(data))
+        self._parts.promotion.offer(self._progress.updates, data, lineage_digest(lineage))
 
-    def _keep_lineage(self, *, checkpoint: bool = False, artifact_digest: bytes = b"") -> None:
+    def _keep_lineage(self, *, checkpoint: bool = False, artifact_digest: bytes = b"") -> Lineage:
         progress = self._progress
         head = LineageHead(
             version=progress.updates,
@@ -180,7 +180,9 @@ class TrainLoop:
             checkpoint=checkpoint,
             artifact_digest=artifact_digest,
         )
-        self._parts.lineages.write(Lineage(head, progress.consumed, progress.provenance))
+        lineage = Lineage(head, progress.consumed, progress.provenance)
+        self._parts.lineages.write(lineage)
+        return lineage
 
     def _wait_for_gate(self) -> bool:
         end_s = time.monotonic() + self._job.learner.evaluation_timeout_s

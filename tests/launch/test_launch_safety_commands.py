@@ -30,7 +30,7 @@ def test_verdicts(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
     head, first, second, third = capsys.readouterr().out.splitlines()
     assert head.split() == ["verdict", "update", "decided", "return", "violations", "outcome"]
     assert first.endswith("  release 1")
-    assert second.endswith("  rejected: violation_rate: too risky")
+    assert second.endswith("  rejected: sequential_violation_rate on held-out: too risky")
     assert third.endswith("  release 2, REVOKED since")
     assert [line.split()[1] for line in (first, second, third)] == ["4", "5", "6"]
 
@@ -41,7 +41,7 @@ def test_the_newest_verdicts_as_json(paths: RunPaths, capsys: pytest.CaptureFixt
     assert (rejected["version"], rejected["approved"], rejected["revoked"]) == (5, False, False)
     assert (released["release_number"], released["revoked"]) == (2, True)
     assert len(released["seed_key"]) == len(released["next_seed_commitment"]) == 64
-    assert released["criteria"][0]["name"] == "violation_rate"
+    assert released["criteria"][0]["name"] == "sequential_violation_rate"
 
 
 def test_an_audit_and_one_against_its_head(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:

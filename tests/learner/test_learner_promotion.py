@@ -30,6 +30,7 @@ class ScriptedGate(SafetyClient):
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self.closed = threading.Event()
+        self.lineage_digests: list[bytes] = []
 
     def close(self) -> None:
         self.closed.set()
@@ -41,7 +42,10 @@ class ScriptedGate(SafetyClient):
         version: int,
         timeout_s: float,
         on_progress: Callable[[int, int], None] | None = None,
+        *,
+        lineage_digest: bytes = b"",
     ) -> common_pb2.SignedStatement:
+        self.lineage_digests.append(lineage_digest)
         return self._judge(artifact, version)
 
 
@@ -82,7 +86,10 @@ def make_desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
 
 
 def test_an_approved_candidate_is_registered_and_offered(make_desk: Callable[..., Desk]) -> None:
-    criteria = [safety_pb2.CriterionResult(name="violation_rate", statistic=0.03)]
+    criteria = [
+        safety_pb2.CriterionResult(name="sequential_violation_rate", slice=name, figures={"rate_high": bound})
+        for name, bound in (("calm", 0.01), ("windy", 0.03))
+    ]
     desk = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v, criteria=criteria))
     result = desk.judge_one(DATA)
     assert (result.decided, result.approved, result.release_number, result.version) == (True, True, 1, 7)
@@ -189,6 +196,13 @@ def test_what_is_revoked_before_it_is_promoted_is_not(make_desk: Callable[..., D
     assert "was revoked: it learnt from poisoned records" in result.reason
     assert desk.released() == []
     assert desk.registry.newest() is None
+
+
+def test_the_digest_of_the_lineage_goes_with_the_offer(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v))
+    desk.desk.offer(7, DATA, b"l" * 32)
+    assert desk.desk.wait(20)
+    assert desk.gate.lineage_digests == [b"l" * 32]
 
 
 def test_a_result_names_the_artifact(make_desk: Callable[..., Desk]) -> None:

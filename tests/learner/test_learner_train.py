@@ -22,7 +22,7 @@ from learner.config import LearnerConfig
 from learner.job import LearnerJob
 from learner.lineage import LineageError
 from learner.lineage_archive import LineageArchive, lineage_paths
-from learner.lineage_file import read_lineage
+from learner.lineage_file import lineage_digest, read_lineage
 from learner.metrics import MetricsWriter
 from learner.progress import Progress
 from learner.promotion import CandidateResult, PromotionDesk
@@ -74,6 +74,7 @@ class ScriptedDesk(PromotionDesk):
         self._judge = judge
         self.offered: list[int] = []
         self.digests: list[bytes] = []
+        self.lineage_digests: list[bytes] = []
         self.on_offer: Callable[[], None] = lambda: None
         self._done: list[CandidateResult] = []
 
@@ -81,8 +82,9 @@ class ScriptedDesk(PromotionDesk):
     def idle(self) -> bool:
         return True
 
-    def offer(self, version: int, data: bytes) -> None:
+    def offer(self, version: int, data: bytes, lineage_digest: bytes = b"") -> None:
         self.offered.append(version)
+        self.lineage_digests.append(lineage_digest)
         self.digests.append(artifact_digest(data))
         self.on_offer()
         self._done.append(self._judge(version))
@@ -312,6 +314,8 @@ def test_nothing_is_offered_before_its_lineage_is_on_disk(tmp_path: Path) -> Non
     bench.desk.on_offer = look
     _, progress = bench.run()
     assert [lineage.head.version for lineage in written] == bench.desk.offered
+    # What the verdict will bind can be had from the file, also from the one that by now is a checkpoint's, too.
+    assert [lineage_digest(lineage) for lineage in written] == bench.desk.lineage_digests
     for lineage in written:
         assert list(lineage.consumed.ranges()) == [(0, lineage.head.version * B - 1)]
         assert lineage.head.env_steps == lineage.head.version * T * B
