@@ -66,8 +66,7 @@ class EvaluationFailed(Exception):
     """
 
     def __init__(self, reason: str) -> None:
-        printable = "".join(character if character.isprintable() else " " for character in reason)
-        super().__init__(" ".join(printable.split())[:REASON_CHARACTERS_MAX])
+        super().__init__(_one_line(reason))
 
 
 class EvaluatorClosed(Exception):
@@ -256,7 +255,7 @@ class Evaluator:
         send_frame(to_worker, Frame(work_to_header(work_of(self._suite, self._config)), b""), deadline)
         answer = receive_frame(from_worker, 0, deadline)
         if answer.header.get("kind") == "unsupported":
-            raise EnvironmentUnsupported(str(answer.header.get("reason")))
+            raise EnvironmentUnsupported(_one_line(str(answer.header.get("reason"))))
         self._accept(environments_in(answer, len(self._suite.slices)))
         return _Worker(to_worker, from_worker, [])
 
@@ -321,6 +320,12 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def _one_line(reason: str) -> str:
+    """What foreign code said, fit for ledgers, logs and terminals."""
+    printable = "".join(character if character.isprintable() else " " for character in reason)
+    return " ".join(printable.split())[:REASON_CHARACTERS_MAX]
 
 
 def _too_long(phase: str, time_s: float) -> str:

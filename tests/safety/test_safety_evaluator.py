@@ -352,6 +352,15 @@ def test_a_slice_that_cannot_be_made_is_named(
         make(suite).start()
 
 
+def test_what_an_environment_says_at_the_start_is_one_printable_line(make: Make) -> None:
+    rough = slice_of(misbehaving("raises"), Perturbation("action_noise", 1.0), name="a")
+    # Which action is taken instead follows from the seed, and so is the same in every start.
+    with pytest.raises(EnvironmentUnsupported, match=r"slice a: .*RuntimeError: the simulator fell over") as failure:
+        make(suite_of(rough, slice_of(misbehaving("raises"), name="b"))).start()
+    assert str(failure.value).isprintable()
+    assert len(str(failure.value)) <= REASON_CHARACTERS_MAX
+
+
 def test_plants_are_found_in_a_worker(make: Make) -> None:
     evaluator = make()
     plants = draw_plants(bytes(32), "held-out", 12, 8, CLASSES)
