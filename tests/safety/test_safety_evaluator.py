@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from actors.environments.catalog import make_vector
 from policies.artifact import Artifact, artifact_digest
 from policies.inference import make_policy
 from policies.testing import make_artifact, make_spec
+from safety.blank_policy import blank_artifact
 from safety.config import SafetyConfig
 from safety.evaluation import EpisodeOutcomes, evaluate_policy
 from safety.evaluator import (
@@ -259,6 +261,7 @@ def test_the_worker_dies_with_the_service(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from actors.config import EnvironmentConfig
+from safety.blank_policy import blank_artifact
 from safety.config import SafetyConfig
 from safety.evaluator import Evaluator
 from safety.suite_spec import suite_from_settings
@@ -406,3 +409,29 @@ def test_an_environment_that_changes_under_a_running_service_is_not_evaluated_in
         run(evaluator, constant_artifact(1))
     with pytest.raises(EvaluationFailed, match="not those of the start"):
         run(evaluator, constant_artifact(0))
+
+
+@pytest.mark.parametrize("environment", ["cartpole", "minatar:breakout", "gym:Acrobot-v1"])
+def test_a_worker_that_is_ready_has_loaded_all_code(
+    make: Make, environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it can be kept from files by the time the first candidate comes."""
+    monkeypatch.setenv("PYTHONVERBOSE", "1")
+    config = EnvironmentConfig(name=environment, episode_steps_max=5)
+    evaluator = make(suite_of(slice_of(config, Perturbation("observation_dropout", 0.1))))
+    evaluator.start()
+    log = tmp_path / "evaluator.log"
+    loaded = imports(log)
+    assert {"safety.evaluation", "policies.inference_numpy"} <= loaded
+    interface = evaluator.environments["held-out"]
+    run(evaluator, blank_artifact(interface))
+    if len(interface.observation_shape) == 3:
+        run(evaluator, make_artifact(make_spec(interface.observation_shape, interface.num_actions, "|b1", kind="conv")))
+    plants = draw_plants(bytes(32), "held-out", 3, 1, CLASSES)
+    evaluator.plant(0, plants, deadline=time.monotonic() + 30.0, on_progress=lambda ended: None)
+    assert imports(log) == loaded
+
+
+def imports(log: Path) -> set[str]:
+    """The modules that a worker says it has imported."""
+    return set(re.findall(r"^import '([\w.]+)'", log.read_text(), re.MULTILINE))
