@@ -38,6 +38,7 @@ _MODULES: Mapping[str, str] = {
     "ReplayLineage": "launch.commands.replay_lineage",
     "ReplayQuarantine": "launch.commands.replay_quarantine",
     "SafetyServe": "launch.commands.safety",
+    "SafetyRotate": "launch.commands.safety_rotate",
     "SafetyVerdicts": "launch.commands.safety_verdicts",
     "SafetyAudit": "launch.commands.safety_audit",
     "PolicyServe": "launch.commands.inference",

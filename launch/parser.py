@@ -70,6 +70,7 @@ def _app() -> SubcommandApp:
     replay.command(name="import")(arguments_replay.ReplayImport)
     app.command(safety, name="safety", help="The gate.")
     safety.command(name="serve")(arguments.SafetyServe)
+    safety.command(name="rotate")(arguments.SafetyRotate)
     safety.command(name="verdicts")(arguments.SafetyVerdicts)
     safety.command(name="audit")(arguments.SafetyAudit)
     app.command(policy, name="policy", help="Releases of a run, and inference as a service.")

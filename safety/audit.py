@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from policies.signing import VerifyKey
 from protos.safety.v1 import safety_pb2
 from safety.history import DecisionHistory
+from safety.key_history import KeyInUse
 from safety.ledger import LedgerEntry, LedgerError
 from safety.suite import draw_seeds, seed_manifest_digest
 
@@ -32,6 +33,7 @@ class LedgerAudit:
       approved, rejected: verdicts.
       revocations: of releases.
       evaluations_checked: verdicts whose seeds were drawn again; the others rest on no episodes.
+      keys: that have signed, in the order in which they came; the last of each purpose signs now.
       head: digest of the newest entry (32 bytes); b"" where there is none.
     """
 
@@ -40,6 +42,7 @@ class LedgerAudit:
     rejected: int
     revocations: int
     evaluations_checked: int
+    keys: Sequence[KeyInUse]
     head: bytes
 
 
@@ -50,7 +53,7 @@ def audit_ledger(
 
     Args:
       entries: of one ledger, oldest first.
-      key: that must have signed every decision.
+      key: the first verdict key; each decision must be signed by the one that was current by then.
       run_id: that each must be about.
       kept_head: index and digest of an entry as an earlier audit gave it.
 
@@ -67,6 +70,7 @@ def audit_ledger(
         rejected=history.rejected,
         revocations=len(history.revocations),
         evaluations_checked=checked,
+        keys=tuple(history.keys.keys),
         head=entries[-1].digest if entries else b"",
     )
 

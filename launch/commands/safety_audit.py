@@ -1,13 +1,14 @@
 """`temper safety audit`: checks a run's ledger: chain, signatures, seeds; and a head that was kept earlier.
 
 --json prints one object: directory, intact, reason ("" or what is wrong), entries, approved, rejected, revocations,
-evaluations_checked, head (INDEX:HEX of the newest entry; null where there is none). Numbers and head are null where
-something is wrong.
+evaluations_checked, keys (every one there was, the newest last: purpose, key_id, entry after which it signs), head
+(INDEX:HEX of the newest entry; null where there is none). Numbers, keys and head are null where something is wrong.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from launch.arguments import SafetyAudit
 from launch.errors import BadInput
@@ -15,6 +16,7 @@ from launch.json_output import json_line
 from launch.releases import require_trust
 from launch.run_paths import require_run_directory
 from safety.audit import LedgerAudit, audit_ledger
+from safety.key_directory import PURPOSES
 from safety.ledger import LedgerError, read_ledger
 
 _HEAD = re.compile(r"([0-9]{1,15}):([0-9a-fA-F]{64})")
@@ -37,9 +39,12 @@ def run(arguments: SafetyAudit) -> int:
     return 1 if reason else 0
 
 
-def _fields(audit: LedgerAudit | None) -> dict[str, int | str | None]:
+def _fields(audit: LedgerAudit | None) -> dict[str, Any]:
     names = ("entries", "approved", "rejected", "revocations", "evaluations_checked")
-    return {**{name: getattr(audit, name, None) for name in names}, "head": _head(audit)}
+    keys = None
+    if audit is not None:
+        keys = [{"purpose": each.purpose, "key_id": each.key.key_id, "entry": each.entry} for each in audit.keys]
+    return {**{name: getattr(audit, name, None) for name in names}, "keys": keys, "head": _head(audit)}
 
 
 def _head(audit: LedgerAudit | None) -> str | None:
@@ -50,8 +55,19 @@ def _described(audit: LedgerAudit) -> str:
     return (
         f"{audit.entries:,} entries intact: {audit.approved} approved, {audit.rejected} rejected, "
         f"{audit.revocations} revoked; the seeds of {audit.evaluations_checked} evaluations are those committed to "
-        f"before\nhead {_head(audit)}"
+        f"before\n{_keys(audit)}\nhead {_head(audit)}"
     )
+
+
+def _keys(audit: LedgerAudit) -> str:
+    """The keys that sign now, and how many came before them."""
+    said = []
+    for purpose in PURPOSES:
+        keys = [each for each in audit.keys if each.purpose == purpose]
+        if keys:
+            before = f", after {len(keys) - 1} before it, since entry {keys[-1].entry}" if len(keys) > 1 else ""
+            said.append(f"{purpose}s by key {keys[-1].key.key_id}{before}")
+    return "; ".join(said) or "no keys yet"
 
 
 def _kept_head(text: str) -> tuple[int, bytes]:
