@@ -93,6 +93,17 @@ def test_a_rotation_says_what_actors_need(paths: RunPaths, capsys: pytest.Captur
     assert cli.main(["policy", "verify", str(paths.root)]) == 0
 
 
+def test_the_gate_does_not_start_with_keys_that_are_not_apart(
+    paths: RunPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--config", str(paths.config), "--listen", f"unix:{tmp_path / 's'}", "--run-id", RUN]
+    for directory, keys in ((paths.safety, paths.root / "keys"), (tmp_path / "gate", tmp_path / "gate" / "keys")):
+        command = ["safety", "serve", *common, "--directory", str(directory), "--keys", str(keys)]
+        assert cli.main(command) == 2
+        assert "keys must be apart" in capsys.readouterr().err
+        assert not keys.exists()
+
+
 def test_under_a_running_run_no_key_is_rotated(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
     before = len(read_ledger(paths.safety))
     with RunDirectory(paths.root):
