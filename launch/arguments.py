@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -21,6 +21,8 @@ Address = Annotated[str, arg(metavar="ADDRESS")]
 Certificates = Annotated[
     str, arg(metavar="DIR", help="Directory of this process's certificate (temper keys issue), for calls by TCP.")
 ]
+Keys = Annotated[str, arg(metavar="DIR")]
+Purpose = Literal["verdict", "lease"]
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,31 @@ class SafetyServe:
     config: File
     """The run's config.toml."""
     directory: Directory
-    """Directory of the ledger and the keys, made if missing."""
+    """Directory of the ledger and the public keys, made if missing."""
     listen: Address
     """Where to serve, unix:PATH or HOST:PORT."""
     run_id: Annotated[str, arg(metavar="ID")]
     """Id of the training run whose candidates it judges."""
     replay: Annotated[str, arg(metavar="ADDRESS")] = ""
     """Where the replay services listen; without them the violations in training are not monitored."""
+    keys: Keys = ""
+    """Directory of the private keys, made if missing: for this user alone, and outside of every run directory. By
+    default $TEMPER_KEYS/ID, or else ~/.local/state/temper/keys/ID."""
     certificates: Certificates = ""
+
+
+@dataclass(frozen=True)
+class SafetyRotate:
+    """Put new signing keys in the place of the old ones. Only while no safety service of the run runs."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """The run directory."""
+    why: str
+    """Why; the ledger keeps it."""
+    purpose: Purpose = "verdict"
+    """Which key: verdict, and with it the one for leases; or lease alone."""
+    keys: Keys = ""
+    """Directory of the private keys; by default where they were when the service last ran."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +249,7 @@ Command = (
     | Learner
     | ReplayServe
     | SafetyServe
+    | SafetyRotate
     | SafetyVerdicts
     | SafetyAudit
     | SafetyCheck

@@ -38,6 +38,7 @@ _MODULES: Mapping[str, str] = {
     "ReplayLineage": "launch.commands.replay_lineage",
     "ReplayQuarantine": "launch.commands.replay_quarantine",
     "SafetyServe": "launch.commands.safety",
+    "SafetyRotate": "launch.commands.safety_rotate",
     "SafetyVerdicts": "launch.commands.safety_verdicts",
     "SafetyExplain": "launch.commands.safety_explain",
     "SafetyReplay": "launch.commands.safety_replay",

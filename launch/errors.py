@@ -84,6 +84,7 @@ _BAD_INPUT_OF_MODULES: Mapping[str, tuple[str, ...]] = {
     "actors.verification": ("VerificationError",),
     "safety.ledger": ("LedgerError",),
     "safety.custody": ("CustodyError",),
+    "safety.key_rotation": ("RotationRefused",),
     "safety.evaluator": ("EvaluationFailed",),
     "safety.suite_file": ("SuiteFileError",),
     "learner.batches": ("BatchShapeError",),

@@ -70,6 +70,7 @@ def _app() -> SubcommandApp:
     replay.command(name="import")(arguments_replay.ReplayImport)
     app.command(safety, name="safety", help="The gate.")
     safety.command(name="serve")(arguments.SafetyServe)
+    safety.command(name="rotate")(arguments.SafetyRotate)
     safety.command(name="verdicts")(arguments.SafetyVerdicts)
     safety.command(name="explain")(arguments_safety.SafetyExplain)
     safety.command(name="replay")(arguments_safety.SafetyReplay)

@@ -21,6 +21,7 @@ from protos.safety.v1 import safety_pb2
 from safety.evidence import EvidenceDamaged, EvidenceMissing, read_evidence
 from safety.evidence_audit import contradiction
 from safety.history import DecisionHistory
+from safety.key_history import KeyInUse
 from safety.ledger import LedgerEntry, LedgerError
 from safety.suite import draw_seeds, seed_manifest_digest
 
@@ -39,6 +40,7 @@ class LedgerAudit:
       evaluations_checked: verdicts whose seeds were drawn again; the others rest on no episodes.
       evidence_checked: verdicts whose evidence was found, and says what they say.
       evidence_absent: those whose evidence is not there.
+      keys: that have signed, in the order in which they came; the last of each purpose signs now.
       head: digest of the newest entry (32 bytes); b"" where there is none.
     """
 
@@ -49,6 +51,7 @@ class LedgerAudit:
     evaluations_checked: int
     evidence_checked: int
     evidence_absent: int
+    keys: Sequence[KeyInUse]
     head: bytes
 
 
@@ -64,7 +67,7 @@ def audit_ledger(
 
     Args:
       entries: of one ledger, oldest first.
-      key: that must have signed every decision.
+      key: the first verdict key; each decision must be signed by the one that was current by then.
       run_id: that each must be about.
       kept_head: index and digest of an entry as an earlier audit gave it.
       directory: the safety service's, with the evidence; None: there is none to be had.
@@ -87,6 +90,7 @@ def audit_ledger(
         evaluations_checked=checked,
         evidence_checked=present,
         evidence_absent=len(with_evidence) - present,
+        keys=tuple(history.keys.keys),
         head=entries[-1].digest if entries else b"",
     )
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, VerifyKey, sign
+from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, VerifyKey
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.alarms import divergence_alarms
@@ -30,7 +30,9 @@ from safety.config import SafetyConfig
 from safety.custody import Custody, CustodyError
 from safety.evidence_counts import slice_counts
 from safety.evidence_store import EvidenceStore
-from safety.history import OPENED, REVOCATION, VERDICT, DecisionHistory, KnownSchedule
+from safety.history import REVOCATION, VERDICT, DecisionHistory, KnownSchedule
+from safety.in_toto import SIGNATURE_FIELD
+from safety.key_history import OPENED
 from safety.ledger import Ledger
 from safety.levels import Level, Schedule, next_level
 from safety.revocations import (
@@ -64,6 +66,7 @@ class Docket:
       run_id: the training run.
       clock: present time in ns since the epoch.
       known: how the candidates share the run's error rate, where that is known; see `DecisionHistory`.
+      keys: the directory of the private keys; None: the one that is meant for the run (safety.key_directory).
 
     Raises:
       LedgerError, CustodyError: the directory cannot be trusted, or another process has it open.
@@ -75,13 +78,15 @@ class Docket:
         run_id: str,
         clock: Callable[[], int] = time.time_ns,
         known: KnownSchedule | None = None,
+        *,
+        keys: Path | None = None,
     ) -> None:
         self._run_id, self._clock = run_id, clock
         self._lock = threading.RLock()
         self._incumbent: tuple[bytes, bytes | None] = (b"", None)
         self.ledger = Ledger(directory, clock)
         try:
-            self.custody = self._open_custody(directory)
+            self.custody = self._open_custody(directory, keys)
             self._evidence = EvidenceStore(directory)
             self._history = DecisionHistory(self.ledger.entries(), self.verify_key, run_id, known)
         except BaseException:
@@ -90,8 +95,8 @@ class Docket:
 
     @property
     def verify_key(self) -> VerifyKey:
-        """The key that verifies what is decided here."""
-        return self.custody.signing_key.verify_key
+        """The first verdict key: whoever trusts it can verify what is decided here."""
+        return self.custody.verify_key
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -193,8 +198,10 @@ class Docket:
                     canary_share=config.canary_share,
                 )
                 payload = statement.SerializeToString(deterministic=True)
-                signed = sign(self.custody.signing_key, VERDICT_TYPE, payload)
-                return ledger_fields(signed, statement, number)
+                signed = self.custody.sign(VERDICT_TYPE, payload)
+                # Made now, for `temper safety export`: whoever asks for that does not have the key.
+                attested = self.custody.attest(statement)
+                return {**ledger_fields(signed, statement, number), SIGNATURE_FIELD: attested}
 
             entry = self.ledger.append(VERDICT, compose)
             self._history.add(entry)
@@ -258,7 +265,7 @@ class Docket:
                     previous_entry_digest=previous,
                 )
                 payload = statement.SerializeToString(deterministic=True)
-                return revocation_fields(sign(self.custody.signing_key, REVOCATION_TYPE, payload), statement)
+                return revocation_fields(self.custody.sign(REVOCATION_TYPE, payload), statement)
 
             entry = self.ledger.append(REVOCATION, compose)
             self._history.add(entry)
@@ -284,16 +291,17 @@ class Docket:
         if run_id != self._run_id:
             raise RevocationRefused(f"run_id is {run_id!r}, these are the releases of run {self._run_id!r} only")
 
-    def _open_custody(self, directory: Path) -> Custody:
-        opened = next((entry for entry in self.ledger.entries() if entry.kind == OPENED), None)
-        custody = Custody(directory, first_start=opened is None)
-        identity = {
-            "run_id": self._run_id,
-            "key_id": custody.signing_key.verify_key.key_id,
-            "seed_commitment": seed_commitment(seed_key(custody.secret, self._run_id, 1)).hex(),
-        }
+    def _open_custody(self, directory: Path, keys: Path | None) -> Custody:
+        entries = self.ledger.entries()
+        custody = Custody(directory, self._run_id, entries, keys)
+        commitment = seed_commitment(seed_key(custody.secret, self._run_id, 1)).hex()
+        opened = next((entry for entry in entries if entry.kind == OPENED), None)
         if opened is None:
-            self.ledger.append(OPENED, lambda _: identity)
-        elif opened.fields != identity:
-            raise CustodyError(f"safety directory {directory} belongs to {dict(opened.fields)}, this is {identity}")
+            identity = {"run_id": self._run_id, "seed_commitment": commitment, **custody.opening(self._clock())}
+            custody.follow(self.ledger.append(OPENED, lambda _: identity))
+        elif opened.fields.get("seed_commitment") != commitment:
+            raise CustodyError(
+                f"the secret in {custody.keys.place} is not the one that the ledger in {directory} has committed to: "
+                "restore that one"
+            )
         return custody

@@ -64,6 +64,7 @@ class Gate:
       directory: the safety service's own; made if it is not there.
       run_id: the training run.
       clock: present time in ns since the epoch.
+      keys: the directory of the private keys; None: the one that is meant for the run (safety.key_directory).
 
     Raises:
       SettingError: the settings are out of bounds, or no candidate could satisfy them.
@@ -77,6 +78,8 @@ class Gate:
         directory: Path,
         run_id: str,
         clock: Callable[[], int] = time.time_ns,
+        *,
+        keys: Path | None = None,
     ) -> None:
         validate(config, "safety.")
         self._suite = _attainable_suite(config, environment)
@@ -85,7 +88,8 @@ class Gate:
         # Whoever can write here can replace the keys, so not even a generous umask may let others.
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._config, self._run_id = config, run_id
-        self._docket = Docket(directory, run_id, clock, KnownSchedule(self._criteria_digest, self._schedule))
+        known = KnownSchedule(self._criteria_digest, self._schedule)
+        self._docket = Docket(directory, run_id, clock, known, keys=keys)
         try:
             # A gate that has nothing to compare with must not start.
             self._docket.incumbent()
@@ -102,7 +106,7 @@ class Gate:
 
     @property
     def verify_key(self) -> VerifyKey:
-        """The key that verifies this gate's verdicts."""
+        """The first verdict key: whoever trusts it can verify this gate's verdicts."""
         return self._docket.verify_key
 
     @property

@@ -1,7 +1,7 @@
 """What the ledger says of past decisions: verdicts and revocations, which release is the incumbent, what was judged.
 
-Read from the entries when the service starts, each verified against the key and against the chain, and kept up with
-each decision since. It writes nothing. For one thread at a time.
+Read from the entries when the service starts, each verified against the key that was current there and against the
+chain, and kept up with each decision since. It writes nothing. For one thread at a time.
 
 Exceptions: LedgerError where an entry's statement is not one that this service signed at this place.
 """
@@ -16,19 +16,18 @@ from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey, verify
+from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.alarms import EVALUATIONS_LOOKED_AT
 from safety.evidence_store import Kept
+from safety.in_toto import SIGNATURE_FIELD, EnvelopeError, check_in_toto
+from safety.key_history import OPENED, KeyHistory
 from safety.ledger import LedgerEntry, LedgerError
 from safety.levels import Schedule
 from safety.revocations import revocation_fields
 from safety.suite import seed_commitment
 from safety.verdicts import ledger_fields, statement_in
-
-OPENED = "opened"
-"""Kind of the ledger's entry that binds it to a run, a key, and the key of the first evaluation's seeds."""
 
 VERDICT = "verdict"
 REVOCATION = "revocation"
@@ -56,10 +55,14 @@ class DecisionHistory:
 
     Args:
       entries: the ledger's.
-      key: that must have signed them.
+      key: the first verdict key; that one must have signed them, or one that took its place.
       run_id: that they must be about.
       known: where it is known, the error rate that each verdict by these criteria claims is checked against it. The
         numbers of the candidates that were tested are checked in any case; they go on when the criteria change.
+
+    Attributes:
+      rejected: verdicts so far that approved nothing.
+      keys: which signed when.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class DecisionHistory:
         self._revocations: dict[bytes, PastRevocation] = {}
         self._statements: list[common_pb2.SignedStatement] = []
         self._judged: dict[bytes, tuple[common_pb2.SignedStatement, safety_pb2.VerdictStatement]] = {}
-        self._key = key
+        self.keys = KeyHistory(key, run_id)
         self._run_id = run_id
         self._seed_commitment = b""
         for entry in entries:
@@ -140,7 +143,8 @@ class DecisionHistory:
         """Takes an entry into account; raises LedgerError unless its statement is the one that must stand there."""
         if entry.kind == OPENED:
             self._seed_commitment = _first_commitment(entry)
-        elif entry.kind == VERDICT:
+        self.keys.add(entry)
+        if entry.kind == VERDICT:
             self._add_verdict(entry)
         elif entry.kind == REVOCATION:
             self._add_revocation(entry)
@@ -172,8 +176,13 @@ class DecisionHistory:
         signed, statement = self._opened(entry, VERDICT_TYPE, safety_pb2.VerdictStatement())
         expected = ledger_fields(signed, statement, self.evaluations + 1)
         numbered = statement.release_number == (self.approved + 1 if statement.approved else 0)
-        if entry.fields != expected or statement.previous_entry_digest != entry.previous or not numbered:
+        fields = {name: value for name, value in entry.fields.items() if name != SIGNATURE_FIELD}
+        if fields != expected or statement.previous_entry_digest != entry.previous or not numbered:
             raise LedgerError(f"ledger entry {entry.index} does not say what its verdict says, or stands out of place")
+        try:
+            check_in_toto(self.keys.verdict_keys[-1], statement, entry.fields.get(SIGNATURE_FIELD))
+        except EnvelopeError as error:
+            raise LedgerError(f"ledger entry {entry.index}: {error}") from error
         self._check_run(entry, statement.run_id)
         if seed_commitment(statement.seed_key) != self._seed_commitment:
             raise LedgerError(
@@ -239,10 +248,11 @@ class DecisionHistory:
     ) -> tuple[common_pb2.SignedStatement, _Statement]:
         try:
             signed = statement_in(entry.fields)
-            statement.ParseFromString(verify(self._key, signed, payload_type))
+            statement.ParseFromString(self.keys.verify(signed, payload_type))
         except (SignatureError, DecodeError, ValueError, KeyError, TypeError) as error:
+            key_id = self.keys.verdict_keys[-1].key_id
             raise LedgerError(
-                f"ledger entry {entry.index} holds no {entry.kind} signed by {self._key.key_id}: {error}"
+                f"ledger entry {entry.index} holds no {entry.kind} signed by {key_id}: {error}"
             ) from error
         return signed, statement
 

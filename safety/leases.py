@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from policies.signing import LEASE_TYPE, sign
+from policies.signing import LEASE_TYPE
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.config import SafetyConfig
@@ -41,7 +41,7 @@ class LeaseAuthority:
     """Grants the leases of one run; for any number of threads.
 
     Args:
-      custody: signing key and lease numbers.
+      custody: lease key and lease numbers.
       ledger: takes the changes.
       config: how long a lease lasts.
       run_id: the training run.
@@ -87,7 +87,7 @@ class LeaseAuthority:
             issue_time_ns=now,
             expiry_time_ns=now + round(self._config.lease_s * 1e9),
         )
-        return sign(self._custody.signing_key, LEASE_TYPE, lease.SerializeToString(deterministic=True))
+        return self._custody.sign(LEASE_TYPE, lease.SerializeToString(deterministic=True))
 
     def _note(self, refusal: Refusal | None) -> None:
         """Puts a change into the ledger, once for as long as it lasts."""

@@ -65,6 +65,7 @@ async def serve(
     replay_address: str | None,
     on_ready: Callable[[str], None],
     stop: asyncio.Event,
+    keys: Path | None = None,
 ) -> None:
     """Runs the safety service of one training run until `stop` is set.
 
@@ -77,6 +78,7 @@ async def serve(
       replay_address: where the training violations are counted; None: nothing is monitored.
       on_ready: called with the bound address once calls are answered.
       stop: ends the service in order; a candidate in evaluation is then left undecided.
+      keys: the directory of the private keys; None: the one that is meant for the run (safety.key_directory).
 
     Raises:
       SettingError, AddressError, LedgerError, CustodyError, EnvironmentUnsupported, EvaluationFailed: it cannot start.
@@ -88,7 +90,7 @@ async def serve(
             f"safety.lease_violation_rate_max = {config.lease_violation_rate_max} needs the address of replay: without "
             "it the training violations cannot be monitored"
         )
-    gate = await asyncio.to_thread(Gate, config, environment, directory, run_id)
+    gate = await asyncio.to_thread(Gate, config, environment, directory, run_id, keys=keys)
     try:
         await asyncio.to_thread(gate.start)
         with _monitoring(config, replay_address) as monitor:

@@ -1,14 +1,16 @@
 """`temper safety audit`: checks a run's ledger: chain, signatures, seeds, evidence; and a head that was kept earlier.
 
 --json prints one object: directory, intact, reason ("" or what is wrong), entries, approved, rejected, revocations,
-evaluations_checked, evidence_checked, evidence_absent, head (INDEX:HEX of the newest entry; null where there is none).
-Numbers and head are null where something is wrong.
+evaluations_checked, evidence_checked, evidence_absent, keys (every one there was, the newest last: purpose, key_id, entry
+after which it signs), head (INDEX:HEX of the newest entry; null where there is none). Numbers, keys and head are null
+where something is wrong.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 from launch.arguments import SafetyAudit
 from launch.errors import BadInput
@@ -16,6 +18,7 @@ from launch.json_output import json_line
 from launch.releases import require_trust
 from launch.run_paths import require_run_directory
 from safety.audit import LedgerAudit, audit_ledger
+from safety.key_directory import PURPOSES
 from safety.ledger import LedgerError, read_ledger
 
 _HEAD = re.compile(r"([0-9]{1,15}):([0-9a-fA-F]{64})")
@@ -39,9 +42,12 @@ def run(arguments: SafetyAudit) -> int:
     return 1 if reason else 0
 
 
-def _fields(audit: LedgerAudit | None) -> dict[str, int | str | None]:
-    names = [field.name for field in dataclasses.fields(LedgerAudit) if field.name != "head"]
-    return {**{name: getattr(audit, name, None) for name in names}, "head": _head(audit)}
+def _fields(audit: LedgerAudit | None) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(LedgerAudit) if field.name not in {"head", "keys"}]
+    keys = None
+    if audit is not None:
+        keys = [{"purpose": each.purpose, "key_id": each.key.key_id, "entry": each.entry} for each in audit.keys]
+    return {**{name: getattr(audit, name, None) for name in names}, "keys": keys, "head": _head(audit)}
 
 
 def _head(audit: LedgerAudit | None) -> str | None:
@@ -54,8 +60,19 @@ def _described(audit: LedgerAudit) -> str:
         f"{audit.revocations} revoked; the seeds of {audit.evaluations_checked} evaluations are those committed to "
         f"before, and the evidence of {audit.evidence_checked} says what they say"
         + (f" ({audit.evidence_absent} without)" if audit.evidence_absent else "")
-        + f"\nhead {_head(audit)}"
+        + f"\n{_keys(audit)}\nhead {_head(audit)}"
     )
+
+
+def _keys(audit: LedgerAudit) -> str:
+    """The keys that sign now, and how many came before them."""
+    said = []
+    for purpose in PURPOSES:
+        keys = [each for each in audit.keys if each.purpose == purpose]
+        if keys:
+            before = f", after {len(keys) - 1} before it, since entry {keys[-1].entry}" if len(keys) > 1 else ""
+            said.append(f"{purpose}s by key {keys[-1].key.key_id}{before}")
+    return "; ".join(said) or "no keys yet"
 
 
 def _kept_head(text: str) -> tuple[int, bytes]:

@@ -6,7 +6,6 @@ signature: then the envelope has none, and standard error says so.
 
 from __future__ import annotations
 
-import sys
 
 from launch.arguments_safety import SafetyExport
 from launch.errors import LaunchError
@@ -20,22 +19,15 @@ from safety.in_toto import SIGNATURE_FIELD, EnvelopeError, check_in_toto, dsse_e
 def run(arguments: SafetyExport) -> int:
     """Prints it."""
     chosen = choose_verdict(arguments.run_dir, arguments.verdict)
-    print(json_line(dsse_envelope(in_toto_statement(chosen.statement), _signatures(chosen))))
+    print(json_line(dsse_envelope(in_toto_statement(chosen.statement), [_signature(chosen)])))
     return 0
 
 
-def _signatures(chosen: ChosenVerdict) -> list[tuple[str, bytes]]:
-    """Id of the key and signature, verified; none where the verdict was made without."""
-    encoded = chosen.fields.get(SIGNATURE_FIELD)
-    if encoded is None:
-        print(
-            f"temper: verdict {chosen.short_id} was made without an in-toto signature: the envelope is not signed",
-            file=sys.stderr,
-        )
-        return []
+def _signature(chosen: ChosenVerdict) -> tuple[str, bytes]:
+    """Id of the key and signature, verified."""
     key = _signing_key(chosen)
     try:
-        return [(key.key_id, check_in_toto(key, chosen.statement, encoded))]
+        return key.key_id, check_in_toto(key, chosen.statement, chosen.fields.get(SIGNATURE_FIELD))
     except EnvelopeError as error:
         raise LaunchError(str(error)) from error
 

@@ -35,6 +35,7 @@ async def serve_with(parameters: dict[str, Any], stop: asyncio.Event, on_ready: 
         replay_address=parameters["replay_address"],
         on_ready=on_ready,
         stop=stop,
+        keys=Path(parameters["keys"]) if "keys" in parameters else None,
     )
 
 

@@ -10,7 +10,7 @@ from policies.signing import SigningKey
 from safety.audit import audit_ledger
 from safety.docket import Docket
 from safety.evidence import evidence_path
-from safety.history import OPENED
+from safety.key_history import OPENED
 from safety.ledger import Ledger, LedgerError, read_ledger
 from safety.statistics.combination import Outcome
 from safety.suite import seed_commitment
@@ -38,6 +38,8 @@ def test_a_ledger_that_is_as_it_was_written(docket: Docket, tmp_path: Path) -> N
     audit = audit_ledger(entries, docket.verify_key, RUN)
     assert (audit.entries, audit.approved, audit.rejected, audit.revocations) == (5, 1, 2, 1)
     assert (audit.evaluations_checked, audit.evidence_checked, audit.evidence_absent) == (2, 0, 2)
+    assert [(each.purpose, each.entry) for each in audit.keys] == [("verdict", 0), ("lease", 0)]
+    assert audit.keys[0].key.raw == docket.verify_key.raw
     assert audit.head == entries[-1].digest
     assert audit_ledger(entries, docket.verify_key, RUN, (2, entries[2].digest)) == audit
     assert audit_ledger((), docket.verify_key, RUN).head == b""
@@ -105,9 +107,9 @@ def test_more_episodes_than_anybody_runs_are_not_drawn(
 
 def test_another_run_or_key_is_refused(docket: Docket, tmp_path: Path) -> None:
     entries = read_ledger(tmp_path)
-    with pytest.raises(LedgerError, match="is about run 'run-1', not 'run-2'"):
+    with pytest.raises(LedgerError, match="is for run 'run-1', this is run 'run-2'"):
         audit_ledger(entries, docket.verify_key, "run-2")
-    with pytest.raises(LedgerError, match="holds no verdict signed by"):
+    with pytest.raises(LedgerError, match="entry 0 does not name keys for which key"):
         audit_ledger(entries, SigningKey.generate().verify_key, RUN)
 
 

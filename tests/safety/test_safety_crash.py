@@ -13,6 +13,7 @@ from policies.signing import VerifyKey
 from policies.trust import ReplayedStatement, TrustPolicy
 from protos.safety.v1 import safety_pb2
 from safety.client import SafetyClient, SafetyUnavailable
+from safety.key_directory import default_place
 from safety.ledger import Ledger, LedgerInUse, read_ledger
 from safety.suite import draw_seeds, seed_key, seed_manifest_digest
 from safety.testing import balancing_artifact, cartpole_artifact, drifting_artifact
@@ -55,7 +56,7 @@ def test_killed_between_verdicts_it_goes_on_where_it_was(socket_directory: Path)
         assert evaluate(client, drifting_artifact().to_bytes()) == rejected
     assert (first.release_number, second.release_number) == (1, 2)
     assert second.incumbent_digest == artifact_digest(GOOD)
-    secret = (directory / "evaluation_secret").read_bytes()
+    secret = (default_place(RUN) / "evaluation_secret").read_bytes()
     assert second.seed_manifest_digest == seed_manifest_digest(draw_seeds(seed_key(secret, RUN, 3), CONFIG.episodes))
     kinds = [entry.kind for entry in read_ledger(directory)]
     assert kinds == ["opened", "verdict", "verdict", "recovered", "verdict"]

@@ -26,7 +26,8 @@ from safety.config import SafetyConfig
 from safety.criteria import rate_upper_bound
 from safety.custody import CustodyError
 from safety.gate import Gate, GateBusy, GateClosed, OfferRefused
-from safety.history import OPENED, VERDICT
+from safety.history import VERDICT
+from safety.key_history import OPENED
 from safety.ledger import LedgerError, LedgerInUse, read_ledger
 from safety.statistics.lifetime import spent_level
 from safety.suite import criteria_digest, draw_seeds, seed_key, seed_manifest_digest, suite_digest
@@ -209,14 +210,17 @@ def test_a_verdict_by_other_criteria_does_not_stand(bench: Bench) -> None:
     bench.restart()
 
 
-def test_nobody_else_can_write_in_its_directory(bench: Bench, tmp_path: Path) -> None:
+def test_nobody_else_can_write_in_its_directory_nor_read_its_keys(bench: Bench, tmp_path: Path) -> None:
     mask = os.umask(0)
+    keys = tmp_path / "above" / "keys"
     try:
-        Gate(CONFIG, ENVIRONMENT, tmp_path / "generous", RUN).close()
+        Gate(CONFIG, ENVIRONMENT, tmp_path / "generous", RUN, keys=keys).close()
     finally:
         os.umask(mask)
     for path in (tmp_path / "generous", *(tmp_path / "generous").rglob("*")):
         assert path.stat().st_mode & 0o022 == 0, path
+    for path in (keys.parent, keys, *keys.iterdir()):
+        assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_a_failing_incumbent_means_rejection(bench: Bench) -> None:
@@ -406,7 +410,7 @@ def forge(tree: dict[str, object]) -> None:
         (2, lambda tree: tree.update(kind="something else")),
         (2, forge),
         # Every verdict names the entry before it, so what stands before a verdict cannot change unnoticed.
-        (0, lambda tree: tree.update(time_ns=1)),
+        (1, lambda tree: tree.update(time_ns=1)),
     ],
 )
 def test_a_rewritten_ledger_is_detected_by_its_signatures(

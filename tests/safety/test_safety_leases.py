@@ -12,6 +12,7 @@ import pytest
 from policies.trust import ExpiredStatement, ReplayedStatement, TrustPolicy, WrongRun
 from safety.config import SafetyConfig
 from safety.custody import Custody
+from safety.key_history import OPENED
 from safety.leases import RESUMED, WITHHELD, LeaseAuthority, LeaseWithheld
 from safety.ledger import Ledger, LedgerError, read_ledger
 from safety.monitor import Refusal
@@ -34,7 +35,9 @@ class Bench:
         self.now_ns = 1_700_000_000_000_000_000
         self.monitor = FixedMonitor()
         self.ledger = Ledger(directory, lambda: self.now_ns)
-        self.custody = Custody(directory, first_start=True)
+        self.custody = Custody(directory, RUN, ())
+        identity = {"run_id": RUN, **self.custody.opening(self.now_ns)}
+        self.custody.follow(self.ledger.append(OPENED, lambda _: identity))
         self.authority = self.open()
 
     def open(self) -> LeaseAuthority:
@@ -42,10 +45,10 @@ class Bench:
 
     @property
     def trust(self) -> TrustPolicy:
-        return TrustPolicy(self.custody.signing_key.verify_key, RUN, lambda: self.now_ns)
+        return TrustPolicy(self.custody.verify_key, RUN, lambda: self.now_ns)
 
     def kinds(self) -> list[str]:
-        return [entry.kind for entry in read_ledger(self.directory)]
+        return [entry.kind for entry in read_ledger(self.directory)][1:]
 
 
 @pytest.fixture
@@ -73,7 +76,7 @@ def test_numbers_ascend_so_that_older_leases_are_replays(bench: Bench) -> None:
     number = bench.trust.check_lease(new).lease_number
     with pytest.raises(ReplayedStatement):
         bench.trust.check_lease(old, number)
-    bench.custody = Custody(bench.directory, first_start=False)
+    bench.custody = Custody(bench.directory, RUN, bench.ledger.entries())
     assert bench.trust.check_lease(bench.open().renew(RUN), number).lease_number > number
 
 
@@ -98,9 +101,7 @@ def test_other_runs_get_none(bench: Bench) -> None:
     with pytest.raises(LeaseWithheld, match="serves run 'run-1' only"):
         bench.authority.renew("run-2")
     with pytest.raises(WrongRun):
-        TrustPolicy(bench.custody.signing_key.verify_key, "run-2", lambda: bench.now_ns).check_lease(
-            bench.authority.renew(RUN)
-        )
+        TrustPolicy(bench.custody.verify_key, "run-2", lambda: bench.now_ns).check_lease(bench.authority.renew(RUN))
 
 
 def test_what_the_monitor_objects_to_is_withheld_and_noted_once(bench: Bench) -> None:
@@ -116,7 +117,7 @@ def test_what_the_monitor_objects_to_is_withheld_and_noted_once(bench: Bench) ->
     bench.authority.renew(RUN)
     bench.authority.renew(RUN)
     assert bench.kinds() == [WITHHELD, WITHHELD, RESUMED]
-    entry = read_ledger(bench.directory)[0]
+    entry = read_ledger(bench.directory)[1]
     assert entry.fields == {"run_id": RUN, "code": "risk", "reason": "90 of 100 episodes had a cost"}
 
 

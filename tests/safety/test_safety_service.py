@@ -302,7 +302,8 @@ def start_failure(directory: Path, environment: EnvironmentConfig = CARTPOLE, **
 
 def test_what_must_not_start_does_not_start(client: SafetyClient, socket_directory: Path, tmp_path: Path) -> None:
     assert isinstance(start_failure(socket_directory), LedgerInUse)
-    parameters = parameters_of(socket_directory, CONFIG, CARTPOLE, None) | {"directory": str(tmp_path / "other")}
+    other = {"directory": str(tmp_path / "other"), "keys": str(tmp_path / "other-keys")}
+    parameters = parameters_of(socket_directory, CONFIG, CARTPOLE, None) | other
     service = ServiceThread(parameters)
     service.stop()
     assert isinstance(service.failure, transport.AddressError)
