@@ -12,9 +12,9 @@ begun anew before every portion, each time with its share w_j of the capital, an
 
 Guarantee: if each episode violates with a probability of at most m given all that arrived before it, then
 P(ever E_i >= 1 / level) <= level, over the whole life of the stream. For then each L_i has, given what came before, an
-expectation of at most 1 (q_b > m, so the odds only fall with a smaller rate); T_i + w_(i+2) + w_(i+3) + ..., all the
-capital, of which the later shares are not bet yet, so is a supermartingale that begins at 1, and so is its mean over the
-bets; Ville 1939 does the rest. A mixture of e-processes that begin at different times is an e-process: Shin, Ramdas and
+expectation of at most 1 (q_b > m, so a smaller rate only lowers it). All the capital, T_i + w_(i+2) + w_(i+3) + ...,
+of which the later shares are not bet yet, so is a supermartingale that begins at 1, and so is its mean over the bets;
+Ville 1939 does the rest. A mixture of e-processes that begin at different times is an e-process: Shin, Ramdas and
 Rinaldo, "E-detectors", New England Journal of Statistics in Data Science 2023, who weigh all starts alike and bound the
 time between false alarms; weights that sum to 1 bound the probability of there ever being one. Betting on a bounded
 mean: Waudby-Smith and Ramdas, JRSS B 2024.
