@@ -102,7 +102,7 @@ class ReplayConfig:
     )
     signal_totals: tuple[str, ...] = setting(
         ("steps", "episodes", "return", "cost", "violating_episodes", "episode_steps", "lease.*", "release.*"),
-        "header signals summed over all records ever appended; NAME* are all that begin with NAME, at most 2,048 in all",
+        "header signals summed over all records ever appended; NAME* means all that begin with NAME (2,048 at most)",
     )
 
 

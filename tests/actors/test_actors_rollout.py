@@ -285,7 +285,7 @@ def test_an_inference_service_that_fails_is_waited_for_and_asked_again() -> None
 
 
 def test_episodes_are_counted_by_the_right_under_which_policies_acted() -> None:
-    """T = 4, episodes of 3 steps, of which those with a seed of 1 modulo 4 violate in their last one, and others too."""
+    """T = 4, episodes of 3 steps; those of the seeds 1 to 3 violate."""
 
     def script(_seed: int) -> tuple[int, bool, bool]:
         return (3, *TERMINATED)

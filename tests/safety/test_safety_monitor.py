@@ -264,14 +264,20 @@ def test_until_something_has_been_read_nothing_is_allowed(source: Source) -> Non
 
 @pytest.mark.parametrize(
     ("total", "tagged"),
-    [((10, 11), {}), ((-1, 0), {}), ((10, -1), {}), ((20, 5), {"release_1": (30, 0)}), ((20, 5), {"release_1": (1, 9)})],
+    [
+        ((10, 11), {}),
+        ((-1, 0), {}),
+        ((10, -1), {}),
+        ((20, 5), {"release_1": (30, 0)}),
+        ((20, 5), {"release_1": (1, 9)}),
+    ],
 )
 def test_impossible_counts_are_no_news(
     source: Source, total: tuple[int, int], tagged: dict[str, tuple[int, int]]
 ) -> None:
     assert source.look(10, 0) == ""
     source.now_s += 31
-    assert source.look(*total, **tagged) == "stale"
+    assert source.look(total[0], total[1], **tagged) == "stale"
 
 
 def test_new_counts_that_contradict_the_old_ones_are_no_news(source: Source) -> None:
@@ -308,14 +314,14 @@ def test_the_thread_looks_often_until_it_has_seen_something(tmp_path: Path) -> N
         def wait(self, timeout: float | None = None) -> bool:
             self.pauses.append(timeout)
             known = len(self.pauses) >= 3
-            source.totals = TrainingTotals(TrainingCounts(4, 0), {}) if known else None
+            bench.totals = TrainingTotals(TrainingCounts(4, 0), {}) if known else None
             return len(self.pauses) == 5
 
-    source, stop = Source(tmp_path, dataclasses.replace(CONFIG, monitor_poll_s=7.0)), Stop()
-    source.monitor.run(stop)
+    bench, stop = Source(tmp_path, dataclasses.replace(CONFIG, monitor_poll_s=7.0)), Stop()
+    bench.monitor.run(stop)
     assert stop.pauses == [0.0, FIRST_LOOK_S, FIRST_LOOK_S, 7.0, 7.0]
     # What it knows at the end is kept.
-    assert json.loads(source.path.read_bytes())["seen"] == [4, 0]
+    assert json.loads(bench.path.read_bytes())["seen"] == [4, 0]
 
 
 def test_the_thread_looks_until_it_is_stopped(source: Source) -> None:

@@ -424,7 +424,7 @@ def test_training_violations_that_arrive_in_replay_end_an_epoch(socket_directory
             assert (breach.epoch, breach.release_number) == (1, 1)
             assert breach.release_digest == release.artifact_digest == artifact_digest(GOOD)
             assert "82 of 200 training episodes" in breach.reason
-        # It is one after a restart, too, until the learner has rolled back; what comes late is not held against it then.
+        # It is one after a restart, too, until the learner has rolled back; what comes late is not held against that.
         with running(socket_directory, config, replay_address=replay_address) as client:
             again = breach_within(client, 30.0, 0)
             assert again is not None
