@@ -60,14 +60,17 @@ def run_learner(job: LearnerJob) -> int:
     Raises:
       AddressError, CheckpointError, RegistryError, LineageError, TrustKeyMissing, EnvironmentUnsupported, SpecError:
         see there.
-      TrainingDiverged, BatchShapeError, ReplayRefused: it cannot go on.
+      TrainingDiverged, BreachedTooOften, BatchShapeError, ReplayRefused: it cannot go on.
     """
     start_s = time.monotonic()
     stop = _stop_on_signals()
     spec = _policy_spec(job)
     initial = initial_state(spec, job.learner, job.seed)
     compiling = _compile_in_background(job, spec, initial)
-    from learner.checkpoint import Checkpointer  # noqa: PLC0415 - takes its time to import, which can pass meanwhile
+    # These take their time to import, which can pass meanwhile.
+    from learner.checkpoint import Checkpointer  # noqa: PLC0415
+    from learner.rollback import DIRECTORY as RELEASES_DIRECTORY  # noqa: PLC0415
+    from learner.rollback import ReleaseStates, Rollback  # noqa: PLC0415
 
     key = _wait_for_key(job.trust_key_path, stop)
     if key is None:
@@ -84,12 +87,14 @@ def run_learner(job: LearnerJob) -> int:
         server = DistributionServer(board, job.listen_address, releases)
         cleanup.callback(server.stop)
         print(f"temper learner ready at {server.start()}", flush=True)
-        leases = LeaseKeeper(safety, board, job.run_id)
-        leases.start()
-        cleanup.callback(leases.close)
         checkpoints = Checkpointer(job.run_directory / "learner" / "checkpoints", job.learner.checkpoints_kept)
         cleanup.callback(checkpoints.close)
         state, progress = _starting_point(job, initial, checkpoints)
+        releases_held = ReleaseStates(job.run_directory / RELEASES_DIRECTORY, spec)
+        cleanup.callback(releases_held.close)
+        leases = LeaseKeeper(safety, board, job.run_id, progress.rolled_back_epoch)
+        leases.start()
+        cleanup.callback(leases.close)
         snapshots = SnapshotPublisher(spec, board)
         snapshots.publish(state)
         # Replay is asked for the first batches, and the actors act, while the update compiles.
@@ -110,7 +115,14 @@ def run_learner(job: LearnerJob) -> int:
             _open_archive(job, registry),
             metrics,
             lambda: _replay_counters(replay),
-            lambda: leases.refusal,
+            leases,
+            Rollback(
+                releases_held,
+                registry,
+                job.run_directory / LINEAGE_DIRECTORY,
+                lambda: initial_state(spec, job.learner, job.seed),
+                lambda: {revocation.digest for revocation in board.revocations},
+            ),
             lambda: len(board.revocations),
         )
         target_met = newest is not None and newest.return_mean >= job.target_return
@@ -223,6 +235,7 @@ def _write_final(path: Path, progress: Progress, reason: str) -> None:
         "stopped_because": reason,
         "return_mean": progress.recent_return,
         "records_consumed": len(progress.consumed),
+        "rollbacks": progress.rollbacks,
     }
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -2,7 +2,8 @@
 
 Rules, applied at the moment of each `current()`:
   1. the newest verified snapshot, while a verified lease is unexpired by the wall clock, and has not been held for
-     longer than it had left when it came: setting that clock back prolongs nothing;
+     longer than it had left when it came: setting that clock back prolongs nothing; and while that lease is of the
+     epoch in which the snapshot came: after a breach, weights from before it are not acted with under a new lease;
   2. otherwise the newest release whose verdict was valid when it was taken;
   3. otherwise nothing: the actor must not act;
   4. an artifact that a verified revocation names is never acted with again, by whatever right, whatever is offered.
@@ -64,6 +65,8 @@ class ActingPolicy:
       digest: its artifact's digest (32 bytes).
       kind: by which right it acts; "served": by the verification of an inference service.
       release_number: number of the release, from 1; 0 for what is no release.
+      tag: what the episodes that it acts in are counted for: "lease.E" for a snapshot in epoch E, "release.N" for
+        release N; "" where that is not known.
     """
 
     policy: Policy
@@ -71,6 +74,7 @@ class ActingPolicy:
     digest: bytes
     kind: Literal["snapshot", "release", "served"]
     release_number: int
+    tag: str = ""
 
 
 class _Refused(Exception):
@@ -115,6 +119,7 @@ class PolicyClient:
         self._accepted: dict[int, bytes] = {}
         self._revoked: dict[bytes, Revocation] = {}
         self._lease_number = 0
+        self._lease_tag = ""
         self._lease_expiry_ns = 0
         self._lease_end_s = 0.0
         self._closed = threading.Event()
@@ -126,8 +131,9 @@ class PolicyClient:
     def current(self) -> ActingPolicy | None:
         """What may act at this moment, by the rules above; None: nothing may."""
         with self._changed:
-            if self._snapshot is not None and self._lease_lives():
-                return self._snapshot
+            snapshot = self._snapshot
+            if snapshot is not None and snapshot.tag == self._lease_tag and self._lease_lives():
+                return snapshot
             return self._releases[-1] if self._releases else None
 
     def wait(self, timeout_s: float) -> ActingPolicy | None:
@@ -192,20 +198,20 @@ class PolicyClient:
             if lease.lease_number == self._lease_number:
                 end_s = min(end_s, self._lease_end_s)
             self._lease_number, self._lease_expiry_ns = lease.lease_number, lease.expiry_time_ns
-            self._lease_end_s = end_s
+            self._lease_end_s, self._lease_tag = end_s, f"lease.{lease.epoch}"
             self._changed.notify_all()
 
     def _lease_lives(self) -> bool:
         return self._trust.clock() < self._lease_expiry_ns and time.monotonic() < self._lease_end_s
 
     def _take_snapshot(self, offer: policy_pb2.PolicyOffer) -> None:
-        held = self._snapshot
-        if held is not None and (held.digest, held.version) == (offer.digest, offer.version):
+        held, tag = self._snapshot, self._lease_tag
+        if held is not None and (held.digest, held.version, held.tag) == (offer.digest, offer.version, tag):
             return
         self._check_not_revoked(offer.digest)
         policy = self._build(offer)
         with self._changed:
-            self._snapshot = ActingPolicy(policy, offer.version, offer.digest, "snapshot", 0)
+            self._snapshot = ActingPolicy(policy, offer.version, offer.digest, "snapshot", 0, tag)
             self._changed.notify_all()
 
     def _take_release(self, offer: policy_pb2.PolicyOffer) -> None:
@@ -223,7 +229,7 @@ class PolicyClient:
             while len(self._accepted) > ACCEPTED_MAX:
                 del self._accepted[min(self._accepted)]
             # The version that was signed, not the one that was offered.
-            release = ActingPolicy(policy, verdict.version, offer.digest, "release", number)
+            release = ActingPolicy(policy, verdict.version, offer.digest, "release", number, f"release.{number}")
             self._hold([*(each for each in self._releases if each.release_number != number), release])
             self._verdicts[number] = offer.authority
             self._changed.notify_all()

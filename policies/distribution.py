@@ -120,6 +120,12 @@ class PolicyBoard:
             subscribers = self._subscribers
         _notify(subscribers)
 
+    def withdraw_snapshot(self) -> None:
+        """Offers no snapshot and no lease until new ones are published. Who has them acts on until his lease ends."""
+        with self._lock:
+            self._snapshot, self._lease = None, None
+            self._recent.clear()
+
     def publish_release(self, version: int, data: bytes, verdict: common_pb2.SignedStatement) -> bytes:
         """Replaces the release by the artifact `data` under its signed verdict; returns its digest.
 

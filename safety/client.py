@@ -4,6 +4,7 @@ Exceptions:
   SafetyUnavailable: no answer, or the queue is full: nothing was decided that could not be asked for again.
   OfferRefused: the offer makes no sense to this service; offering it again will not help.
   LeaseRefused: snapshots must stop; the message says why.
+  LeaseBreached: likewise, and until the learner has rolled back.
   RevocationRefused (safety.revocations): there is no such release, it is another run's, or no reason was given.
 """
 
@@ -35,6 +36,21 @@ class OfferRefused(ValueError):
 
 class LeaseRefused(Exception):
     """There is no lease: actors must not use snapshots. The message has the reason."""
+
+
+class LeaseBreached(Exception):
+    """There is no lease until the learner has rolled back. The message has the reason.
+
+    Attributes:
+      epoch: the epoch of leases that is over; the learner names it once it has rolled back.
+      release_number: number of the release to go back to; 0: there is none, so to the first weights.
+      release_digest: digest of its artifact (32 bytes); b"" where there is none.
+    """
+
+    def __init__(self, epoch: int, reason: str, release_number: int, release_digest: bytes) -> None:
+        super().__init__(reason)
+        self.epoch, self.reason = epoch, reason
+        self.release_number, self.release_digest = release_number, release_digest
 
 
 class SafetyClient:
@@ -97,13 +113,28 @@ class SafetyClient:
             raise self._translated(error) from error
         raise SafetyUnavailable(f"the safety service at {self._address} ended an evaluation without a verdict")
 
-    def renew_lease(self, run_id: str, timeout_s: float = 5.0) -> common_pb2.SignedStatement:
-        """A fresh lease for the snapshots of a run. Raises SafetyUnavailable or LeaseRefused."""
+    def renew_lease(
+        self, run_id: str, rolled_back_epoch: int = 0, timeout_s: float = 5.0
+    ) -> common_pb2.SignedStatement:
+        """A fresh lease for the snapshots of a run.
+
+        Args:
+          run_id: the training run.
+          rolled_back_epoch: the newest epoch whose breach has been answered by rolling back; 0: none.
+          timeout_s: for the answer.
+
+        Raises:
+          SafetyUnavailable, LeaseRefused, LeaseBreached: see there.
+        """
         try:
-            request = safety_pb2.RenewLeaseRequest(run_id=run_id)
-            return self._calls.RenewLease(request, timeout=timeout_s).lease
+            request = safety_pb2.RenewLeaseRequest(run_id=run_id, rolled_back_epoch=rolled_back_epoch)
+            response = self._calls.RenewLease(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise self._translated(error) from error
+        if response.WhichOneof("kind") == "breach":
+            breach = response.breach
+            raise LeaseBreached(breach.epoch, breach.reason, breach.release_number, breach.release_digest)
+        return response.lease
 
     def trust(self, timeout_s: float = 5.0) -> safety_pb2.GetTrustResponse:
         """The key that signs, and counts of verdicts. Believe a key from a file rather. Raises SafetyUnavailable."""

@@ -4,7 +4,7 @@ Status codes: INVALID_ARGUMENT for an offer or a revocation that makes no sense 
 release that there is not, RESOURCE_EXHAUSTED while the queue is full or others upload, DEADLINE_EXCEEDED for an upload
 that does not end, FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE while the service stops, INTERNAL where
 it can no longer record what it decides; after that it stops. A candidate that cannot be judged is no error: it gets a
-verdict.
+verdict; nor is a breach, which the learner is told and answers.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from replay.settings import SettingError
 from safety.config import SafetyConfig
 from safety.custody import CustodyError
 from safety.gate import Gate, GateBusy, GateClosed, OfferRefused
-from safety.leases import LeaseAuthority, LeaseWithheld
+from safety.leases import EpochOver, LeaseAuthority, LeaseWithheld, newest_breach
 from safety.ledger import LedgerError
 from safety.monitor import RiskMonitor
+from safety.monitor_file import FILE_NAME as MONITOR_FILE_NAME
 from safety.revocations import RevocationRefused, UnknownRelease
-from safety.training_counts import STATS_S_MAX, replay_counts
+from safety.training_counts import STATS_S_MAX, replay_totals
 from safety.verdicts import Offer
 
 SERVICE_NAME = "temper.safety.v1.Safety"
@@ -93,7 +94,9 @@ async def serve(
     gate = await asyncio.to_thread(Gate, config, environment, directory, run_id, keys=keys)
     try:
         await asyncio.to_thread(gate.start)
-        with _monitoring(config, replay_address) as monitor:
+        breach = newest_breach(gate.ledger.entries())
+        epoch = 1 if breach is None else breach.epoch + 1
+        with _monitoring(config, replay_address, epoch, directory / MONITOR_FILE_NAME) as monitor:
             leases = LeaseAuthority(gate.custody, gate.ledger, config, run_id, monitor=monitor)
             await _answer_calls(gate, leases, address, on_ready, stop)
     finally:
@@ -123,13 +126,15 @@ async def _answer_calls(
 
 
 @contextlib.contextmanager
-def _monitoring(config: SafetyConfig, replay_address: str | None) -> Iterator[RiskMonitor | None]:
+def _monitoring(
+    config: SafetyConfig, replay_address: str | None, epoch: int, path: Path
+) -> Iterator[RiskMonitor | None]:
     """A risk monitor with the thread that feeds it; None where there is no replay."""
     if replay_address is None:
         yield None
         return
     client = open_client(replay_address)
-    monitor = RiskMonitor(functools.partial(replay_counts, client), config)
+    monitor = RiskMonitor(functools.partial(replay_totals, client), config, epoch, path)
     ended = threading.Event()
     thread = threading.Thread(target=monitor.run, args=(ended,), name="temper-risk-monitor", daemon=True)
     thread.start()
@@ -196,7 +201,9 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
         """See the service's definition."""
         try:
             # In a thread: it may have to wait for the disk.
-            lease = await asyncio.to_thread(self._leases.renew, request.run_id)
+            lease = await asyncio.to_thread(self._leases.renew, request.run_id, request.rolled_back_epoch)
+        except EpochOver as over:
+            return safety_pb2.RenewLeaseResponse(breach=over.breach)
         except LeaseWithheld as error:
             await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, error)
         except (LedgerError, CustodyError) as error:

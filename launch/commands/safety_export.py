@@ -1,7 +1,6 @@
 """`temper safety export`: a verdict as an in-toto Statement in a DSSE envelope, one JSON object on one line.
 
-It is signed by the key that signed the verdict, when that was made. A verdict of an older version has no such
-signature: then the envelope has none, and standard error says so.
+It is signed by the key that signed the verdict, when that was made.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,19 @@ from learner.lineage_file import lineage_digest, read_lineage
 from learner.metrics import MetricsWriter
 from learner.progress import Progress
 from learner.promotion import CandidateResult, PromotionDesk
-from learner.publisher import SnapshotPublisher
-from learner.train import Parts, TrainingDiverged, TrainLoop
+from learner.publisher import LeaseKeeper, SnapshotPublisher, artifact_bytes
+from learner.rollback import ReleaseStates, Rollback
+from learner.train import BreachedTooOften, Parts, TrainingDiverged, TrainLoop
 from learner.update import initial_state, make_update
 from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard, Seen
+from policies.registry import PolicyRegistry
 from policies.signing import SigningKey
-from policies.testing import signed_lease
+from policies.testing import RUN_ID, signed_lease
+from policies.trust import TrustPolicy
 from protos.policy.v1 import policy_pb2
 from replay.testing import make_header, make_origin
+from safety.client import LeaseBreached
 from tests.learner.test_learner_update import CONFIG, SPEC, B, T, rewarding_action_one
 
 SIGNALS = {"return": 40.0, "episodes": 5.0, "steps": float(T)}
@@ -47,6 +52,7 @@ class ScriptedBatches(BatchSource):
         self._rng = np.random.default_rng(0)
         self.handed_out = 0
         self.asked = 0
+        self.version: int | None = None
 
     def next(self) -> LearnerBatch | None:
         self.asked += 1
@@ -54,7 +60,8 @@ class ScriptedBatches(BatchSource):
             return None
         positions = np.arange(self.handed_out * B, (self.handed_out + 1) * B, dtype=np.uint64)
         self.handed_out += 1
-        headers = [make_header(steps=T, policy_version=max(0, self.handed_out - 3), signals=SIGNALS) for _ in range(B)]
+        version = max(0, self.handed_out - 3) if self.version is None else self.version
+        headers = [make_header(steps=T, policy_version=version, signals=SIGNALS) for _ in range(B)]
         columns = rewarding_action_one(self._rng)
         return LearnerBatch(columns, positions, headers, [make_origin()] * B, headers, fresh_steps=T * B)
 
@@ -97,6 +104,29 @@ class ScriptedDesk(PromotionDesk):
         return True
 
 
+class ScriptedLeases(LeaseKeeper):
+    """Tells of a breach once an update count is reached, and notes what is answered to it."""
+
+    def __init__(self, progress: Progress, breaches: Sequence[tuple[int, LeaseBreached]] = ()) -> None:
+        self._progress = progress
+        self._breaches = list(breaches)
+        self.answered: list[int] = []
+        self.on_answer: Callable[[], None] = lambda: None
+
+    @property
+    def refusal(self) -> str:
+        return "no reason given"
+
+    @property
+    def breach(self) -> LeaseBreached | None:
+        return self._breaches[0][1] if self._breaches and self._progress.updates >= self._breaches[0][0] else None
+
+    def rolled_back(self, epoch: int) -> None:
+        self.on_answer()
+        self.answered.append(epoch)
+        del self._breaches[0]
+
+
 def rejected(version: int) -> CandidateResult:
     return CandidateResult(version, decided=True, approved=False, reason="unsafe", return_mean=1.0)
 
@@ -126,6 +156,8 @@ class Bench:
         self.batches = ScriptedBatches()
         self.desk = ScriptedDesk(judge)
         self.checkpoints = Checkpointer(directory / "checkpoints", kept=2)
+        self.progress = Progress(seed=0)
+        self.leases = ScriptedLeases(self.progress)
         self.job = self._job(learner, limits)
         self.reached = reached
 
@@ -148,7 +180,10 @@ class Bench:
 
     def run(self) -> tuple[str, Progress]:
         state = initial_state(SPEC, self.job.learner, seed=0)
-        with MetricsWriter(self.directory, 0) as metrics:
+        registry = PolicyRegistry(self.directory / "policies", TrustPolicy(SigningKey.generate().verify_key, RUN_ID))
+        with MetricsWriter(self.directory, 0) as metrics, ExitStack() as cleanup:
+            states = ReleaseStates(self.directory / "states", SPEC)
+            cleanup.callback(states.close)
             parts = Parts(
                 SPEC,
                 make_update(SPEC, self.job.learner),
@@ -159,14 +194,17 @@ class Bench:
                 LineageArchive(self.directory / "lineage"),
                 metrics,
                 lambda: {"appended_records": 1.0},
-                lambda: "no reason given",
+                self.leases,
+                Rollback(
+                    states, registry, self.directory / "lineage", lambda: initial_state(SPEC, self.job.learner, seed=0)
+                ),
                 lambda: 2,
             )
             loop = TrainLoop(
                 self.job,
                 parts,
                 state,
-                Progress(seed=0),
+                self.progress,
                 self.stop,
                 start_s=time.monotonic(),
                 target_reached=self.reached,
@@ -256,7 +294,9 @@ def test_a_run_whose_target_was_reached_before_is_over_at_once(tmp_path: Path) -
     bench.checkpoints.close()
 
 
-def test_a_loss_that_is_not_finite_ends_it_and_is_never_kept(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_it_and_is_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A busy machine may take that long to get to the loss.
+    monkeypatch.setattr("learner.train.FIRST_CHECKPOINT_S", 1000.0)
     bench = Bench(tmp_path, env_steps_max=100 * T * B)
     steps = 0
 
@@ -364,3 +404,139 @@ def test_metrics_lines_have_the_figures_of_the_live_view(tmp_path: Path) -> None
     steps = [line["env_steps"] for line in bench.lines()]
     assert steps == sorted(steps)
     bench.checkpoints.close()
+
+
+def breach(epoch: int, release_number: int = 0, release_digest: bytes = b"") -> LeaseBreached:
+    return LeaseBreached(epoch, "too many violations", release_number, release_digest)
+
+
+def first_parameters(bench: Bench) -> bytes:
+    return artifact_bytes(SPEC, initial_state(SPEC, bench.job.learner, seed=0))
+
+
+def test_a_breach_is_answered_by_rolling_back_before_anything_else_is_learnt(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, env_steps_max=20 * T * B)
+    bench.leases = ScriptedLeases(bench.progress, [(8, breach(1))])
+    seen: list[tuple[int, bool]] = []
+
+    def look() -> None:
+        """By the time of the answer there are a checkpoint and a snapshot of it."""
+        snapshot = bench.board.offers_since(Seen())[0][-1]
+        bench.checkpoints.wait()
+        restored = bench.checkpoints.restore(initial_state(SPEC, bench.job.learner, seed=1))
+        assert restored is not None
+        assert restored[1].rolled_back_epoch == 1
+        kept = artifact_bytes(SPEC, restored[0])
+        seen.append((snapshot.version, kept == bench.board.artifact(snapshot.digest) == first_parameters(bench)))
+        # From here on batches are by what was published then.
+        bench.batches.version = snapshot.version
+
+    bench.leases.on_answer = look
+    reason, progress = bench.run()
+    assert (reason, bench.leases.answered) == ("env_steps", [1])
+    # The rollback takes a number of its own.
+    assert seen == [(9, True)]
+    assert progress.updates == 21
+    last = bench.lines()[-1]
+    assert (last["rollbacks"], last["undone_records"]) == (1, progress.undone_records)
+    assert [line["updates"] for line in bench.lines()] == sorted(line["updates"] for line in bench.lines())
+    events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert b"gate/rollbacks" in events
+    assert bench.restored().rollbacks == 1
+
+
+def test_batches_of_undone_weights_are_not_learnt_from(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, seconds_max=60.0)
+    bench.leases = ScriptedLeases(bench.progress, [(6, breach(1))])
+    undone = 0
+
+    def next_batch() -> LearnerBatch | None:
+        nonlocal undone
+        if bench.leases.answered:
+            undone += 1
+            bench.batches.version = 5 if undone <= 4 else 7
+            if undone == 7:
+                bench.stop.set()
+        bench.batches.asked = 0
+        return ScriptedBatches.next(bench.batches)
+
+    bench.batches.next = next_batch  # type: ignore[method-assign]
+    _, progress = bench.run()
+    # The batch at hand when the breach came was made by version 3 or so: that is one more.
+    assert progress.undone_records == 5 * B
+    assert progress.updates == 7 + 3
+    # Nothing is left of what was learnt before: as in the first parameters.
+    assert len(progress.consumed) == 3 * B
+    bench.checkpoints.close()
+
+
+def test_a_release_that_was_made_here_is_gone_back_to(tmp_path: Path) -> None:
+    def judge(version: int) -> CandidateResult:
+        if bench.desk.offered[1:]:
+            return rejected(version)
+        return replace(approved(version), artifact_digest=bench.desk.digests[-1])
+
+    bench = Bench(tmp_path, judge, env_steps_max=20 * T * B)
+    found: list[bytes] = []
+
+    class Leases(ScriptedLeases):
+        @property
+        def breach(self) -> LeaseBreached | None:
+            due = self._progress.updates >= 12 and not self.answered
+            return breach(1, 1, bench.desk.digests[0]) if due else None
+
+        def rolled_back(self, epoch: int) -> None:
+            self.answered.append(epoch)
+            found.append(bench.board.offers_since(Seen())[0][-1].digest)
+            bench.batches.version = 13
+
+    bench.leases = Leases(bench.progress)
+    _, progress = bench.run()
+    assert found == [bench.desk.digests[0]]
+    assert progress.undone_after == bench.desk.offered[0]
+    assert progress.newest_release == 1
+    bench.checkpoints.close()
+
+
+def test_breaches_without_a_release_between_end_the_run(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, seconds_max=60.0)
+    bench.leases = ScriptedLeases(bench.progress, [(epoch, breach(epoch)) for epoch in range(1, 9)])
+    with pytest.raises(BreachedTooOften, match=r"breached 5 times .* learner\.rollbacks_max is 5"):
+        bench.run()
+    assert bench.leases.answered == [1, 2, 3, 4]
+    assert bench.restored().rollbacks_in_a_row == 4
+
+
+def test_a_new_release_begins_the_count_of_breaches_anew(tmp_path: Path) -> None:
+    def judge(version: int) -> CandidateResult:
+        return replace(approved(version, 1.0), release_number=len(bench.desk.offered))
+
+    bench = Bench(tmp_path, judge, env_steps_max=40 * T * B)
+
+    def answered() -> None:
+        bench.batches.version = bench.progress.updates
+
+    bench.leases = ScriptedLeases(bench.progress, [(4 * epoch, breach(epoch)) for epoch in range(1, 8)])
+    bench.leases.on_answer = answered
+    assert bench.run()[0] == "env_steps"
+    assert bench.leases.answered == [1, 2, 3, 4, 5, 6, 7]
+    bench.checkpoints.close()
+
+
+def test_a_learner_killed_on_its_way_back_goes_back_again(tmp_path: Path) -> None:
+    """As it restarts from a checkpoint of before, the safety service tells it of the breach again."""
+
+    class Killed(Exception):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
+    bench = Bench(tmp_path, env_steps_max=20 * T * B)
+    bench.leases = ScriptedLeases(bench.progress, [(8, breach(1))])
+    bench.leases.on_answer = kill
+    with pytest.raises(Killed):
+        bench.run()
+    kept = bench.restored()
+    # Killed right after the checkpoint: the answer is in it, and is what is told from then on.
+    assert (kept.rolled_back_epoch, kept.rollbacks, kept.updates) == (1, 1, 9)
