@@ -1,8 +1,9 @@
 """Whether a signed statement lets a policy act here and now. Every process that loads a policy asks this itself.
 
 A verdict vouches for one artifact. A lease vouches for a time in which the snapshots of one run may be used, not for
-any particular weights: it is meant for sandboxed actors. A revocation takes an artifact out of use, for good. What has
-been accepted before is the caller's to remember (the newest numbers, what is revoked); a process that starts afresh
+any particular weights: it is meant for sandboxed actors. A promotion lets a release act everywhere whose verdict made it
+a canary, for a share of the actors. A revocation takes an artifact out of use, for good. What has been accepted before
+is the caller's to remember (the newest numbers, what is promoted, what is revoked); a process that starts afresh
 remembers nothing, so an old statement can be played back to it until that statement expires.
 
 Exceptions: UntrustedError and, below it, ForgedStatement, ExpiredStatement, ReplayedStatement, WrongArtifact,
@@ -19,7 +20,15 @@ from typing import ClassVar
 from google.protobuf.message import DecodeError
 
 from policies.artifact import DIGEST_BYTES
-from policies.signing import LEASE_TYPE, REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey, verify
+from policies.signing import (
+    LEASE_TYPE,
+    PROMOTION_TYPE,
+    REVOCATION_TYPE,
+    VERDICT_TYPE,
+    SignatureError,
+    VerifyKey,
+    verify,
+)
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 
@@ -166,11 +175,29 @@ class TrustPolicy:
             raise ForgedStatement(f"the revocation of release {revocation.release_number} names no artifact")
         return revocation
 
+    def check_promotion(self, signed: common_pb2.SignedStatement) -> safety_pb2.PromotionStatement:
+        """The promotion of a canary of the run. Nothing is said of time and order, nor of whether it was revoked since.
+
+        Raises:
+          ForgedStatement: it is not signed, or names no release.
+          WrongRun: it is another run's.
+        """
+        promotion = safety_pb2.PromotionStatement()
+        self._open(signed, PROMOTION_TYPE, promotion)
+        self._check_run("promotion", promotion.run_id)
+        named = len(promotion.artifact_digest) == DIGEST_BYTES and promotion.release_number
+        if not named or not promotion.promotion_number:
+            raise ForgedStatement(f"promotion {promotion.promotion_number} names no release and its artifact")
+        return promotion
+
     def _open(
         self,
         signed: common_pb2.SignedStatement,
         payload_type: str,
-        statement: safety_pb2.VerdictStatement | safety_pb2.LeaseStatement | safety_pb2.RevocationStatement,
+        statement: safety_pb2.VerdictStatement
+        | safety_pb2.LeaseStatement
+        | safety_pb2.RevocationStatement
+        | safety_pb2.PromotionStatement,
     ) -> None:
         try:
             statement.ParseFromString(verify(self.verify_key, signed, payload_type))

@@ -7,7 +7,7 @@ that is being compared with a release that is revoked meanwhile gets the verdict
 
 Exceptions:
   OfferRefused: the offer makes no sense here; nothing was decided, and nothing will be.
-  GateBusy: too many candidates are waiting; nothing was decided.
+  GateBusy: too many candidates are waiting, or a canary is undecided; nothing was decided.
   GateClosed: the service stops; nothing was decided.
   RevocationRefused (safety.revocations): what cannot be revoked.
   LedgerError, CustodyError: see there; nothing was decided, and the service must be started anew.
@@ -44,7 +44,7 @@ class OfferRefused(ValueError):
 
 
 class GateBusy(Exception):
-    """The queue is full."""
+    """The queue is full, or a canary is undecided."""
 
 
 class GateClosed(Exception):
@@ -98,6 +98,11 @@ class Gate:
     def verify_key(self) -> VerifyKey:
         """The key that verifies this gate's verdicts."""
         return self._docket.verify_key
+
+    @property
+    def docket(self) -> Docket:
+        """What has been decided; of canaries, others decide."""
+        return self._docket
 
     @property
     def ledger(self) -> Ledger:
@@ -164,8 +169,8 @@ class Gate:
           on_progress: called from the gate's thread.
 
         Raises:
-          OfferRefused, GateBusy, GateClosed: see there. The future can also fail with GateClosed, LedgerError and
-            CustodyError.
+          OfferRefused, GateBusy, GateClosed: see there. The future can also fail with GateBusy, GateClosed,
+            LedgerError and CustodyError.
         """
         self.check_offer(offer)
         if not self.is_oversize(offer) and (
@@ -204,13 +209,17 @@ class Gate:
         recorded = self._docket.recorded(offer.digest, criteria, suite)
         if recorded is not None:
             return recorded
+        # Here and not where it is submitted: those in the queue came before, and who offers a canary again gets its verdict.
+        if number := self._docket.undecided_canary():
+            raise GateBusy(f"release {number} is a canary: wait until it is decided; nothing was decided here")
         seeds = draw_seeds(self._docket.seed_key(self._docket.evaluations + 1), self._config.episodes)
         try:
             assessment = self._assess(offer, artifact, seeds, on_progress)
         except EvaluatorClosed as error:
             raise GateClosed("the safety service stops; nothing was decided") from error
         rule = Rule(criteria, suite, seed_manifest_digest(seeds))
-        return self._docket.record(offer, artifact, assessment, rule, self._config.verdict_s_valid)
+        config = self._config
+        return self._docket.record(offer, artifact, assessment, rule, config.verdict_s_valid, config.canary_share)
 
     def _assess(self, offer: Offer, artifact: bytes, seeds: Sequence[int], on_progress: Progress) -> Assessment:
         """Evaluates the candidate, then the incumbent on the same seeds, and applies the criteria."""

@@ -93,6 +93,7 @@ def compose_statement(
     previous_entry_digest: bytes,
     issue_time_ns: int,
     validity_s: float,
+    canary_share: float = 0.0,
 ) -> safety_pb2.VerdictStatement:
     """The statement to sign.
 
@@ -103,6 +104,7 @@ def compose_statement(
       previous_entry_digest: digest of the ledger entry before this verdict's (32 bytes).
       issue_time_ns: ns since the epoch.
       validity_s: how long the verdict is valid (s).
+      canary_share: share of the actors that act with the release until it is promoted; 0: all of them.
     """
     statement = safety_pb2.VerdictStatement(
         # The entry before is no other verdict's, so this is no other verdict's id.
@@ -123,6 +125,7 @@ def compose_statement(
         incumbent_digest=assessment.incumbent_digest,
         seed_key=seeds.key,
         next_seed_commitment=seeds.next_commitment,
+        canary_share=canary_share if assessment.approved else 0.0,
     )
     if assessment.outcomes is not None:
         interval = mean_interval(assessment.outcomes.returns, 0.95)

@@ -75,6 +75,7 @@ class ScriptedDesk(PromotionDesk):
         self.offered: list[int] = []
         self.digests: list[bytes] = []
         self.on_offer: Callable[[], None] = lambda: None
+        self.standing_return = -math.inf
         self._done: list[CandidateResult] = []
 
     @property
@@ -89,7 +90,14 @@ class ScriptedDesk(PromotionDesk):
 
     def results(self) -> list[CandidateResult]:
         done, self._done = self._done, []
+        for result in done:
+            if result.approved and not result.canary_share:
+                self.standing_return = result.return_mean
         return done
+
+    @property
+    def released_return(self) -> float:
+        return self.standing_return
 
     def wait(self, timeout_s: float) -> bool:
         return True
