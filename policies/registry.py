@@ -179,7 +179,7 @@ class PolicyRegistry:
         return next((release for release in self._standing(but_for) if release.promoted), None)
 
     def canary(self, but_for: Collection[bytes] = ()) -> Release | None:
-        """The newest release that is not revoked, if it is a canary still, or None; arguments and errors as `newest`."""
+        """The newest release that is not revoked, if it is a canary still, or None; otherwise as `newest`."""
         newest = next(self._standing(but_for), None)
         return None if newest is None or newest.promoted else newest
 

@@ -1,7 +1,7 @@
 """Watches the release that is a canary, and decides: promoted to all actors, or revoked. Writes through the docket.
 
 At every poll the episodes that the release has acted in, and those of them with any cost, are judged as totals by the
-sequential test of a rate (`safety.statistics.sequential_rules.rate_rule`). Enough evidence that the rate is below the
+sequential test of a rate (`safety.canary_rule`). Enough evidence that the rate is below the
 limit promotes. The release is revoked at enough evidence that it is not acceptable, when the episodes are spent or
 those left could not show it any more, and when no decision was reached in time since the verdict was issued. While
 replay does not tell, nothing but that time decides.
@@ -32,7 +32,7 @@ from collections.abc import Callable
 import numpy as np
 
 from protos.safety.v1 import safety_pb2
-from replay.settings import SettingError
+from safety.canary_rule import canary_rule
 from safety.config import SafetyConfig
 from safety.docket import Docket
 from safety.monitor import CountsUnreadable, TrainingCounts
@@ -40,31 +40,12 @@ from safety.promotions import PromotionRefused
 from safety.revocations import WHY_CHARACTERS_MAX, RevocationRefused
 from safety.statistics.betting import log_factors
 from safety.statistics.findings import Finding
-from safety.statistics.parameters import ParameterError
 from safety.statistics.sequential import Decision, SequentialRule, SequentialState, advance, judge
-from safety.statistics.sequential_rules import rate_rule
 
 ReadCounts = Callable[[int], TrainingCounts]
 """The newest totals of the release of a number; raises CountsUnreadable."""
 
 _log = logging.getLogger(__name__)
-
-
-def canary_rule(config: SafetyConfig) -> SequentialRule:
-    """The test of every canary. Raises SettingError where not even one without any violation could be promoted."""
-    try:
-        return rate_rule(
-            config.canary_violation_rate_max,
-            alpha=config.canary_error_rate,
-            beta=config.canary_error_rate,
-            episodes_max=config.canary_episodes_max,
-            name="canary_violation_rate",
-        )
-    except ParameterError as error:
-        raise SettingError(
-            f"safety.canary_episodes_max = {config.canary_episodes_max} with safety.canary_violation_rate_max = "
-            f"{config.canary_violation_rate_max} and safety.canary_error_rate = {config.canary_error_rate}: {error}"
-        ) from error
 
 
 def judge_totals(rule: SequentialRule, counts: TrainingCounts) -> tuple[Decision, Finding]:

@@ -9,7 +9,8 @@ earlier releases are kept. Numbers of releases go on ascending. An artifact that
 A release that is a canary is no incumbent until it is promoted, and there is one at a time: who judges candidates asks
 `undecided_canary` first.
 
-Exceptions: RevocationRefused (safety.revocations); PromotionRefused (safety.promotions); LedgerError, CustodyError: nothing was decided.
+Exceptions: RevocationRefused (safety.revocations), PromotionRefused (safety.promotions); LedgerError, CustodyError:
+nothing was decided.
 """
 
 from __future__ import annotations
@@ -136,9 +137,13 @@ class Docket:
         assessment: Assessment,
         rule: Rule,
         validity_s: float,
+        *,
         canary_share: float = 0.0,
     ) -> common_pb2.SignedStatement:
-        """Signs a verdict and puts it in the ledger; what passed is kept first, as the incumbent to come."""
+        """Signs a verdict and puts it in the ledger; what passed is kept first, as the incumbent to come.
+
+        With a `canary_share`, what passed becomes a canary of that share of the actors.
+        """
 
         def compose(previous: bytes) -> Mapping[str, Any]:
             number = self._history.evaluations + 1

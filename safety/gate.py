@@ -209,7 +209,7 @@ class Gate:
         recorded = self._docket.recorded(offer.digest, criteria, suite)
         if recorded is not None:
             return recorded
-        # Here and not where it is submitted: those in the queue came before, and who offers a canary again gets its verdict.
+        # Not in `submit`: who offers the canary again gets its verdict, and those in the queue came before it.
         if number := self._docket.undecided_canary():
             raise GateBusy(f"release {number} is a canary: wait until it is decided; nothing was decided here")
         seeds = draw_seeds(self._docket.seed_key(self._docket.evaluations + 1), self._config.episodes)
@@ -218,8 +218,8 @@ class Gate:
         except EvaluatorClosed as error:
             raise GateClosed("the safety service stops; nothing was decided") from error
         rule = Rule(criteria, suite, seed_manifest_digest(seeds))
-        config = self._config
-        return self._docket.record(offer, artifact, assessment, rule, config.verdict_s_valid, config.canary_share)
+        validity_s, share = self._config.verdict_s_valid, self._config.canary_share
+        return self._docket.record(offer, artifact, assessment, rule, validity_s, canary_share=share)
 
     def _assess(self, offer: Offer, artifact: bytes, seeds: Sequence[int], on_progress: Progress) -> Assessment:
         """Evaluates the candidate, then the incumbent on the same seeds, and applies the criteria."""

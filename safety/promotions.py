@@ -23,9 +23,7 @@ class PromotionRefused(ValueError):
     """What is no canary that waits to be decided, or is another run's; nothing was decided."""
 
 
-def promotion_fields(
-    signed: common_pb2.SignedStatement, statement: safety_pb2.PromotionStatement
-) -> Mapping[str, Any]:
+def promotion_fields(signed: common_pb2.SignedStatement, statement: safety_pb2.PromotionStatement) -> Mapping[str, Any]:
     """A promotion's fields in the ledger: the signed statement whole, and beside it what a person wants to read."""
     return {
         "statement": base64.b64encode(signed.SerializeToString(deterministic=True)).decode(),

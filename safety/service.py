@@ -102,7 +102,7 @@ async def serve(
         with _monitoring(config, replay_address) as monitor, _canary_counts(replay_address) as read_counts:
             leases = LeaseAuthority(gate.custody, gate.ledger, config, run_id, monitor=monitor)
             watch = CanaryWatch(gate.docket, config, read_counts)
-            await _answer_calls(gate, leases, watch, address, on_ready, stop)
+            await _answer_calls(gate, leases, watch, address, on_ready=on_ready, stop=stop)
     finally:
         await asyncio.to_thread(gate.close)
 
@@ -112,6 +112,7 @@ async def _answer_calls(
     leases: LeaseAuthority,
     watch: CanaryWatch,
     address: str,
+    *,
     on_ready: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:

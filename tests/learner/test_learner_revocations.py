@@ -194,7 +194,9 @@ def test_it_goes_on_asking_whatever_comes(
         asked = len(learner.safety.asked)
         eventually(lambda: len(learner.safety.asked) > asked + 3)
         # One line, though it goes on, and for another reason.
-        assert [line.getMessage() for line in caplog.records] == ["what has been revoked or promoted since is not known: gone"]
+        assert [line.getMessage() for line in caplog.records] == [
+            "what has been revoked or promoted since is not known: gone"
+        ]
         learner.safety.failure = None
         eventually(lambda: learner.board.release_number == 2)
         learner.safety.listed.append(revocation(2, 2))
