@@ -209,6 +209,26 @@ def test_ends_at_the_step_limit_with_a_checkpoint_and_one_last_candidate(tmp_pat
     assert [snapshot.version for snapshot in snapshots] == [10]
 
 
+def test_a_canary_reaches_the_target_when_it_is_promoted(tmp_path: Path) -> None:
+    """At first nothing but the canary's own verdict says so; then the release for everywhere does."""
+
+    def judge(version: int) -> CandidateResult:
+        return replace(approved(version, return_mean=60.0), canary_share=0.25)
+
+    bench = Bench(tmp_path, judge, target_return=50.0, env_steps_max=60 * T * B)
+    next_batch = bench.batches.next
+
+    def promote_at_update_30() -> LearnerBatch | None:
+        if bench.batches.handed_out == 30:
+            bench.desk.standing_return = 60.0
+        return next_batch()
+
+    bench.batches.next = promote_at_update_30  # type: ignore[method-assign]
+    reason, progress = bench.run()
+    assert reason == "target"
+    assert progress.updates in (30, 31)
+
+
 def test_ends_at_the_first_release_that_reaches_the_target(tmp_path: Path) -> None:
     def judge(version: int) -> CandidateResult:
         return approved(version, return_mean=60.0 if version >= 6 else 40.0)

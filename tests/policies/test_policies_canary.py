@@ -192,14 +192,16 @@ def test_a_promotion_is_verified_at_every_read(registry: PolicyRegistry, tmp_pat
 
 def kinds(offers: list[policy_pb2.PolicyOffer]) -> list[tuple[int, int]]:
     """The kind of each offer, and the number of the release that it is about."""
-    said = []
+    statements = {
+        RELEASE: safety_pb2.VerdictStatement,
+        PROMOTION: safety_pb2.PromotionStatement,
+        REVOCATION: safety_pb2.RevocationStatement,
+    }
+    said: list[tuple[int, int]] = []
     for offer in offers:
-        statement = {
-            RELEASE: safety_pb2.VerdictStatement,
-            PROMOTION: safety_pb2.PromotionStatement,
-            REVOCATION: safety_pb2.RevocationStatement,
-        }[offer.kind]
-        said.append((offer.kind, statement.FromString(offer.authority.payload).release_number))
+        statement = statements[offer.kind]()
+        statement.ParseFromString(offer.authority.payload)
+        said.append((offer.kind, statement.release_number))
     return said
 
 

@@ -286,9 +286,10 @@ def test_an_inference_service_is_one_actor_by_its_own_name(
     """Named "inference", it has its place at 0.8282; whoever it serves acts with what it acts with."""
     first, second = make_artifact(seed=1), make_artifact(seed=2)
     trust = TrustPolicy(INFERENCE_KEY.verify_key, RUN_ID)
-    with inference_of(socket_directory, first) as (board, address), contextlib.closing(
-        ServedPolicy(address, first.spec, timeout_s=WAIT_S)
-    ) as policy:
+    with (
+        inference_of(socket_directory, first) as (board, address),
+        contextlib.closing(ServedPolicy(address, first.spec, timeout_s=WAIT_S)) as policy,
+    ):
         before, data = policy.probe(WAIT_S).digest, second.to_bytes()
         signed = signed_verdict(INFERENCE_KEY, artifact_digest(data), release_number=2, version=20, canary_share=share)
         canary = board.publish_release(20, data, signed)
