@@ -51,6 +51,7 @@ _MODULES: Mapping[str, str] = {
     "PolicyVerify": "launch.commands.policy_verify",
     "PolicyLineage": "launch.commands.policy_lineage",
     "PolicyRevoke": "launch.commands.policy_revoke",
+    "PolicyRollback": "launch.commands.policy_rollback",
     "KeysInit": "launch.commands.keys",
     "KeysIssue": "launch.commands.keys",
     "KeysShow": "launch.commands.keys",

@@ -83,6 +83,7 @@ def _app() -> SubcommandApp:
     policy.command(name="verify")(arguments.PolicyVerify)
     policy.command(name="lineage")(arguments_replay.PolicyLineage)
     policy.command(name="revoke")(arguments_replay.PolicyRevoke)
+    policy.command(name="rollback")(arguments_replay.PolicyRollback)
     policy.command(name="serve")(arguments.PolicyServe)
     app.command(keys, name="keys", help="Certificates, for an installation that spans hosts.")
     keys.command(name="init")(arguments_keys.KeysInit)

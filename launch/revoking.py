@@ -3,7 +3,7 @@
 A release is revoked once that is in the gate's ledger. Live, the safety service writes it there; otherwise the ledger
 is opened in the service's place, under its own lock. Then it is written to the registry, where a learner that starts
 finds it, and last it is handed to the learner that runs, which tells the actors. Whoever is killed in between leaves
-revocations that are in the ledger alone: a learner asks the safety service for these (learner.revocations), and the
+revocations that are in the ledger alone: a learner asks the safety service for these (learner.decisions), and the
 next one to revoke anything, or whoever calls `store_undelivered`, delivers them.
 
 Exceptions: launch.errors.BadInput for what cannot be revoked; LaunchError where a service does not answer, or what is

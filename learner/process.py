@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from actors.environments.catalog import make_vector
 from learner.batches import BatchSource
+from learner.decisions import DecisionListener
 from learner.job import LearnerJob
 from learner.lineage_archive import DIRECTORY as LINEAGE_DIRECTORY
 from learner.lineage_archive import LineageArchive
@@ -25,7 +26,6 @@ from learner.metrics import MetricsWriter
 from learner.progress import Progress, ProgressError
 from learner.promotion import PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher
-from learner.revocations import RevocationListener
 from learner.train import Parts, TrainLoop
 from learner.update import TrainState, Update, compile_update, initial_state, make_update
 from policies.distribution import DistributionServer, PolicyBoard
@@ -82,7 +82,7 @@ def run_learner(job: LearnerJob) -> int:
         cleanup.callback(safety.close)
         # Before anybody can watch: who is offered a release must have heard first of what was revoked.
         releases = ReleaseKeeper(registry, board)
-        cleanup.callback(_hear_of_revocations(safety, releases, job.run_id, stop).close)
+        cleanup.callback(_hear_of_decisions(safety, releases, job.run_id, stop).close)
         newest = releases.offered
         server = DistributionServer(board, job.listen_address, releases)
         cleanup.callback(server.stop)
@@ -133,13 +133,13 @@ def run_learner(job: LearnerJob) -> int:
     return 0
 
 
-def _hear_of_revocations(
+def _hear_of_decisions(
     safety: SafetyClient, releases: ReleaseKeeper, run_id: str, stop: threading.Event
-) -> RevocationListener:
+) -> DecisionListener:
     """Offers the newest release that stands, as far as the registry and the safety service tell, and goes on asking."""
-    listener = RevocationListener(safety, releases, run_id)
+    listener = DecisionListener(safety, releases, run_id)
     # With no release there is nothing to hold back, and nobody to wait for.
-    if releases.start() is not None:
+    if releases.start() is not None or releases.canary_number:
         listener.catch_up(stop)
     listener.start()
     return listener

@@ -1,12 +1,15 @@
-"""Candidates on their way to being releases: offered to the safety service, promoted only on its signed approval.
+"""Candidates on their way to being releases: offered to the safety service, released only on its signed approval.
 
 One candidate at a time, in a thread, so that training goes on meanwhile. The registry verifies the verdict itself
-before it writes a release; nothing here can approve anything.
+before it writes a release; nothing here can approve anything. What is approved may be a canary: whether it acts
+everywhere is decided later, by the safety service, and heard of by learner.decisions. Until then it would judge no
+other candidate, so none is offered.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 from dataclasses import dataclass
@@ -26,7 +29,10 @@ _CLOSE_S = 5.0
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """What became of a candidate. Not `decided`: no verdict was reached, so nothing is known and nothing released."""
+    """What became of a candidate. Not `decided`: no verdict was reached, so nothing is known and nothing released.
+
+    With a `canary_share` an approved one acts in that share of the actors only, for now.
+    """
 
     version: int
     decided: bool
@@ -37,6 +43,7 @@ class CandidateResult:
     release_number: int = 0
     verdict_id: str = ""
     artifact_digest: bytes = b""
+    canary_share: float = 0.0
 
 
 class PromotionDesk:
@@ -61,10 +68,16 @@ class PromotionDesk:
     @property
     def idle(self) -> bool:
         """Whether a candidate can be offered now."""
-        return self._idle.is_set()
+        return self._idle.is_set() and not self._board.canary_number
+
+    @property
+    def released_return(self) -> float:
+        """Mean evaluation return of the release that is offered for everywhere, canaries not; -inf: there is none."""
+        verdict = self._board.verdict
+        return -math.inf if verdict is None else verdict.return_mean
 
     def offer(self, version: int, data: bytes, lineage_digest: bytes = b"") -> None:
-        """Starts the evaluation of an artifact. Only when `idle`; raises queue.Full otherwise.
+        """Starts the evaluation of an artifact. Raises queue.Full while another one is in evaluation.
 
         Args:
           version: learner update count.
@@ -88,7 +101,7 @@ class PromotionDesk:
                 return finished
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits until the desk is idle; False if it is not by then."""
+        """Waits until no candidate is in evaluation; False if one is by then."""
         return self._idle.wait(timeout_s)
 
     def close(self) -> None:
@@ -134,4 +147,5 @@ class PromotionDesk:
             release_number=verdict.release_number if approved else 0,
             verdict_id=verdict.verdict_id,
             artifact_digest=artifact_digest(data),
+            canary_share=verdict.canary_share if approved else 0.0,
         )

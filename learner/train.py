@@ -195,7 +195,7 @@ class TrainLoop:
         """At a limit, what has been learnt so far is still put to the gate once, unless a signal comes."""
         if self._progress.updates and self._wait_for_gate():
             self._take_results()
-            if not self._target_reached:
+            if not self._target_reached and self._parts.promotion.idle:
                 self._offer()
                 self._wait_for_gate()
         self._take_results()
@@ -236,8 +236,9 @@ class TrainLoop:
                 self._parts.lineages.keep(result.artifact_digest)
                 self._parts.rollback.states.released(result.release_number, result.artifact_digest)
                 self._progress.released(result.release_number)
-            if result.approved and result.return_mean >= self._job.target_return:
-                self._target_reached = True
+        # Not by the result: a canary counts when it is promoted, which may be much later.
+        if self._parts.promotion.released_return >= self._job.target_return:
+            self._target_reached = True
 
     def _checkpoint(self, *, due: bool = False) -> None:
         if due or time.monotonic() - self._last_checkpoint_s >= self._job.learner.checkpoint_interval_s:

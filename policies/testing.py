@@ -19,7 +19,16 @@ from policies.artifact import Artifact
 from policies.config import NetworkConfig
 from policies.key_chain import LEASE_PURPOSE
 from policies.policy import Policy
-from policies.signing import KEY_TYPE, LEASE_TYPE, REVOCATION_TYPE, VERDICT_TYPE, SigningKey, VerifyKey, sign
+from policies.signing import (
+    KEY_TYPE,
+    LEASE_TYPE,
+    PROMOTION_TYPE,
+    REVOCATION_TYPE,
+    VERDICT_TYPE,
+    SigningKey,
+    VerifyKey,
+    sign,
+)
 from policies.spec import PolicySpec, parameter_shapes
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
@@ -110,6 +119,21 @@ def signed_revocation(key: SigningKey, artifact_digest: bytes, **fields: Any) ->
     } | fields
     statement = safety_pb2.RevocationStatement(**revocation)
     return sign(key, REVOCATION_TYPE, statement.SerializeToString(deterministic=True))
+
+
+def signed_promotion(key: SigningKey, artifact_digest: bytes, **fields: Any) -> common_pb2.SignedStatement:
+    """Promotion 1 of RUN_ID, of release 1 with the artifact `artifact_digest`, but for `fields`."""
+    promotion: dict[str, Any] = {
+        "run_id": RUN_ID,
+        "promotion_number": 1,
+        "release_number": 1,
+        "artifact_digest": artifact_digest,
+        "episodes": 100,
+        "why": "the canary did no harm",
+        "issue_time_ns": time.time_ns(),
+    } | fields
+    statement = safety_pb2.PromotionStatement(**promotion)
+    return sign(key, PROMOTION_TYPE, statement.SerializeToString(deterministic=True))
 
 
 class PolicyContract(abc.ABC):

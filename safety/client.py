@@ -6,12 +6,13 @@ Exceptions:
   LeaseRefused: snapshots must stop; the message says why.
   LeaseBreached: likewise, and until the learner has rolled back.
   RevocationRefused (safety.revocations): there is no such release, it is another run's, or no reason was given.
+  PromotionRefused (safety.promotions): it is another run's.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 import grpc
@@ -20,6 +21,7 @@ from policies.artifact import artifact_digest
 from protos import transport
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2, safety_pb2_grpc
+from safety.promotions import PROMOTIONS_MAX, PromotionRefused
 from safety.revocations import REVOCATIONS_MAX, RevocationRefused, UnknownRelease
 
 CHUNK_BYTES = 256 * 1024
@@ -186,21 +188,61 @@ class SafetyClient:
           SafetyUnavailable: no answer in time, or a list that does not end.
           RevocationRefused: it is another run's.
         """
+
+        def ask(known: int, timeout_s: float) -> tuple[Sequence[common_pb2.SignedStatement], int]:
+            request = safety_pb2.ListRevocationsRequest(run_id=run_id, after_number=known)
+            page = self._calls.ListRevocations(request, timeout=timeout_s)
+            return page.revocations, page.newest_number
+
+        try:
+            return self._all_pages(ask, after_number, timeout_s, REVOCATIONS_MAX, "revocations")
+        except OfferRefused as error:
+            raise RevocationRefused(str(error)) from error
+
+    def promotions(
+        self, run_id: str, after_number: int = 0, timeout_s: float = 10.0
+    ) -> list[common_pb2.SignedStatement]:
+        """The promotions of a run, as `revocations` of those.
+
+        Raises:
+          SafetyUnavailable: no answer in time, or a list that does not end.
+          PromotionRefused: it is another run's.
+        """
+
+        def ask(known: int, timeout_s: float) -> tuple[Sequence[common_pb2.SignedStatement], int]:
+            request = safety_pb2.ListPromotionsRequest(run_id=run_id, after_number=known)
+            page = self._calls.ListPromotions(request, timeout=timeout_s)
+            return page.promotions, page.newest_number
+
+        try:
+            return self._all_pages(ask, after_number, timeout_s, PROMOTIONS_MAX, "promotions")
+        except OfferRefused as error:
+            raise PromotionRefused(str(error)) from error
+
+    def _all_pages(
+        self,
+        ask: Callable[[int, float], tuple[Sequence[common_pb2.SignedStatement], int]],
+        after_number: int,
+        timeout_s: float,
+        count_max: int,
+        what: str,
+    ) -> list[common_pb2.SignedStatement]:
+        """All statements with a number above `after_number`; `ask` gives those after a number, and the newest of all.
+
+        Raises SafetyUnavailable; OfferRefused where the arguments make no sense.
+        """
         deadline_s = time.monotonic() + timeout_s
         found: list[common_pb2.SignedStatement] = []
-        while len(found) <= REVOCATIONS_MAX:
-            request = safety_pb2.ListRevocationsRequest(run_id=run_id, after_number=after_number + len(found))
+        while len(found) <= count_max:
             try:
-                page = self._calls.ListRevocations(request, timeout=max(0.0, deadline_s - time.monotonic()))
+                page, newest_number = ask(after_number + len(found), max(0.0, deadline_s - time.monotonic()))
             except grpc.RpcError as error:
-                if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
-                    raise RevocationRefused(error.details()) from error
                 raise self._translated(error) from error
-            found += page.revocations
-            if not page.revocations or after_number + len(found) >= page.newest_number:
+            found += page
+            if not page or after_number + len(found) >= newest_number:
                 return found
         raise SafetyUnavailable(
-            f"the safety service at {self._address} lists more than the {REVOCATIONS_MAX} revocations a run can have"
+            f"the safety service at {self._address} lists more than the {count_max} {what} a run can have"
         )
 
     def close(self) -> None:

@@ -1,15 +1,19 @@
 """Everything that has been decided about one run, and what deciding needs: ledger, keys, history and the incumbent.
 
-What is decided is written here and nowhere else: verdicts by the gate, revocations by the gate or, where no safety
-service runs, by whoever opens the directory in its place. Only one process at a time can. Evaluates nothing.
+What is decided is written here and nowhere else: verdicts by the gate, promotions of canaries by who watches them
+(safety.canary), revocations by both or, where no safety service runs, by whoever opens the directory in its place. Only
+one process at a time can. Evaluates nothing.
 
 What a verdict rests on is on the disk before the verdict is: the artifact, and the evidence whose digest it binds. What
 a crash leaves of that without a verdict is removed at the next start.
 
 A release that is revoked is the incumbent no longer: the newest one that is left takes its place, so the artifacts of
 earlier releases are kept. Numbers of releases go on ascending. An artifact that was revoked is never approved again.
+A release that is a canary is no incumbent until it is promoted, and there is one at a time: who judges candidates asks
+`undecided_canary` first.
 
-Exceptions: RevocationRefused (safety.revocations); LedgerError, CustodyError: nothing was decided.
+Exceptions: RevocationRefused (safety.revocations), PromotionRefused (safety.promotions); LedgerError, CustodyError:
+nothing was decided.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, VerifyKey
+from policies.signing import PROMOTION_TYPE, REVOCATION_TYPE, VERDICT_TYPE, VerifyKey
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.alarms import divergence_alarms
@@ -30,11 +34,12 @@ from safety.config import SafetyConfig
 from safety.custody import Custody, CustodyError
 from safety.evidence_counts import slice_counts
 from safety.evidence_store import EvidenceStore
-from safety.history import REVOCATION, VERDICT, DecisionHistory, KnownSchedule
+from safety.history import PROMOTION, REVOCATION, VERDICT, DecisionHistory, KnownSchedule
 from safety.in_toto import SIGNATURE_FIELD
 from safety.key_history import OPENED
 from safety.ledger import Ledger
 from safety.levels import Level, Schedule, next_level
+from safety.promotions import PAGE_PROMOTIONS, PROMOTIONS_MAX, PromotionRefused, promotion_fields
 from safety.revocations import (
     PAGE_REVOCATIONS,
     REVOCATIONS_MAX,
@@ -144,7 +149,7 @@ class Docket:
         return f"release {revocation.statement.release_number} of this artifact was revoked: {revocation.statement.why}"
 
     def incumbent(self) -> tuple[bytes, bytes | None]:
-        """Digest and artifact of the newest release that is not revoked; (b"", None) where there is none.
+        """Digest and artifact of the newest release that is neither revoked nor a canary; (b"", None): there is none.
 
         Raises:
           CustodyError: its artifact is missing or damaged.
@@ -154,6 +159,16 @@ class Docket:
             if digest != self._incumbent[0]:
                 self._incumbent = digest, self.custody.incumbent(digest) if digest else None
             return self._incumbent
+
+    def canary(self) -> safety_pb2.VerdictStatement | None:
+        """The verdict of the canary that is neither promoted nor revoked; None where there is none."""
+        with self._lock:
+            return self._history.canary
+
+    def undecided_canary(self) -> int:
+        """Number of that release; 0: there is none. Until it is decided, no further candidate may be judged."""
+        canary = self.canary()
+        return 0 if canary is None else canary.release_number
 
     def forget_what_no_verdict_needs(self, evidence_bytes_max: int) -> None:
         """Removes what is left of verdicts that were never written, artifacts of releases that were revoked, and the
@@ -166,6 +181,8 @@ class Docket:
         self, offer: Offer, artifact: bytes, assessment: Assessment, rule: Rule, config: SafetyConfig
     ) -> common_pb2.SignedStatement:
         """Signs a verdict and puts it in the ledger; artifact and evidence are kept first, the evidence synced.
+
+        With a share for canaries, what passed becomes a canary of that share of the actors.
 
         Args:
           offer, artifact: the candidate.
@@ -206,7 +223,8 @@ class Docket:
             entry = self.ledger.append(VERDICT, compose)
             self._history.add(entry)
             if assessment.approved:
-                self._incumbent = offer.digest, artifact
+                if self._history.incumbent_digest == offer.digest:
+                    self._incumbent = offer.digest, artifact
             self.forget_what_no_verdict_needs(config.evidence_bytes_max)
         return statement_in(entry.fields)
 
@@ -282,6 +300,60 @@ class Docket:
         with self._lock:
             listed = self._history.revocations_after(after_number, min(limit or PAGE_REVOCATIONS, PAGE_REVOCATIONS))
             return listed, len(self._history.revocations)
+
+    def promote(
+        self, release_number: int, *, episodes: int, violating_episodes: int, why: str
+    ) -> common_pb2.SignedStatement:
+        """The signed promotion of a canary, which by then is in the ledger; of one promoted before, that of then.
+
+        Args:
+          release_number: of the canary.
+          episodes, violating_episodes: of it, that this rests on.
+          why: for people.
+
+        Raises:
+          PromotionRefused: it is no canary that waits to be decided, or there are too many promotions.
+          LedgerError: it could not be written.
+        """
+        with self._lock:
+            past = self._history.promotion(release_number)
+            if past is not None:
+                return past.signed
+            canary = self._history.canary
+            if canary is None or canary.release_number != release_number:
+                raise PromotionRefused(f"release {release_number} is no canary that waits to be decided")
+            number, digest = len(self._history.promotions) + 1, canary.artifact_digest
+            if number > PROMOTIONS_MAX:
+                raise PromotionRefused(f"{PROMOTIONS_MAX} canaries of this run are promoted, no more can be")
+
+            def compose(previous: bytes) -> Mapping[str, Any]:
+                statement = safety_pb2.PromotionStatement(
+                    run_id=self._run_id,
+                    promotion_number=number,
+                    release_number=release_number,
+                    artifact_digest=digest,
+                    episodes=episodes,
+                    violating_episodes=violating_episodes,
+                    why=why,
+                    issue_time_ns=self._clock(),
+                    previous_entry_digest=previous,
+                )
+                payload = statement.SerializeToString(deterministic=True)
+                return promotion_fields(self.custody.sign(PROMOTION_TYPE, payload), statement)
+
+            entry = self.ledger.append(PROMOTION, compose)
+            self._history.add(entry)
+        return statement_in(entry.fields)
+
+    def promotions(
+        self, run_id: str, after_number: int, limit: int
+    ) -> tuple[Sequence[common_pb2.SignedStatement], int]:
+        """A page of the promotions, as `revocations` of those. Raises PromotionRefused for another run."""
+        if run_id != self._run_id:
+            raise PromotionRefused(f"run_id is {run_id!r}, these are the releases of run {self._run_id!r} only")
+        with self._lock:
+            listed = self._history.promotions_after(after_number, min(limit or PAGE_PROMOTIONS, PAGE_PROMOTIONS))
+            return listed, len(self._history.promotions)
 
     def close(self) -> None:
         """Frees the directory, once an entry being written is written."""

@@ -7,7 +7,7 @@ compared with a release that is revoked meanwhile gets the verdict of that compa
 
 Exceptions:
   OfferRefused: the offer makes no sense here; nothing was decided, and nothing will be.
-  GateBusy: too many candidates are waiting; nothing was decided.
+  GateBusy: too many candidates are waiting, or a canary is undecided; nothing was decided.
   GateClosed: the service stops; nothing was decided.
   RevocationRefused (safety.revocations): what cannot be revoked.
   LedgerError, CustodyError: see there; nothing was decided, and the service must be started anew.
@@ -48,7 +48,7 @@ class OfferRefused(ValueError):
 
 
 class GateBusy(Exception):
-    """The queue is full."""
+    """The queue is full, or a canary is undecided."""
 
 
 class GateClosed(Exception):
@@ -108,6 +108,11 @@ class Gate:
     def verify_key(self) -> VerifyKey:
         """The first verdict key: whoever trusts it can verify this gate's verdicts."""
         return self._docket.verify_key
+
+    @property
+    def docket(self) -> Docket:
+        """What has been decided; of canaries, others decide."""
+        return self._docket
 
     @property
     def ledger(self) -> Ledger:
@@ -176,8 +181,8 @@ class Gate:
           on_progress: called from the gate's thread.
 
         Raises:
-          OfferRefused, GateBusy, GateClosed: see there. The future can also fail with GateClosed, LedgerError and
-            CustodyError.
+          OfferRefused, GateBusy, GateClosed: see there. The future can also fail with GateBusy, GateClosed,
+            LedgerError and CustodyError.
         """
         self.check_offer(offer)
         if not self.is_oversize(offer) and (
@@ -216,6 +221,9 @@ class Gate:
         recorded = self._docket.recorded(offer.digest, rule.criteria_digest, rule.suite_digest)
         if recorded is not None:
             return recorded
+        # Not in `submit`: who offers the canary again gets its verdict, and those in the queue came before it.
+        if number := self._docket.undecided_canary():
+            raise GateBusy(f"release {number} is a canary: wait until it is decided; nothing was decided here")
         try:
             assessment = self._assess(offer, artifact, on_progress)
         except EvaluatorClosed as error:

@@ -1,4 +1,5 @@
-"""What the ledger says of past decisions: verdicts and revocations, which release is the incumbent, what was judged.
+"""What the ledger says of past decisions: verdicts, revocations and promotions, which release is the incumbent, what
+was judged.
 
 Read from the entries when the service starts, each verified against the key that was current there and against the
 chain, and kept up with each decision since. It writes nothing. For one thread at a time.
@@ -16,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey
+from policies.signing import PROMOTION_TYPE, REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.alarms import EVALUATIONS_LOOKED_AT
@@ -25,13 +26,15 @@ from safety.in_toto import SIGNATURE_FIELD, EnvelopeError, check_in_toto
 from safety.key_history import OPENED, KeyHistory
 from safety.ledger import LedgerEntry, LedgerError
 from safety.levels import Schedule
+from safety.promotions import promotion_fields
 from safety.revocations import revocation_fields
 from safety.suite import seed_commitment
 from safety.verdicts import ledger_fields, statement_in
 
 VERDICT = "verdict"
 REVOCATION = "revocation"
-"""Kinds of the ledger entries that hold verdicts and revocations."""
+PROMOTION = "promotion"
+"""Kinds of the ledger entries that hold verdicts, revocations and promotions."""
 
 _Statement = TypeVar("_Statement", bound=Message)
 
@@ -50,8 +53,15 @@ class KnownSchedule(NamedTuple):
     schedule: Schedule
 
 
+class PastPromotion(NamedTuple):
+    """A canary that may act everywhere since, as it was signed and what it says."""
+
+    signed: common_pb2.SignedStatement
+    statement: safety_pb2.PromotionStatement
+
+
 class DecisionHistory:
-    """Past verdicts and revocations, oldest first.
+    """Past verdicts, revocations and promotions, oldest first.
 
     Args:
       entries: the ledger's.
@@ -76,6 +86,9 @@ class DecisionHistory:
         self._recent: collections.deque[safety_pb2.VerdictStatement] = collections.deque(maxlen=EVALUATIONS_LOOKED_AT)
         self._released: list[bytes] = []
         self._revocations: dict[bytes, PastRevocation] = {}
+        # By number of the release.
+        self._canaries: dict[int, safety_pb2.VerdictStatement] = {}
+        self._promotions: dict[int, PastPromotion] = {}
         self._statements: list[common_pb2.SignedStatement] = []
         self._judged: dict[bytes, tuple[common_pb2.SignedStatement, safety_pb2.VerdictStatement]] = {}
         self.keys = KeyHistory(key, run_id)
@@ -112,13 +125,39 @@ class DecisionHistory:
 
     @property
     def standing(self) -> Sequence[bytes]:
-        """Artifact digests of the releases that are not revoked, newest first; the first is the incumbent's."""
+        """Artifact digests of the releases that are not revoked, newest first; a canary's may be the first."""
         return [digest for digest in reversed(self._released) if digest not in self._revocations]
 
     @property
     def incumbent_digest(self) -> bytes:
-        """That of the newest release that is not revoked; b"" where there is none."""
-        return next((digest for digest in reversed(self._released) if digest not in self._revocations), b"")
+        """That of the newest release that may act everywhere, neither revoked nor a canary; b"" where there is none."""
+        for number in range(self.approved, 0, -1):
+            digest = self._released[number - 1]
+            if digest not in self._revocations and (number not in self._canaries or number in self._promotions):
+                return digest
+        return b""
+
+    @property
+    def canary(self) -> safety_pb2.VerdictStatement | None:
+        """The verdict of the newest release that is not revoked, if it is a canary still; None otherwise."""
+        for number in range(self.approved, 0, -1):
+            if self._released[number - 1] not in self._revocations:
+                return None if number in self._promotions else self._canaries.get(number)
+        return None
+
+    @property
+    def promotions(self) -> Sequence[PastPromotion]:
+        """All of them, oldest first."""
+        return list(self._promotions.values())
+
+    def promotions_after(self, number: int, limit: int) -> list[common_pb2.SignedStatement]:
+        """The promotions with a number above `number`, ascending, at most `limit`."""
+        first = min(number, len(self._promotions))
+        return [past.signed for past in itertools.islice(self._promotions.values(), first, first + limit)]
+
+    def promotion(self, release_number: int) -> PastPromotion | None:
+        """The promotion of a release, if there is one."""
+        return self._promotions.get(release_number)
 
     @property
     def revocations(self) -> Sequence[PastRevocation]:
@@ -148,6 +187,8 @@ class DecisionHistory:
             self._add_verdict(entry)
         elif entry.kind == REVOCATION:
             self._add_revocation(entry)
+        elif entry.kind == PROMOTION:
+            self._add_promotion(entry)
 
     def recorded(
         self, digest: bytes, criteria_digest: bytes, suite_digest: bytes, now_ns: int
@@ -192,6 +233,8 @@ class DecisionHistory:
         self._seed_commitment = statement.next_seed_commitment
         if statement.approved:
             self._released.append(statement.artifact_digest)
+            if statement.canary_share != 0.0:
+                self._canaries[self.approved] = statement
         else:
             self.rejected += 1
         self._statements.append(signed)
@@ -242,6 +285,23 @@ class DecisionHistory:
             )
         self._check_run(entry, statement.run_id)
         self._revocations[statement.artifact_digest] = PastRevocation(signed, statement)
+
+    def _add_promotion(self, entry: LedgerEntry) -> None:
+        signed, statement = self._opened(entry, PROMOTION_TYPE, safety_pb2.PromotionStatement())
+        canary = self.canary
+        if (
+            entry.fields != promotion_fields(signed, statement)
+            or statement.previous_entry_digest != entry.previous
+            or canary is None
+            or canary.release_number != statement.release_number
+            or canary.artifact_digest != statement.artifact_digest
+            or statement.promotion_number != len(self._promotions) + 1
+        ):
+            raise LedgerError(
+                f"ledger entry {entry.index} does not say what its promotion says, or stands out of place"
+            )
+        self._check_run(entry, statement.run_id)
+        self._promotions[statement.release_number] = PastPromotion(signed, statement)
 
     def _opened(
         self, entry: LedgerEntry, payload_type: str, statement: _Statement

@@ -22,7 +22,7 @@ from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.config import SafetyConfig
 from safety.custody import Custody
-from safety.history import REVOCATION, VERDICT
+from safety.history import PROMOTION, REVOCATION, VERDICT
 from safety.ledger import Ledger, LedgerEntry, LedgerError
 from safety.monitor import Breach, Refusal
 from safety.verdicts import statement_in
@@ -31,9 +31,6 @@ WITHHELD = "lease_withheld"
 RESUMED = "lease_resumed"
 BREACH = "lease_breach"
 """Kinds of the ledger entries made when leases stop, when they are granted again, and when an epoch is over."""
-
-PROMOTION = "promotion"
-"""Kind of the ledger entry by which a canary becomes a release for all."""
 
 
 class LeaseWithheld(Exception):

@@ -1,10 +1,10 @@
 """The safety service on the wire: translates calls for the gate and the lease authority, and decides nothing itself.
 
 Status codes: INVALID_ARGUMENT for an offer or a revocation that makes no sense or is another run's, NOT_FOUND for a
-release that there is not, RESOURCE_EXHAUSTED while the queue is full or others upload, DEADLINE_EXCEEDED for an upload
-that does not end, FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE while the service stops, INTERNAL where
-it can no longer record what it decides; after that it stops. A candidate that cannot be judged is no error: it gets a
-verdict; nor is a breach, which the learner is told and answers.
+release that there is not, RESOURCE_EXHAUSTED while the queue is full, others upload, or a canary is undecided,
+DEADLINE_EXCEEDED for an upload that does not end, FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE while
+the service stops, INTERNAL where it can no longer record what it decides; after that it stops. A candidate that cannot
+be judged is no error: it gets a verdict; nor is a breach, which the learner is told and answers.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from protos.safety.v1 import safety_pb2, safety_pb2_grpc
 from protos.transport_guard import guarded_server
 from replay.client_sharded import open_client
 from replay.settings import SettingError
+from safety.canary import CanaryWatch, ReadCounts
+from safety.canary_counts import canary_counts
 from safety.config import SafetyConfig
 from safety.custody import CustodyError
 from safety.gate import Gate, GateBusy, GateClosed, OfferRefused
@@ -34,8 +36,10 @@ from safety.leases import EpochOver, LeaseAuthority, LeaseWithheld, newest_breac
 from safety.ledger import LedgerError
 from safety.monitor import RiskMonitor
 from safety.monitor_file import FILE_NAME as MONITOR_FILE_NAME
+from safety.promotions import PromotionRefused
 from safety.revocations import RevocationRefused, UnknownRelease
 from safety.training_counts import STATS_S_MAX, replay_totals
+from safety.training_totals import CountsUnreadable, TrainingCounts
 from safety.verdicts import Offer
 
 SERVICE_NAME = "temper.safety.v1.Safety"
@@ -76,7 +80,7 @@ async def serve(
       directory: the service's own; made if it is not there. Nobody else may write there.
       address: where to listen; "unix:PATH" or "HOST:PORT".
       run_id: the training run; candidates of others are refused.
-      replay_address: where the training violations are counted; None: nothing is monitored.
+      replay_address: where the training violations are counted, and those of canaries; None: nothing is monitored.
       on_ready: called with the bound address once calls are answered.
       stop: ends the service in order; a candidate in evaluation is then left undecided.
       keys: the directory of the private keys; None: the one that is meant for the run (safety.key_directory).
@@ -91,20 +95,35 @@ async def serve(
             f"safety.lease_violation_rate_max = {config.lease_violation_rate_max} needs the address of replay: without "
             "it the training violations cannot be monitored"
         )
+    if replay_address is None and config.canary_share:
+        raise SettingError(
+            f"safety.canary_share = {config.canary_share} needs the address of replay: without it no canary could be "
+            "promoted"
+        )
     gate = await asyncio.to_thread(Gate, config, environment, directory, run_id, keys=keys)
     try:
         await asyncio.to_thread(gate.start)
         breach = newest_breach(gate.ledger.entries())
         epoch = 1 if breach is None else breach.epoch + 1
-        with _monitoring(config, replay_address, epoch, directory / MONITOR_FILE_NAME) as monitor:
+        with (
+            _monitoring(config, replay_address, epoch, directory / MONITOR_FILE_NAME) as monitor,
+            _canary_counts(replay_address) as read_counts,
+        ):
             leases = LeaseAuthority(gate.custody, gate.ledger, config, run_id, monitor=monitor)
-            await _answer_calls(gate, leases, address, on_ready, stop)
+            watch = CanaryWatch(gate.docket, config, read_counts)
+            await _answer_calls(gate, leases, watch, address, on_ready=on_ready, stop=stop)
     finally:
         await asyncio.to_thread(gate.close)
 
 
 async def _answer_calls(
-    gate: Gate, leases: LeaseAuthority, address: str, on_ready: Callable[[str], None], stop: asyncio.Event
+    gate: Gate,
+    leases: LeaseAuthority,
+    watch: CanaryWatch,
+    address: str,
+    *,
+    on_ready: Callable[[str], None],
+    stop: asyncio.Event,
 ) -> None:
     calls_max = CALLS_MAX + UPLOADS_MAX + gate.pending_max
     server = guarded_server(calls_max=calls_max)
@@ -116,9 +135,10 @@ async def _answer_calls(
     try:
         await transport.set_serving(health, [SERVICE_NAME])
         on_ready(bound)
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait((stopping, servicer.broken), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        async with _running(watch) as watching:
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait((stopping, servicer.broken, watching), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
     finally:
         await server.stop(_STOP_S_MAX)
     if servicer.broken.done():
@@ -144,6 +164,35 @@ def _monitoring(
         ended.set()
         thread.join(STATS_S_MAX + _STOP_S_MAX)
         client.close()
+
+
+@contextlib.contextmanager
+def _canary_counts(replay_address: str | None) -> Iterator[ReadCounts]:
+    """What reads the counts of a canary."""
+    if replay_address is None:
+        yield _no_counts
+        return
+    with contextlib.closing(open_client(replay_address)) as client:
+        yield functools.partial(canary_counts, client)
+
+
+def _no_counts(_release_number: int) -> TrainingCounts:
+    raise CountsUnreadable("this safety service was given no address of replay")
+
+
+@contextlib.asynccontextmanager
+async def _running(watch: CanaryWatch) -> AsyncIterator[asyncio.Future[None]]:
+    """Runs the watch in a thread of its own; the future fails when the watch does, and so does the end of this."""
+    ended = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(1, "temper-canary-watch") as executor:
+        watching = asyncio.get_running_loop().run_in_executor(executor, watch.run, ended)
+        try:
+            yield watching
+        finally:
+            ended.set()
+            # What it is just recording is recorded; a look takes as long as replay is waited for.
+            await asyncio.wait((watching,))
+    watching.result()
 
 
 class _UploadTimeout(Exception):
@@ -252,7 +301,14 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
         self, request: safety_pb2.ListPromotionsRequest, context: _Context
     ) -> safety_pb2.ListPromotionsResponse:
         """See the service's definition."""
-        return safety_pb2.ListPromotionsResponse()
+        try:
+            # In a thread: a decision may just be on its way to the disk.
+            listed, newest_number = await asyncio.to_thread(
+                self._gate.docket.promotions, request.run_id, request.after_number, request.limit
+            )
+        except PromotionRefused as error:
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        return safety_pb2.ListPromotionsResponse(promotions=listed, newest_number=newest_number)
 
     async def _upload_in_turn(self, requests: AsyncIterator[safety_pb2.EvaluateRequest]) -> tuple[Offer, bytes]:
         """As `_upload`, one of a few and within its time. Raises OfferRefused, GateBusy or _UploadTimeout."""

@@ -183,7 +183,7 @@ def compose_statement(
       previous_entry_digest: digest of the ledger entry before this verdict's (32 bytes).
       issue_time_ns: ns since the epoch.
       validity_s: how long the verdict is valid (s).
-      canary_share: share of the actors that a release may reach at first; 0: all.
+      canary_share: share of the actors that act with the release until it is promoted; 0: all of them.
     """
     interval = return_interval(assessment.slices)
     statement = safety_pb2.VerdictStatement(

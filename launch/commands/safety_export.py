@@ -5,7 +5,6 @@ It is signed by the key that signed the verdict, when that was made.
 
 from __future__ import annotations
 
-
 from launch.arguments_safety import SafetyExport
 from launch.errors import LaunchError
 from launch.json_output import json_line

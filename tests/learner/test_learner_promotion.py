@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ import pytest
 from learner.promotion import CandidateResult, PromotionDesk
 from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard, Seen
+from policies.promotion import Promotion
 from policies.registry import PolicyRegistry
+from policies.revocation import Revocation
 from policies.signing import SigningKey
-from policies.testing import RUN_ID, make_artifact, signed_revocation, signed_verdict
+from policies.testing import RUN_ID, make_artifact, signed_promotion, signed_revocation, signed_verdict
 from policies.trust import TrustPolicy
 from protos.common.v1 import common_pb2
 from protos.policy.v1 import policy_pb2
@@ -208,3 +211,26 @@ def test_the_digest_of_the_lineage_goes_with_the_offer(make_desk: Callable[..., 
 def test_a_result_names_the_artifact(make_desk: Callable[..., Desk]) -> None:
     result = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v)).judge_one(DATA)
     assert result.artifact_digest == artifact_digest(DATA)
+
+
+def test_a_canary_is_released_for_a_share_and_nobody_is_offered_until_it_is_decided(
+    make_desk: Callable[..., Desk],
+) -> None:
+    desk = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v, canary_share=0.25))
+    assert desk.desk.released_return == -math.inf
+    result = desk.judge_one(DATA)
+    assert (result.approved, result.release_number, result.canary_share) == (True, 1, 0.25)
+    assert (desk.board.release_number, desk.board.canary_number) == (0, 1)
+    # What it achieved counts once it may act everywhere.
+    assert (desk.desk.idle, desk.desk.released_return) == (False, -math.inf)
+    signed = signed_promotion(KEY, artifact_digest(DATA))
+    desk.board.publish_promotion(Promotion.verified(signed, TrustPolicy(KEY.verify_key, RUN_ID)))
+    assert (desk.desk.idle, desk.desk.released_return) == (True, 480.0)
+
+
+def test_after_a_canary_was_revoked_the_next_candidate_is_offered(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v, canary_share=0.25))
+    desk.judge_one(DATA)
+    signed = signed_revocation(KEY, artifact_digest(DATA))
+    desk.board.publish_revocation(Revocation.verified(signed, TrustPolicy(KEY.verify_key, RUN_ID)))
+    assert (desk.desk.idle, desk.desk.released_return) == (True, -math.inf)

@@ -83,6 +83,7 @@ class ScriptedDesk(PromotionDesk):
         self.digests: list[bytes] = []
         self.lineage_digests: list[bytes] = []
         self.on_offer: Callable[[], None] = lambda: None
+        self.standing_return = -math.inf
         self._done: list[CandidateResult] = []
 
     @property
@@ -98,7 +99,14 @@ class ScriptedDesk(PromotionDesk):
 
     def results(self) -> list[CandidateResult]:
         done, self._done = self._done, []
+        for result in done:
+            if result.approved and not result.canary_share:
+                self.standing_return = result.return_mean
         return done
+
+    @property
+    def released_return(self) -> float:
+        return self.standing_return
 
     def wait(self, timeout_s: float) -> bool:
         return True
@@ -239,6 +247,26 @@ def test_ends_at_the_step_limit_with_a_checkpoint_and_one_last_candidate(tmp_pat
     offers, _ = bench.board.offers_since(Seen())
     snapshots = [offer for offer in offers if offer.kind == policy_pb2.PolicyOffer.KIND_SNAPSHOT]
     assert [snapshot.version for snapshot in snapshots] == [10]
+
+
+def test_a_canary_reaches_the_target_when_it_is_promoted(tmp_path: Path) -> None:
+    """At first nothing but the canary's own verdict says so; then the release for everywhere does."""
+
+    def judge(version: int) -> CandidateResult:
+        return replace(approved(version, return_mean=60.0), canary_share=0.25)
+
+    bench = Bench(tmp_path, judge, target_return=50.0, env_steps_max=60 * T * B)
+    next_batch = bench.batches.next
+
+    def promote_at_update_30() -> LearnerBatch | None:
+        if bench.batches.handed_out == 30:
+            bench.desk.standing_return = 60.0
+        return next_batch()
+
+    bench.batches.next = promote_at_update_30  # type: ignore[method-assign]
+    reason, progress = bench.run()
+    assert reason == "target"
+    assert progress.updates in (30, 31)
 
 
 def test_ends_at_the_first_release_that_reaches_the_target(tmp_path: Path) -> None:

@@ -16,11 +16,10 @@ from policies.trust import ExpiredStatement, ReplayedStatement, TrustPolicy, Wro
 from protos.safety.v1 import safety_pb2
 from safety.config import SafetyConfig
 from safety.custody import Custody
-from safety.history import REVOCATION, VERDICT
+from safety.history import PROMOTION, REVOCATION, VERDICT
 from safety.key_history import OPENED
 from safety.leases import (
     BREACH,
-    PROMOTION,
     RESUMED,
     WITHHELD,
     EpochOver,
