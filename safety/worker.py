@@ -1,11 +1,12 @@
 """The process in which candidates run: reads artifacts, makes environments, reports outcomes. It holds no key.
 
-Started by `safety.evaluator` as `python -m safety.worker PARENT_PID MEMORY_BYTES`; frames come in on standard input
-and go out on what was standard output. Standard output itself is joined to standard error, so that an environment that
-prints cannot damage the frames.
+Started by `safety.evaluator` as `python -m safety.worker PARENT_PID MEMORY_BYTES [HIDDEN_DIRECTORY ...]`; it confines
+itself before it hears of any environment (see `safety.confinement`). Frames come in on standard input and go out on
+what was standard output. Standard output itself is joined to standard error, so that an environment that prints cannot
+damage the frames.
 
     in   {"kind": "configure", "environment": {...}}                       first, once
-    out  {"kind": "ready", "environment": {...}} | {"kind": "unsupported", "reason"}
+    out  {"kind": "ready", "environment": {...}, "confinement": {...}} | {"kind": "unsupported", "reason"}
     in   {"kind": "evaluate", "seeds", "digest", "action_selection", "lanes_max"} + artifact
     out  {"kind": "progress", "episodes"}*, then
          {"kind": "outcomes"} + returns f8 [N], costs f8 [N], lengths i8 [N] | {"kind": "failed", "reason"}
@@ -17,11 +18,11 @@ import ctypes
 import dataclasses
 import functools
 import os
-import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from actors.environments.catalog import make_vector
 from policies.artifact import Artifact, ArtifactError
 from policies.inference import make_policy
 from policies.spec import mismatch
+from safety.confinement import Confinement, confine
 from safety.evaluation import EpisodeOutcomes, EvaluationError, evaluate_policy
 from safety.frames import Frame, FrameClosed, receive_frame, send_frame
 
@@ -46,13 +48,14 @@ Send = Callable[[Mapping[str, Any], bytes], None]
 
 def main(arguments: list[str]) -> int:
     """Serves frames until standard input ends; returns the exit status."""
-    _limit(parent=int(arguments[0]), memory_bytes=int(arguments[1]))
+    _die_with(parent=int(arguments[0]))
+    confinement = confine((), int(arguments[1]), [Path(directory) for directory in arguments[2:]])
     frames_out = os.dup(1)
     os.dup2(2, 1)
     send: Send = functools.partial(_send, frames_out)
     try:
         config = EnvironmentConfig(**receive_frame(0, 0, None).header["environment"])
-        spec = _describe(config, send)
+        spec = _describe(config, confinement, send)
         while spec is not None:
             header, body = _evaluate(receive_frame(0, ARTIFACT_BYTES_MAX, None), config, spec, send)
             send(header, body)
@@ -74,17 +77,15 @@ def environment_from_header(header: Mapping[str, Any]) -> EnvironmentSpec:
     )
 
 
-def _limit(parent: int, memory_bytes: int) -> None:
-    """Dies with the service, and cannot take the machine's memory."""
+def _die_with(parent: int) -> None:
+    """Ends with the service, now if that has ended."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         # It died before the call above; nobody would ever read what we write.
         sys.exit(1)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _describe(config: EnvironmentConfig, send: Send) -> EnvironmentSpec | None:
+def _describe(config: EnvironmentConfig, confinement: Confinement, send: Send) -> EnvironmentSpec | None:
     """Makes the environment once to describe it; None where it cannot be made."""
     try:
         probe = make_vector(config, 1)
@@ -97,7 +98,8 @@ def _describe(config: EnvironmentConfig, send: Send) -> EnvironmentSpec | None:
         reason = f"environment {config.name!r} cannot be made: {type(error).__name__}: {error}"
         send({"kind": "unsupported", "reason": reason}, b"")
         return None
-    send({"kind": "ready", "environment": environment_to_header(spec)}, b"")
+    ready = {"kind": "ready", "environment": environment_to_header(spec)}
+    send({**ready, "confinement": dataclasses.asdict(confinement)}, b"")
     return spec
 
 
