@@ -36,7 +36,7 @@ class SafetyConfig:
         0.05,
         "chance, over all candidates of the run together, to release one that is above a limit",
         low=1e-6,
-        high=0.5,
+        below=0.5,
     )
     error_schedule: str = setting(
         "recycle",
@@ -77,6 +77,9 @@ class SafetyConfig:
     )
     worker_memory_bytes_max: int = setting(
         4 * 1024**3, "address space of an evaluator process (bytes)", low=256 * 1024**2, high=2**44
+    )
+    readable: tuple[str, ...] = setting(
+        (), "directories that the evaluator's process may read besides the interpreter, its packages and libraries"
     )
     artifact_bytes_max: int = setting(
         64 * 1024**2, "a larger candidate is rejected unread (bytes)", low=1024, high=2**32

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from typing import Any
 from actors.environment import EnvironmentSpec, EnvironmentUnsupported
 from policies.spec import mismatch
 from safety.config import SafetyConfig
+from safety.confinement import KEPT_VARIABLES, Confinement, confinement_from_header
 from safety.evaluation import EpisodeOutcomes
 from safety.evaluator_messages import (
     EPISODE_BYTES,
@@ -57,6 +59,8 @@ _EXIT_S_MAX = 1.0
 
 OnProgress = Callable[[int], None]
 """Called now and then with the number of ended episodes. What it raises ends the evaluation, and the worker with it."""
+
+_log = logging.getLogger(__name__)
 
 
 class EvaluationFailed(Exception):
@@ -91,12 +95,15 @@ class Evaluator:
       suite: what candidates are evaluated on.
       config: the limits.
       log_path: file that takes what the worker prints.
+      hidden: directories that the worker must not read, wherever they lie.
     """
 
-    def __init__(self, suite: SuiteSpec, config: SafetyConfig, log_path: Path) -> None:
+    def __init__(self, suite: SuiteSpec, config: SafetyConfig, log_path: Path, hidden: Sequence[Path] = ()) -> None:
         self._suite = suite
         self._config = config
         self._log_path = log_path
+        self._hidden = hidden
+        self._confinement: Confinement | None = None
         self._worker: _Worker | None = None
         self._described: tuple[EnvironmentSpec, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
@@ -231,8 +238,11 @@ class Evaluator:
         # -P, and the service's own path: what it imports, and nothing that merely lies in the working directory.
         command = [sys.executable, "-P", "-m", "safety.worker", str(os.getpid())]
         command.append(str(self._config.worker_memory_bytes_max))
+        command += [f"--readable={Path(each).absolute()}" for each in self._config.readable]
+        command += [f"--hidden={each.absolute()}" for each in self._hidden]
         # One thread: outcomes must not depend on how a matrix product is divided, and actors want the other cores.
         threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        kept = {name: value for name, value in os.environ.items() if name in KEPT_VARIABLES}
         paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         with self._lock, self._log_path.open("ab", buffering=0) as log:
             if self._closed:
@@ -243,7 +253,7 @@ class Evaluator:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, **threads, "PYTHONPATH": paths},
+                env={**kept, **threads, "PYTHONPATH": paths},
                 # Its own group: a Ctrl-C for the service is not for it, and its children go with it.
                 start_new_session=True,
             )
@@ -257,7 +267,19 @@ class Evaluator:
         if answer.header.get("kind") == "unsupported":
             raise EnvironmentUnsupported(_one_line(str(answer.header.get("reason"))))
         self._accept(environments_in(answer, len(self._suite.slices)))
+        self._note(answer)
         return _Worker(to_worker, from_worker, [])
+
+    def _note(self, answer: Frame) -> None:
+        """Logs how the worker is confined, once. Raises FrameError where it does not say."""
+        try:
+            confinement = confinement_from_header(answer.header["confinement"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FrameError(f"the worker does not say how it is confined: {error}") from error
+        if confinement != self._confinement:
+            self._confinement = confinement
+            level = logging.INFO if confinement.is_whole else logging.WARNING
+            _log.log(level, "%s", confinement.describe())
 
     def _accept(self, described: tuple[EnvironmentSpec, ...]) -> None:
         """Takes what a worker says of its environments, or refuses it."""

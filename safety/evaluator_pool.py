@@ -62,12 +62,16 @@ class EvaluatorPool:
       suite: what candidates are evaluated on.
       config: the limits, lanes and workers.
       log_directory: takes a file per worker with what it prints.
+      hidden: directories that no worker must read, wherever they lie.
     """
 
-    def __init__(self, suite: SuiteSpec, config: SafetyConfig, log_directory: Path) -> None:
+    def __init__(
+        self, suite: SuiteSpec, config: SafetyConfig, log_directory: Path, hidden: Sequence[Path] = ()
+    ) -> None:
         self._lanes = config.lanes
         self._evaluators = [
-            Evaluator(suite, config, log_directory / f"evaluator-{number}.log") for number in range(config.workers)
+            Evaluator(suite, config, log_directory / f"evaluator-{number}.log", hidden)
+            for number in range(config.workers)
         ]
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []

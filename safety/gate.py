@@ -97,7 +97,8 @@ class Gate:
         except BaseException:
             self._docket.close()
             raise
-        self._pool = EvaluatorPool(self._suite, config, directory)
+        hidden = (directory, self._docket.custody.keys.place)
+        self._pool = EvaluatorPool(self._suite, config, directory, hidden)
         # One thread, alive as long as the gate: it holds one trial at a time, and the evaluator processes live with it.
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "temper-gate")
         self._lock = threading.Lock()

@@ -1,8 +1,9 @@
 """The process in which candidates run: reads artifacts, makes environments, reports outcomes. It holds no key.
 
-Started by `safety.evaluator` as `python -m safety.worker PARENT_PID MEMORY_BYTES`; frames come in on standard input
-and go out on what was standard output. Standard output itself is joined to standard error, so that an environment that
-prints cannot damage the frames. What the frames say is in `safety.evaluator_messages`.
+Started by `safety.evaluator` as `python -m safety.worker PARENT_PID MEMORY_BYTES [--readable PATH] [--hidden PATH]`; it
+confines itself before it hears of any environment (see `safety.confinement`). Frames come in on standard input and go
+out on what was standard output. Standard output itself is joined to standard error, so that an environment that prints
+cannot damage the frames. What the frames say is in `safety.evaluator_messages`.
 
 Before it says that it is ready, every environment has been made and stepped and a policy has acted, so that all code
 is loaded by the time the first candidate comes.
@@ -10,14 +11,16 @@ is loaded by the time the first candidate comes.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
+import dataclasses
 import functools
 import os
-import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,7 @@ from policies.inference import make_policy
 from policies.policy import Policy
 from policies.spec import SpecError, mismatch
 from safety.blank_policy import blank_artifact
+from safety.confinement import confine
 from safety.evaluation import EpisodeOutcomes, EvaluationError, evaluate_policy
 from safety.evaluator_messages import (
     POLICIES_KEPT,
@@ -54,7 +58,14 @@ Send = Callable[[Mapping[str, Any], bytes], None]
 
 def main(arguments: list[str]) -> int:
     """Serves frames until standard input ends; returns the exit status."""
-    _limit(parent=int(arguments[0]), memory_bytes=int(arguments[1]))
+    parser = argparse.ArgumentParser(prog="safety.worker")
+    parser.add_argument("parent", type=int)
+    parser.add_argument("memory_bytes", type=int)
+    for directories in ("--readable", "--hidden"):
+        parser.add_argument(directories, type=Path, action="append", default=[])
+    started = parser.parse_args(arguments)
+    _die_with(started.parent)
+    confinement = confine(started.readable, started.memory_bytes, started.hidden)
     frames_out = os.dup(1)
     os.dup2(2, 1)
     send: Send = functools.partial(_send, frames_out)
@@ -65,7 +76,8 @@ def main(arguments: list[str]) -> int:
         except EnvironmentUnsupported as error:
             send({"kind": "unsupported", "reason": str(error)}, b"")
             return 2
-        send({"kind": "ready", "environments": [environment_to_header(spec) for spec in environments]}, b"")
+        described = [environment_to_header(spec) for spec in environments]
+        send({"kind": "ready", "environments": described, "confinement": dataclasses.asdict(confinement)}, b"")
         desk = _Desk(work, environments, send)
         while True:
             send(*desk.answer(receive_frame(0, ARTIFACT_BYTES_MAX, None)))
@@ -140,14 +152,12 @@ class _Desk:
             self._send_frame({"kind": "progress", "episodes": episodes}, b"")
 
 
-def _limit(parent: int, memory_bytes: int) -> None:
-    """Dies with the service, and cannot take the machine's memory."""
+def _die_with(parent: int) -> None:
+    """Ends with the service, now if that has ended."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         # It died before the call above; nobody would ever read what we write.
         sys.exit(1)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _make(work: SliceWork, lanes: int) -> VectorEnvironment:

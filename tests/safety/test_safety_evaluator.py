@@ -119,15 +119,19 @@ def test_outcomes_are_those_of_an_evaluation_here(make: Make) -> None:
     assert evaluator.environments == {"held-out": make_vector(CARTPOLE, 1).spec}
 
 
-def test_the_worker_stays_warm_and_loads_no_framework(make: Make) -> None:
+def test_the_worker_loads_no_framework(make: Make) -> None:
+    evaluator = make(misbehaving("frameworks"))
+    with pytest.raises(EvaluationFailed, match=r"frameworks: \[\]"):
+        run(evaluator, constant_artifact(1))
+
+
+def test_the_worker_stays_warm(make: Make) -> None:
     evaluator = make()
     evaluator.start()
     worker = worker_of(evaluator)
     run(evaluator, balancing_artifact())
     run(evaluator, drifting_artifact())
     assert worker_of(evaluator).pid == worker.pid
-    libraries = {Path(region.path).name for region in worker.memory_maps() if region.path}
-    assert not [name for name in libraries if "jax" in name or "grpc" in name or "lmdb" in name]
 
 
 def test_unusable_artifacts_fail_with_the_reason(make: Make) -> None:
