@@ -16,7 +16,7 @@ from safety.client import SafetyClient, SafetyUnavailable
 from safety.ledger import Ledger, LedgerInUse, read_ledger
 from safety.suite import draw_seeds, seed_key, seed_manifest_digest
 from safety.testing import balancing_artifact, cartpole_artifact, drifting_artifact
-from tests.safety.safety_process import CONFIG, RUN, own_process
+from tests.safety.safety_process import RUN, own_process
 
 GOOD, BETTER = balancing_artifact().to_bytes(), cartpole_artifact((0.1, 0.2, 3.0, 1.0)).to_bytes()
 
@@ -56,7 +56,9 @@ def test_killed_between_verdicts_it_goes_on_where_it_was(socket_directory: Path)
     assert (first.release_number, second.release_number) == (1, 2)
     assert second.incumbent_digest == artifact_digest(GOOD)
     secret = (directory / "evaluation_secret").read_bytes()
-    assert second.seed_manifest_digest == seed_manifest_digest(draw_seeds(seed_key(secret, RUN, 3), CONFIG.episodes))
+    assert second.seed_manifest_digest == seed_manifest_digest(
+        {"held-out": draw_seeds(seed_key(secret, RUN, 3), "held-out", second.episodes)}
+    )
     kinds = [entry.kind for entry in read_ledger(directory)]
     assert kinds == ["opened", "verdict", "verdict", "recovered", "verdict"]
 
