@@ -146,7 +146,7 @@ def test_an_episode_meets_the_same_whatever_runs_beside_it_and_before() -> None:
     # Lane 1 has had another episode before, and idles now and then beside others.
     together.reset(np.arange(3), [1, 2, 3])
     for _ in range(5):
-        together.step(np.zeros(3, np.int32), np.ones(3, np.bool_))
+        together.step(np.ones(3, np.int32), np.ones(3, np.bool_))
     first = together.reset(np.array([1]), [77])
     only = np.array([False, True, False])
     assert np.array_equal(first, alone.reset(np.array([1]), [77]))
