@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from launch.errors import BadInput, LaunchError
 from launch.process import ONE_THREAD, SUPERVISOR_VARIABLE, import_path
 from launch.run_paths import RunPaths
 from policies.artifact import artifact_digest
+from safety.config import SafetyConfig
 from safety.evidence import CANDIDATES_DIRECTORY, EpisodeEvidence, Evidence, SliceEvidence
 from safety.frames import Frame, FrameClosed, FrameError, FrameTimeout, receive_frame, send_frame
 
@@ -105,7 +107,7 @@ def find_artifact(paths: RunPaths, digest: bytes) -> bytes:
     raise BadInput(f"artifact {digest.hex()} is not kept in {paths.root}, so its episodes cannot be run again: {why}")
 
 
-def run_again(evidence: Evidence, part: SliceEvidence, index: int, artifact: bytes, memory_bytes_max: int) -> Rerun:
+def run_again(evidence: Evidence, part: SliceEvidence, index: int, artifact: bytes, limits: SafetyConfig) -> Rerun:
     """Runs episode `index` of a slice again.
 
     Args:
@@ -113,7 +115,7 @@ def run_again(evidence: Evidence, part: SliceEvidence, index: int, artifact: byt
       part: the slice, of the same evidence.
       index: of the episode.
       artifact: of the policy that is to run it.
-      memory_bytes_max: address space that it may have.
+      limits: how much memory it may have, and what it may read.
 
     Raises:
       LaunchError: it cannot be run, or takes longer than RUN_S_MAX.
@@ -132,7 +134,8 @@ def run_again(evidence: Evidence, part: SliceEvidence, index: int, artifact: byt
         "severity": dataclasses.asdict(evidence.severity),
         "digest": artifact_digest(artifact).hex(),
     }
-    command = [sys.executable, "-P", "-m", "launch.episode_worker", str(memory_bytes_max)]
+    command = [sys.executable, "-P", "-m", "launch.episode_worker"]
+    command += [str(limits.worker_memory_bytes_max), *(str(Path(each).absolute()) for each in limits.readable)]
     environment = {
         **os.environ,
         **ONE_THREAD,

@@ -1,8 +1,9 @@
-"""The process in which an evaluated episode runs again, as it ran: one thread, bounded memory, no key.
+"""The process in which an evaluated episode runs again, as it ran: one thread, no key.
 
-Started by `launch.episode_rerun` as `python -m launch.episode_worker MEMORY_BYTES`; one frame (safety.frames) comes in
-on standard input, one goes out on what was standard output, and that is all it does. Standard output itself is joined
-to standard error, so that an environment that prints cannot damage the frame.
+Started by `launch.episode_rerun` as `python -m launch.episode_worker MEMORY_BYTES [READABLE_DIRECTORY ...]`; it is confined
+as an evaluator is (safety.confinement). One frame (safety.frames) comes in on standard input, one goes out on what was
+standard output, and that is all it does. Standard output itself is joined to standard error, so that an environment that
+prints cannot damage the frame.
 
     in   {"slice", "lanes", "index", "seed", "action_selection", "severity", "digest"} + artifact
     out  {"kind": "trace", "steps": T, "terminated", "return", "cost", "length", "events"}
@@ -13,9 +14,9 @@ to standard error, so that an environment that prints cannot damage the frame.
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from actors.environments.catalog import make_vector
 from launch.process import die_with_supervisor
 from policies.artifact import Artifact, ArtifactError
 from policies.inference import make_policy
+from safety.confinement import confine
 from safety.episode_replay import EpisodeTrace, replay_episode
 from safety.evaluation import EvaluationError
 from safety.frames import Frame, FrameError, receive_frame, send_frame
@@ -40,9 +42,7 @@ TRACE_TYPES = ("<i4", "<f4", "<f4", "<i8")
 def main(arguments: list[str]) -> int:
     """Answers one request; returns the exit status."""
     die_with_supervisor()
-    memory_bytes = int(arguments[0])
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    confine([Path(directory) for directory in arguments[1:]], int(arguments[0]))
     frames_out = os.dup(1)
     os.dup2(2, 1)
     try:

@@ -1,4 +1,4 @@
-"""A policy without an opinion: every action equally likely, whatever it observes. For plants and for trying suites out."""
+"""A policy without an opinion: every action is equally likely, whatever it observes. For plants and rehearsals."""
 
 from __future__ import annotations
 

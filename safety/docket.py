@@ -222,9 +222,8 @@ class Docket:
 
             entry = self.ledger.append(VERDICT, compose)
             self._history.add(entry)
-            if assessment.approved:
-                if self._history.incumbent_digest == offer.digest:
-                    self._incumbent = offer.digest, artifact
+            if assessment.approved and self._history.incumbent_digest == offer.digest:
+                self._incumbent = offer.digest, artifact
             self.forget_what_no_verdict_needs(config.evidence_bytes_max)
         return statement_in(entry.fields)
 

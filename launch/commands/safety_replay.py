@@ -42,8 +42,7 @@ def run(arguments: SafetyReplay) -> int:
     if episodes is None:
         raise BadInput(f"verdict {chosen.short_id} compared with no incumbent: leave out --incumbent")
     before, artifact = recorded(episodes, index), find_artifact(chosen.paths, digest)
-    memory_bytes_max = read_config(chosen.paths.config).safety.worker_memory_bytes_max
-    trace = run_again(evidence, part, index, artifact, memory_bytes_max)
+    trace = run_again(evidence, part, index, artifact, read_config(chosen.paths.config).safety)
     again = trace.figures
     identical = _comparable(again) == _comparable(before)
     if arguments.json:

@@ -17,6 +17,7 @@ from launch.errors import LaunchError
 from launch.run_paths import RunPaths
 from launch.verdict_choice import choose_verdict
 from policies.artifact import artifact_digest
+from safety.config import SafetyConfig
 from safety.evidence import Evidence, evidence_path
 from tests.launch import made_up_evidence
 from tests.launch.made_up_evidence import LANES, artifact_of
@@ -173,7 +174,7 @@ def test_an_environment_that_fails_is_told(
     part = judged[1].slices[0]
     broken = dataclasses.replace(part, environment=dataclasses.replace(part.environment, name=f"gym:{module}:Any-v0"))
     with pytest.raises(LaunchError, match=f"held-out:0 could not be run again: .*{message}") as raised:
-        episode_rerun.run_again(judged[1], broken, 0, artifact_of(CANDIDATE), 2 * 1024**3)
+        episode_rerun.run_again(judged[1], broken, 0, artifact_of(CANDIDATE), SafetyConfig())
     assert str(raised.value).isprintable()
 
 

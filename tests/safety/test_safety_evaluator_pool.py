@@ -189,6 +189,16 @@ def test_the_first_failure_in_order_is_the_reason_whoever_fails_first(make: Make
 
 
 @pytest.mark.robustness
+def test_a_failure_waits_for_those_before_it(make: Make) -> None:
+    """One that is told at once does not hide one that takes its time."""
+    pool = make(misbehaving("hoards"), workers=2)
+    pool.start()
+    broken = PolicyJob(b"nonsense", bytes(32), 0, 0, SEEDS[:8])
+    with pytest.raises(EvaluationFailed, match="more memory"):
+        run(pool, job(constant_artifact(1), count=8), broken)
+
+
+@pytest.mark.robustness
 def test_a_worker_killed_at_work_fails_the_evaluation_and_is_replaced(make: Make) -> None:
     pool = make(misbehaving("hangs"), workers=2)
     pool.start()

@@ -61,8 +61,8 @@ def test_candidates_get_the_verdicts_they_deserve(client: SafetyClient, director
     release = trust.check_release(client.evaluate(GOOD, RUN, 100, 60.0), artifact_digest(GOOD))
     assert (release.release_number, release.version, release.return_mean) == (1, 100, 500.0)
     for artifact, reason in (
-        (drifting_artifact(), "violation_rate"),
-        (falling_artifact(), "return_non_inferiority"),
+        (drifting_artifact(), "sequential_violation_rate"),
+        (falling_artifact(), "capability_non_inferiority"),
         (nan_artifact(), "not finite"),
     ):
         verdict = evaluate(client, artifact.to_bytes())
@@ -81,7 +81,15 @@ def test_progress_is_told_while_it_is_made(client: SafetyClient) -> None:
     seen: list[tuple[int, int]] = []
     client.evaluate(GOOD, RUN, 1, 60.0, lambda *progress: seen.append(progress))
     client.evaluate(falling_artifact().to_bytes(), RUN, 2, 60.0, lambda *progress: seen.append(progress))
-    assert seen[-1] == (200, 200)
+    verdicts = [safety_pb2.VerdictStatement.FromString(signed.payload) for signed in client.verdicts()]
+    # Planted episodes, the candidate's and the incumbent's.
+    planted, episodes = verdicts[0].detector.violating + verdicts[0].detector.clean, verdicts[0].episodes
+    assert seen[-1] == (planted + 2 * episodes,) * 2
+
+
+def test_the_verdict_binds_the_lineage_that_was_offered(client: SafetyClient) -> None:
+    signed = client.evaluate(GOOD, RUN, 1, 60.0, lineage_digest=b"l" * 32)
+    assert safety_pb2.VerdictStatement.FromString(signed.payload).lineage_digest == b"l" * 32
 
 
 def test_leases_are_granted_and_trusted(client: SafetyClient, directory: Path) -> None:
@@ -216,7 +224,7 @@ def test_an_oversize_candidate_is_rejected_by_its_offer(socket_directory: Path) 
     assert "2000000 bytes, the limit is 1024" in verdict.reason
 
 
-HANGS = EnvironmentConfig(name="gym:tests.safety.misbehaving_environments:hangs-v0")
+HANGS = EnvironmentConfig(name="gym:tests.safety.stubborn_environment:stubborn-hangs-v0")
 SHORT = dataclasses.replace(CONFIG, episodes=30, evaluation_s_max=2.0, queue_max=1)
 
 
