@@ -1,9 +1,9 @@
 """The process in which an evaluated episode runs again, as it ran: one thread, no key.
 
-Started by `launch.episode_rerun` as `python -m launch.episode_worker MEMORY_BYTES [READABLE_DIRECTORY ...]`; it is confined
-as an evaluator is (safety.confinement). One frame (safety.frames) comes in on standard input, one goes out on what was
-standard output, and that is all it does. Standard output itself is joined to standard error, so that an environment that
-prints cannot damage the frame.
+Started by `launch.episode_rerun` as `python -m launch.episode_worker MEMORY_BYTES [READABLE_DIRECTORY ...]`; it is
+confined as an evaluator is (safety.confinement). One frame (safety.frames) comes in on standard input, one goes out on
+what was standard output, and that is all it does. Standard output itself is joined to standard error, so that an
+environment that prints cannot damage the frame.
 
     in   {"slice", "lanes", "index", "seed", "action_selection", "severity", "digest"} + artifact
     out  {"kind": "trace", "steps": T, "terminated", "return", "cost", "length", "events"}

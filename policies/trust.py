@@ -2,10 +2,10 @@
 
 A verdict vouches for one artifact. A lease vouches for a time in which the snapshots of one run may be used, not for
 any particular weights: it is meant for sandboxed actors. A promotion lets a release act everywhere whose verdict gives
-it a share of the actors only. A revocation takes an artifact out of use, for good. Which key may sign which of them is in
-policies.key_chain. What has been accepted before is the caller's to remember (the newest numbers, what is promoted, what
-is revoked); a process that starts afresh remembers nothing, so an old statement can be played back to it until that
-statement expires.
+it a share of the actors only. A revocation takes an artifact out of use, for good. Which key may sign which of them is
+in policies.key_chain. What has been accepted before is the caller's to remember (the newest numbers, what is promoted,
+what is revoked); a process that starts afresh remembers nothing, so an old statement can be played back to it until
+that statement expires.
 
 Exceptions: UntrustedError and, below it, ForgedStatement, ExpiredStatement, ReplayedStatement, WrongArtifact,
 WrongRun, NotApproved and RevokedArtifact; the attribute `reason` is a short name to count by.

@@ -6,6 +6,7 @@ Nothing here is for production.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -112,11 +113,18 @@ def made_up_assessment(
 
 
 def record_made_up(
-    docket: Docket, run_id: str, version: int, artifact: bytes, assessment: Assessment | None = None
+    docket: Docket,
+    run_id: str,
+    version: int,
+    artifact: bytes,
+    assessment: Assessment | None = None,
+    *,
+    canary_share: float = 0.0,
 ) -> common_pb2.SignedStatement:
     """The signed verdict on a candidate that was never run; an approval, unless an assessment says otherwise."""
     offer = Offer(run_id, version, artifact_digest(artifact), len(artifact))
-    return docket.record(offer, artifact, assessment or made_up_assessment(docket), MADE_UP_RULE, MADE_UP_CONFIG)
+    config = dataclasses.replace(MADE_UP_CONFIG, canary_share=canary_share)
+    return docket.record(offer, artifact, assessment or made_up_assessment(docket), MADE_UP_RULE, config)
 
 
 def _artifact(

@@ -1,9 +1,9 @@
 """`temper safety audit`: checks a run's ledger: chain, signatures, seeds, evidence; and a head that was kept earlier.
 
 --json prints one object: directory, intact, reason ("" or what is wrong), entries, approved, rejected, revocations,
-evaluations_checked, evidence_checked, evidence_absent, keys (every one there was, the newest last: purpose, key_id, entry
-after which it signs), head (INDEX:HEX of the newest entry; null where there is none). Numbers, keys and head are null
-where something is wrong.
+evaluations_checked, evidence_checked, evidence_absent, keys (every one there was, the newest last: purpose, key_id,
+entry after which it signs), head (INDEX:HEX of the newest entry; null where there is none). Numbers, keys and head are
+null where something is wrong.
 """
 
 from __future__ import annotations

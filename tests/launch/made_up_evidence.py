@@ -33,7 +33,9 @@ from safety.evidence_counts import (
     slice_counts,
     violating_episodes,
 )
-from safety.history import OPENED, VERDICT
+from safety.history import VERDICT
+from safety.in_toto import SIGNATURE_FIELD, sign_in_toto
+from safety.key_history import OPENED, opening_fields
 from safety.ledger import Ledger
 from safety.levels import Level, Schedule, next_level
 from safety.plants import Plant
@@ -82,7 +84,8 @@ class MadeUpGate:
         self._ledger = Ledger(self.paths.safety)
         self._number, self._released = 0, 0
         commitment = seed_commitment(self.seed_key).hex()
-        opened = {"run_id": RUN, "key_id": self.key.verify_key.key_id, "seed_commitment": commitment}
+        keys = opening_fields(self.key, SigningKey.generate().verify_key, RUN, 1_700_000_000_000_000_000)
+        opened = {"run_id": RUN, "seed_commitment": commitment, **keys}
         self._ledger.append(OPENED, lambda _: opened)
 
     @property
@@ -130,7 +133,8 @@ class MadeUpGate:
             if alter is not None:
                 alter(statement)
             signed = sign(self.key, VERDICT_TYPE, statement.SerializeToString(deterministic=True))
-            return ledger_fields(signed, statement, self._number)
+            attested = sign_in_toto(self.key, statement)
+            return {**ledger_fields(signed, statement, self._number), SIGNATURE_FIELD: attested}
 
         self._ledger.append(VERDICT, compose)
 

@@ -19,11 +19,10 @@ from launch.releases import newest_release
 from launch.run_paths import RunPaths
 from policies.artifact import artifact_digest
 from policies.testing import make_artifact
-from protos.safety.v1 import safety_pb2
 from safety.docket import Docket
-from safety.verdicts import Assessment, Offer
+from safety.testing import record_made_up
 from tests.launch import lineage_run
-from tests.launch.lineage_run import RULE, registry_of
+from tests.launch.lineage_run import registry_of
 from tests.safety.safety_process import RUN
 
 CANARY = make_artifact(seed=31).to_bytes()
@@ -34,11 +33,7 @@ def paths(tmp_path: Path) -> RunPaths:
     """A run with releases 1 and 2, for everywhere, and 3, a canary of a quarter of the actors."""
     paths = lineage_run.begin(tmp_path / "run")
     with contextlib.closing(Docket(paths.safety, RUN)) as docket:
-        offer, digest = Offer(RUN, 7, artifact_digest(CANARY), len(CANARY)), artifact_digest(CANARY)
-        assert offer.digest == digest
-        passed = Assessment("", [safety_pb2.CriterionResult(name="violation_rate", passed=True)])
-        signed = docket.record(offer, CANARY, passed, RULE, 3600.0, canary_share=0.25)
-        registry_of(paths).promote(CANARY, signed)
+        registry_of(paths).promote(CANARY, record_made_up(docket, RUN, 7, CANARY, canary_share=0.25))
     return paths
 
 

@@ -23,7 +23,6 @@ from policies.registry import PolicyRegistry
 from policies.release_keeper import ReleaseKeeper
 from policies.testing import make_artifact
 from policies.trust import TrustPolicy
-from protos.safety.v1 import safety_pb2
 from replay.client import ReplayWriter
 from replay.config import ReplayConfig
 from replay.schema import PayloadLayout
@@ -32,13 +31,12 @@ from replay.testing import serving as replay_serving
 from safety.client import SafetyClient
 from safety.docket import Docket
 from safety.ledger import read_ledger
-from safety.verdicts import Assessment, Offer, Rule
+from safety.testing import record_made_up
 from tests.safety.safety_process import CARTPOLE, CONFIG, RUN, ServiceProcess, parameters_of
 
 WAIT_S = 40.0
 INSIDE, OUTSIDE = "actor-0001", "actor-0000"
 ORDINARY, CANARY = (make_artifact(seed=seed).to_bytes() for seed in (1, 2))
-PASSED = Assessment("", [safety_pb2.CriterionResult(name="violation_rate", passed=True)])
 REPLAY = ReplayConfig(store="memory", signal_totals=("episodes", "release.2.episodes", "release.2.violating_episodes"))
 
 
@@ -54,8 +52,7 @@ class Scene:
             trust = TrustPolicy(docket.verify_key, RUN)
             self.registry = PolicyRegistry(directory / "policies", trust)
             for data, share in ((ORDINARY, 0.0), (CANARY, 0.25)):
-                offer, rule = Offer(RUN, 1, artifact_digest(data), len(data)), Rule(bytes(32), bytes(32), bytes(32))
-                self.registry.promote(data, docket.record(offer, data, PASSED, rule, 3600.0, canary_share=share))
+                self.registry.promote(data, record_made_up(docket, RUN, 1, data, canary_share=share))
         self.stack = stack
         self.service = self.start_service()
         keeper = ReleaseKeeper(self.registry, board := PolicyBoard())

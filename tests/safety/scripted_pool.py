@@ -33,7 +33,9 @@ class ScriptedPool:
         BROKEN: MadeUpPolicy(480.0),
     }
 
-    def __init__(self, suite: SuiteSpec, config: SafetyConfig, log_directory: Path) -> None:
+    def __init__(
+        self, suite: SuiteSpec, config: SafetyConfig, log_directory: Path, hidden: Sequence[Path] = ()
+    ) -> None:
         self.environments = {each.name: SPEC for each in suite.slices}
         self.asked: list[PolicyJob] = []
         self.planted: list[PlantJob] = []

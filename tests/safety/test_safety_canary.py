@@ -17,26 +17,25 @@ from policies.trust import TrustPolicy
 from protos.replay.v1 import replay_pb2
 from protos.safety.v1 import safety_pb2
 from replay.client import ReplayUnavailable
+from replay.commit_plan import FAMILY_NAMES_MAX
 from replay.settings import SettingError
 from safety.canary import CanaryWatch, judge_totals
-from safety.canary_counts import TOTALLED_NAMES_MAX, canary_counts
+from safety.canary_counts import canary_counts
 from safety.canary_rule import canary_rule
 from safety.config import SafetyConfig
 from safety.docket import Docket
 from safety.history import PROMOTION, REVOCATION
 from safety.ledger import LedgerError, read_ledger
-from safety.monitor import CountsUnreadable, TrainingCounts
 from safety.promotions import PROMOTIONS_MAX, PromotionRefused
 from safety.statistics.sequential import Decision, advance, judge, start
-from safety.verdicts import Assessment, Offer, Rule
+from safety.testing import record_made_up
+from safety.training_totals import CountsUnreadable, TrainingCounts
 from tests.safety.safety_process import RUN
 
 CONFIG = SafetyConfig(
     canary_share=0.25, canary_violation_rate_max=0.2, canary_error_rate=0.05, canary_episodes_max=500, canary_s_max=60.0
 )
 RULE = canary_rule(CONFIG)
-JUDGED_BY = Rule(bytes(32), bytes(32), bytes(32))
-PASSED = Assessment("", [safety_pb2.CriterionResult(name="violation_rate", passed=True)])
 SECOND_NS = 1_000_000_000
 
 
@@ -138,8 +137,7 @@ class Scene:
         self.start()
 
     def release(self, data: bytes, share: float) -> None:
-        offer = Offer(RUN, 1, artifact_digest(data), len(data))
-        self.docket.record(offer, data, PASSED, JUDGED_BY, 3600.0, canary_share=share)
+        record_made_up(self.docket, RUN, 1, data, canary_share=share)
 
     def read(self, release_number: int) -> TrainingCounts:
         counts = self.counts.get(release_number, TrainingCounts(0, 0))
@@ -373,7 +371,7 @@ def test_counts_are_those_of_the_release() -> None:
         {"release.12.episodes": 3.0, "release.12.violating_episodes": -1.0},
         {"release.12.episodes": -3.0},
         # Some further names may have been left out.
-        {"release.12.episodes": 3.0} | {f"lease.{number}.episodes": 1.0 for number in range(TOTALLED_NAMES_MAX)},
+        {"release.12.episodes": 3.0} | {f"lease.{number}.episodes": 1.0 for number in range(FAMILY_NAMES_MAX)},
     ],
 )
 def test_counts_that_make_no_sense_are_not_believed(totals: Mapping[str, float]) -> None:

@@ -9,16 +9,13 @@ import pytest
 
 from policies.artifact import artifact_digest
 from safety.gate import GateBusy
+from tests.safety.made_up_trials import MadeUpPolicy
+from tests.safety.scripted_pool import BETTER, GOOD, UNSAFE, ScriptedPool
 from tests.safety.test_safety_gate import (
-    BETTER,
     CONFIG,
-    GOOD,
     RUN,
-    UNSAFE,
     Bench,
-    ScriptedEvaluator,
     offer,
-    outcomes,
     statement,
 )
 
@@ -27,8 +24,8 @@ BEST = b"best"
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("safety.gate.Evaluator", ScriptedEvaluator)
-    monkeypatch.setattr(ScriptedEvaluator, "script", {**ScriptedEvaluator.script, BEST: outcomes(500.0)})
+    monkeypatch.setattr("safety.gate.EvaluatorPool", ScriptedPool)
+    monkeypatch.setattr(ScriptedPool, "script", {**ScriptedPool.script, BEST: MadeUpPolicy(505.0)})
     bench = Bench(tmp_path / "safety")
     bench.gate.close()
     bench.open(dataclasses.replace(CONFIG, canary_share=0.25))
@@ -58,11 +55,11 @@ def test_one_canary_at_a_time(bench: Bench) -> None:
 def test_who_is_in_the_queue_already_is_not_judged_either(bench: Bench) -> None:
     """Both were submitted before the first became a canary."""
     try:
-        bench.evaluator.may_answer.clear()
+        bench.pool.may_answer.clear()
         first, second = (
             bench.gate.submit(offer(artifact), artifact, lambda ended, total: None) for artifact in (GOOD, BETTER)
         )
-        bench.evaluator.may_answer.set()
+        bench.pool.may_answer.set()
         assert statement(first.result(30)).release_number == 1
         with pytest.raises(GateBusy, match="nothing was decided here"):
             second.result(30)

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from safety.confinement import Confinement, confinement_from_header
 from safety.evaluation import EpisodeOutcomes
 from safety.evaluator import EvaluationFailed, Evaluator
 from safety.suite import draw_seeds
+from safety.suite_spec import DEFAULT_SLICE, suite_from_settings
 from safety.testing import constant_artifact
 from tests.safety.nosy_environments import ATTEMPTS, LEFT_BEHIND, SECRET, SOCKET, VARIABLE
 
 WHOLE = landlock.abi_version() >= landlock.SCOPE_ABI
-SEEDS = draw_seeds(bytes(32), 4)
+SEEDS = draw_seeds(bytes(32), DEFAULT_SLICE, 4)
 CONFIG = SafetyConfig(evaluation_s_max=30.0, worker_memory_bytes_max=2**30)
 
 pytestmark = [
@@ -46,11 +48,16 @@ class Service:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(directory / SOCKET))
         self.listener.listen()
-        self.evaluator = Evaluator(EnvironmentConfig(name=environment), CONFIG, directory / "evaluator.log")
+        self.evaluator = Evaluator(
+            suite_from_settings(CONFIG, EnvironmentConfig(name=environment)), CONFIG, directory / "evaluator.log"
+        )
 
     def evaluate(self, artifact: Artifact) -> EpisodeOutcomes:
         data = artifact.to_bytes()
-        return self.evaluator.evaluate(data, artifact_digest(data), SEEDS, lambda ended: None)
+        deadline = time.monotonic() + CONFIG.evaluation_s_max
+        return self.evaluator.evaluate(
+            data, artifact_digest(data), 0, SEEDS, deadline=deadline, on_progress=lambda ended: None
+        )
 
     def files(self) -> dict[str, tuple[bytes, int]]:
         paths = [path for path in self.directory.iterdir() if path.is_file() and path.name != "evaluator.log"]
@@ -115,7 +122,7 @@ def test_environments_work_confined(service: Service, shape: tuple[int, ...], ac
 @pytest.mark.parametrize("service", ["catch"], indirect=True)
 def test_catch_works_confined(service: Service) -> None:
     service.evaluator.start()
-    described = service.evaluator.environment
+    described = service.evaluator.environments[DEFAULT_SLICE]
     spec = make_spec(described.observation_shape, described.num_actions, described.observation_dtype)
     assert (service.evaluate(make_artifact(spec)).lengths > 0).all()
 

@@ -26,13 +26,10 @@ from safety.key_history import KEY, VERDICT_KEYS_MAX
 from safety.key_rotation import RotationRefused, rotate
 from safety.ledger import Ledger, LedgerError, LedgerInUse, read_ledger
 from safety.revocations import revocation_fields
-from safety.testing import balancing_artifact, cartpole_artifact
-from safety.verdicts import Assessment, Offer, Rule
+from safety.testing import balancing_artifact, cartpole_artifact, record_made_up
 from tests.safety import rotation_process
 from tests.safety.safety_process import RUN, own_process
 
-RULE = Rule(bytes(32), bytes(32), bytes(32))
-PASSED = safety_pb2.CriterionResult(name="violation_rate", passed=True)
 PRIVATE = ("verdict_key.pem", "lease_key.pem")
 
 
@@ -54,8 +51,7 @@ class Place:
 
     def release(self, artifact: bytes) -> common_pb2.SignedStatement:
         with self.docket() as docket:
-            offer = Offer(RUN, 1, artifact_digest(artifact), len(artifact))
-            return docket.record(offer, artifact, Assessment("", [PASSED]), RULE, validity_s=3600.0)
+            return record_made_up(docket, RUN, 1, artifact)
 
     def revoke(self, number: int) -> common_pb2.SignedStatement:
         with self.docket() as docket:

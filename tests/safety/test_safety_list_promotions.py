@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 import pytest
 
-from policies.artifact import artifact_digest
 from protos import transport
 from protos.safety.v1 import safety_pb2, safety_pb2_grpc
 from replay.settings import SettingError
@@ -21,12 +20,10 @@ from safety.client import SafetyClient, SafetyUnavailable
 from safety.docket import Docket
 from safety.ledger import read_ledger
 from safety.promotions import PromotionRefused
-from safety.verdicts import Assessment, Offer, Rule
+from safety.testing import record_made_up
 from tests.safety.safety_process import CONFIG, RUN, running
 
 WAIT_S = 20.0
-RULE = Rule(bytes(32), bytes(32), bytes(32))
-PASSED = Assessment("", [safety_pb2.CriterionResult(name="violation_rate", passed=True)])
 
 
 def release_canaries(desk: Docket, count: int) -> None:
@@ -34,7 +31,7 @@ def release_canaries(desk: Docket, count: int) -> None:
     for _ in range(count):
         number = desk.counts[0] + 1
         data = f"artifact {number}".encode()
-        desk.record(Offer(RUN, 1, artifact_digest(data), len(data)), data, PASSED, RULE, 3600.0, canary_share=0.5)
+        record_made_up(desk, RUN, 1, data, canary_share=0.5)
         desk.promote(number, episodes=10 * number, violating_episodes=number, why="harmless")
 
 

@@ -36,6 +36,8 @@ class FalseGate(SafetyClient):
         version: int,
         timeout_s: float,
         on_progress: Callable[[int, int], None] | None = None,
+        *,
+        lineage_digest: bytes = b"",
     ) -> common_pb2.SignedStatement:
         return self._answer
 

@@ -307,6 +307,11 @@ def secret_replaced(scene: Template) -> str:
     return refused_to_open(root)
 
 
+def manifest(key: bytes, verdict: safety_pb2.VerdictStatement) -> bytes:
+    """What a verdict of as many episodes says of the seeds of another key."""
+    return seed_manifest_digest({each.name: draw_seeds(key, each.name, each.episodes) for each in verdict.slices})
+
+
 @LEDGER.way(r"LedgerError: ledger entry \d+ reveals another key of held-out seeds than was committed to before it")
 def seeds_of_a_key_nobody_committed_to(scene: Template) -> str:
     """A gate that draws keys until the candidate is lucky: it has the signing key, and signs which one it took."""
@@ -314,7 +319,7 @@ def seeds_of_a_key_nobody_committed_to(scene: Template) -> str:
 
     def choose(verdict: safety_pb2.VerdictStatement) -> None:
         verdict.seed_key = chosen
-        verdict.seed_manifest_digest = seed_manifest_digest(draw_seeds(chosen, verdict.episodes))
+        verdict.seed_manifest_digest = manifest(chosen, verdict)
 
     def replace(trees: list[dict[str, Any]]) -> None:
         trees[-1] = resigned(trees[-1], key, choose)
@@ -330,7 +335,7 @@ def seeds_chosen(scene: Template) -> str:
     key = SigningKey.load(signing_key_file(scene.root))
 
     def choose(verdict: safety_pb2.VerdictStatement) -> None:
-        verdict.seed_manifest_digest = seed_manifest_digest(draw_seeds(b"x" * 32, verdict.episodes))
+        verdict.seed_manifest_digest = manifest(b"x" * 32, verdict)
 
     def replace(trees: list[dict[str, Any]]) -> None:
         trees[-1] = resigned(trees[-1], key, choose)
