@@ -27,7 +27,7 @@ class Verdict:
     """One judged candidate.
 
     Returns are undiscounted; digest is hexadecimal; release_number is 0 unless it was approved; outcome is "approved",
-    "deferred", "rejected" or "void".
+    "deferred", "rejected" or "void", or "" where nothing but `approved` is known.
     """
 
     verdict_id: str
@@ -41,7 +41,7 @@ class Verdict:
     return_mean: float
     return_ci95: tuple[float, float]
     issue_time_ns: int
-    outcome: str = "approved"
+    outcome: str = ""
     deferred_in_a_row: int = 0
     alarms: tuple[str, ...] = ()
 
@@ -110,7 +110,7 @@ def describe_verdict(verdict: Verdict) -> str:
     """One line for a person."""
     if not verdict.approved:
         again = f" ({verdict.deferred_in_a_row} in a row)" if verdict.deferred_in_a_row > 1 else ""
-        return f"candidate {verdict.version} {verdict.outcome}{again}: {verdict.reason}"
+        return f"candidate {verdict.version} {verdict.outcome or 'rejected'}{again}: {verdict.reason}"
     low, high = verdict.return_ci95
     return (
         f"candidate {verdict.version} approved as release {verdict.release_number}: return {verdict.return_mean:.2f} "
