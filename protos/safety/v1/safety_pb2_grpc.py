@@ -91,7 +91,7 @@ class SafetyServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTrust(self, request, context):
-        """The public key that signs, and how many verdicts there are.
+        """The first verdict key, from which all others follow, and how many verdicts there are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class SafetyStub:
     RenewLease: _grpc.UnaryUnaryMultiCallable[_safety_pb2.RenewLeaseRequest, _safety_pb2.RenewLeaseResponse]
     """A fresh lease, or FAILED_PRECONDITION with the reason why snapshots must stop."""
     GetTrust: _grpc.UnaryUnaryMultiCallable[_safety_pb2.GetTrustRequest, _safety_pb2.GetTrustResponse]
-    """The public key that signs, and how many verdicts there are."""
+    """The first verdict key, from which all others follow, and how many verdicts there are."""
     ListVerdicts: _grpc.UnaryUnaryMultiCallable[_safety_pb2.ListVerdictsRequest, _safety_pb2.ListVerdictsResponse]
     """The newest verdicts."""
     Revoke: _grpc.UnaryUnaryMultiCallable[_safety_pb2.RevokeRequest, _safety_pb2.RevokeResponse]
@@ -67,7 +67,7 @@ class SafetyAsyncStub(SafetyStub):
     RenewLease: _aio.UnaryUnaryMultiCallable[_safety_pb2.RenewLeaseRequest, _safety_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """A fresh lease, or FAILED_PRECONDITION with the reason why snapshots must stop."""
     GetTrust: _aio.UnaryUnaryMultiCallable[_safety_pb2.GetTrustRequest, _safety_pb2.GetTrustResponse]  # type: ignore[assignment]
-    """The public key that signs, and how many verdicts there are."""
+    """The first verdict key, from which all others follow, and how many verdicts there are."""
     ListVerdicts: _aio.UnaryUnaryMultiCallable[_safety_pb2.ListVerdictsRequest, _safety_pb2.ListVerdictsResponse]  # type: ignore[assignment]
     """The newest verdicts."""
     Revoke: _aio.UnaryUnaryMultiCallable[_safety_pb2.RevokeRequest, _safety_pb2.RevokeResponse]  # type: ignore[assignment]
@@ -108,7 +108,7 @@ class SafetyServicer(metaclass=_abc_1.ABCMeta):
         request: _safety_pb2.GetTrustRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_safety_pb2.GetTrustResponse, _abc.Awaitable[_safety_pb2.GetTrustResponse]]:
-        """The public key that signs, and how many verdicts there are."""
+        """The first verdict key, from which all others follow, and how many verdicts there are."""
 
     @_abc_1.abstractmethod
     def ListVerdicts(
