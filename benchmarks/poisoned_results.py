@@ -43,6 +43,7 @@ class Poisoned:
       audited: those of them that the auditor had marked while the run went on.
       verified: records that are what happened, by the actor that sent them.
       reached: releases that learnt from a record that is not what happened, as the quarantine lists them.
+      held_back: updates of the candidates that learnt from one and were not released.
       reached_by_lineage: the same from the other side: those whose own lineage names the actor.
       traced: releases that the lineage of the first such record lists.
       quarantined: records that the quarantine keeps from being sampled.
@@ -62,6 +63,7 @@ class Poisoned:
     audited: Mapping[str, int]
     verified: Mapping[str, int]
     reached: Sequence[int]
+    held_back: Sequence[int]
     reached_by_lineage: Sequence[int]
     traced: Sequence[int]
     quarantined: int
@@ -142,8 +144,9 @@ def table(found: Poisoned) -> str:
         "",
         *_aligned([("actor", "records", "not what happened", "found while it ran", "verified"), *actors]),
         "",
-        f"quarantined: {found.quarantined:,} records; releases reached: {_numbers(found.reached)}; releases whose own "
-        f"lineage names the actor: {_numbers(found.reached_by_lineage)}",
+        f"quarantined: {found.quarantined:,} records; releases reached: {_numbers(found.reached)}; candidates reached "
+        f"and not released: {len(found.held_back)}; releases whose own lineage names the actor: "
+        f"{_numbers(found.reached_by_lineage)}",
         *(f"PROBLEM: {problem}" for problem in found.problems),
     ]
     return "\n".join(lines)

@@ -129,6 +129,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> Poisoned:
         audited=audited,
         verified=_by_actor(run, "signals.verified == 1"),
         reached=_releases_of(quarantine["affected"] or []),
+        held_back=_held_back(quarantine["affected"] or []),
         reached_by_lineage=[number for number, share in shares.items() if share > 0],
         traced=_traced(run, verification["mismatches"]),
         quarantined=int(quarantine["quarantine"]["records"]),
@@ -167,6 +168,11 @@ def _traced(run: TrainedRun, mismatches: Sequence[dict[str, Any]]) -> list[int]:
 
 def _releases_of(policies: Sequence[dict[str, Any]]) -> list[int]:
     return sorted(release["number"] for policy in policies for release in policy["releases"])
+
+
+def _held_back(policies: Sequence[dict[str, Any]]) -> list[int]:
+    """Updates of those that were candidates, and are no release."""
+    return sorted(policy["version"] for policy in policies if policy["artifact_digest"] and not policy["releases"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -52,16 +52,16 @@ def cartpole_cost() -> RunConfig:
         safety=SafetyConfig(violation_rate_max=0.05),
         learner=LearnerConfig(
             batch_size=16,
-            learning_rate=2e-3,
-            learning_rate_end=2e-4,
-            anneal_updates=4_000,
-            reward_scale=0.1,
-            # Low enough that training keeps trying the margin: about one candidate in three is beyond it.
-            cost_coefficient=0.04,
+            learning_rate=1e-3,
+            learning_rate_end=1e-4,
+            anneal_updates=3_000,
+            reward_scale=0.05,
+            # Low enough that training keeps trying the margin: about half of the candidates are beyond it now and then.
+            cost_coefficient=0.03,
             candidate_return_min=300.0,
             candidate_interval_s=1.0,
         ),
-        stop=StopConfig(env_steps_max=2_000_000),
+        stop=StopConfig(env_steps_max=1_500_000),
     )
 
 

@@ -114,7 +114,7 @@ class CanaryWatch:
             counts, unread = TrainingCounts(0, 0), str(error)
             self._say(f"release {canary.release_number} is a canary, whose episodes are not known: {error}")
         decision, finding = judge_totals(self._rule, counts)
-        if unread or decision is Decision.UNDECIDED:
+        if decision is Decision.UNDECIDED:
             self._revoke_in_time(canary, counts, unread)
             return
         what = f"{counts.violating} of {counts.episodes} episodes had a cost; {finding.explanation}"

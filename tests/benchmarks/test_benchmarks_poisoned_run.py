@@ -16,7 +16,7 @@ from actors.config import EnvironmentConfig
 from actors.environments.catalog import make_vector
 from benchmarks.poisoned_actor import REWARD, make_hacked
 from benchmarks.poisoned_results import JudgedRelease, Poisoned, summary, table
-from benchmarks.poisoned_run import ACTOR, Poisoning
+from benchmarks.poisoned_run import ACTOR, Poisoning, _held_back, _releases_of
 from benchmarks.process_group import BenchmarkError
 from benchmarks.trained_run import Evaluated
 from launch.run_paths import RunPaths
@@ -38,6 +38,7 @@ FOUND = Poisoned(
     audited={ACTOR: 10},
     verified={"actor-0000": 900, ACTOR: 180},
     reached=[4],
+    held_back=[950, 990],
     reached_by_lineage=[4],
     traced=[4],
     quarantined=120,
@@ -102,7 +103,18 @@ def test_the_table_says_it_to_a_person() -> None:
     assert lines[0].startswith("2 releases before the poisoning, 2 after it")
     assert any(line.split()[:2] == ["release", "4"] and "10.0%" in line for line in lines)
     assert any(line.startswith(f"{ACTOR} (lies)") and line.split()[2:] == ["300", "120", "10", "180"] for line in lines)
-    assert lines[-1].startswith("quarantined: 120 records; releases reached: 4;")
+    assert lines[-1].startswith(
+        "quarantined: 120 records; releases reached: 4; candidates reached and not released: 2;"
+    )
+
+
+def test_what_a_quarantine_reaches_is_releases_and_candidates_held_back() -> None:
+    affected = [
+        {"version": 5, "artifact_digest": "", "releases": []},
+        {"version": 9, "artifact_digest": "aa", "releases": []},
+        {"version": 7, "artifact_digest": "bb", "releases": [{"number": 2, "revocation": None}]},
+    ]
+    assert (_releases_of(affected), _held_back(affected)) == ([2], [9])
 
 
 def test_the_actor_waits_for_the_middle_of_the_run(tmp_path: Path) -> None:

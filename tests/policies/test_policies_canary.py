@@ -270,6 +270,7 @@ def test_a_revoked_canary_is_offered_no_more_whatever_promotes_it(registry: Poli
     keeper = ReleaseKeeper(registry, board)
     keeper.revoke(revocation(THIRD, 3))
     assert keeper.promote([promotion(THIRD, 3)]) == []
+    assert not board.publish_promotion(published(promotion(THIRD, 3)))
     assert kinds(board.offers_since(seen)[0]) == [(REVOCATION, 3)]
     assert board.artifact(artifact_digest(THIRD)) is None
     with pytest.raises(RevokedArtifact):

@@ -204,6 +204,14 @@ def test_a_promotion_of_another_artifact_or_number_is_not_this_ones(outside: Act
     assert outside.tag() == "release.3"
 
 
+def test_nor_is_it_of_one_that_comes_later(outside: Actor) -> None:
+    without_snapshots(outside)
+    outside.promote(FOURTH, 3)
+    outside.promote(THIRD, 4)
+    outside.release(THIRD, 3, SHARE)
+    assert outside.tag() == "release.2"
+
+
 def test_an_older_release_than_the_newest_is_not_promoted(outside: Actor) -> None:
     """Played back: release 3 was a canary of which nothing came, release 4 has been accepted since."""
     without_snapshots(outside)

@@ -310,15 +310,22 @@ def test_there_is_an_end_to_it_and_then_time_revokes(
     assert scene.docket.undecided_canary() == 2
 
 
-def test_a_promotion_that_was_put_elsewhere_in_the_ledger_is_found(scene: Scene) -> None:
-    """A promotion of a release that is no canary, signed by the right key, stands out of place."""
-    scene.docket.revoke(RUN, 2, "by a person")
+@pytest.mark.parametrize(
+    ("number", "data", "revoked"), [(2, b"two", True), (1, b"two", False), (2, b"one", False), (3, b"two", False)]
+)
+def test_a_promotion_that_does_not_belong_into_the_ledger_is_found(
+    scene: Scene, number: int, data: bytes, revoked: bool
+) -> None:
+    """Signed by the right key, but of what is no canary, or another one: nobody who reads the ledger believes it."""
+    if revoked:
+        scene.docket.revoke(RUN, 2, "by a person")
     docket = scene.docket
     with pytest.MonkeyPatch.context() as patched:
         # What a service that was broken into could write: only the check of the history is left.
-        patched.setattr(type(docket._history), "canary", safety_pb2.VerdictStatement(release_number=1))
+        canary = safety_pb2.VerdictStatement(release_number=number, artifact_digest=artifact_digest(data))
+        patched.setattr(type(docket._history), "canary", canary)
         patched.setattr(type(docket._history), "add", lambda self, entry: None)
-        docket.promote(1, episodes=1, violating_episodes=0, why="w")
+        docket.promote(number, episodes=1, violating_episodes=0, why="w")
     scene.docket.close()
     with pytest.raises(LedgerError, match="does not say what its promotion says, or stands out of place"):
         scene.start()
