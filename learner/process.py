@@ -40,6 +40,7 @@ from safety.client import SafetyClient
 
 if TYPE_CHECKING:
     from learner.checkpoint import Checkpointer
+    from learner.rollback import Rollback
 
 _log = logging.getLogger(__name__)
 
@@ -67,10 +68,7 @@ def run_learner(job: LearnerJob) -> int:
     spec = _policy_spec(job)
     initial = initial_state(spec, job.learner, job.seed)
     compiling = _compile_in_background(job, spec, initial)
-    # These take their time to import, which can pass meanwhile.
-    from learner.checkpoint import Checkpointer  # noqa: PLC0415
-    from learner.rollback import DIRECTORY as RELEASES_DIRECTORY  # noqa: PLC0415
-    from learner.rollback import ReleaseStates, Rollback  # noqa: PLC0415
+    from learner.checkpoint import Checkpointer  # noqa: PLC0415 - takes its time to import, which can pass meanwhile
 
     key = _wait_for_key(job.trust_key_path, stop)
     if key is None:
@@ -90,8 +88,6 @@ def run_learner(job: LearnerJob) -> int:
         checkpoints = Checkpointer(job.run_directory / "learner" / "checkpoints", job.learner.checkpoints_kept)
         cleanup.callback(checkpoints.close)
         state, progress = _starting_point(job, initial, checkpoints)
-        releases_held = ReleaseStates(job.run_directory / RELEASES_DIRECTORY, spec)
-        cleanup.callback(releases_held.close)
         leases = LeaseKeeper(safety, board, job.run_id, progress.rolled_back_epoch)
         leases.start()
         cleanup.callback(leases.close)
@@ -116,13 +112,7 @@ def run_learner(job: LearnerJob) -> int:
             metrics,
             lambda: _replay_counters(replay),
             leases,
-            Rollback(
-                releases_held,
-                registry,
-                job.run_directory / LINEAGE_DIRECTORY,
-                lambda: initial_state(spec, job.learner, job.seed),
-                lambda: {revocation.digest for revocation in board.revocations},
-            ),
+            _way_back(job, spec, registry, board, cleanup),
             lambda: len(board.revocations),
         )
         target_met = newest is not None and newest.return_mean >= job.target_return
@@ -143,6 +133,22 @@ def _hear_of_decisions(
         listener.catch_up(stop)
     listener.start()
     return listener
+
+
+def _way_back(
+    job: LearnerJob, spec: PolicySpec, registry: PolicyRegistry, board: PolicyBoard, cleanup: contextlib.ExitStack
+) -> Rollback:
+    from learner.rollback import DIRECTORY, ReleaseStates, Rollback  # noqa: PLC0415 - needs what a checkpoint needs
+
+    states = ReleaseStates(job.run_directory / DIRECTORY, spec)
+    cleanup.callback(states.close)
+    return Rollback(
+        states,
+        registry,
+        job.run_directory / LINEAGE_DIRECTORY,
+        lambda: initial_state(spec, job.learner, job.seed),
+        lambda: {revocation.digest for revocation in board.revocations},
+    )
 
 
 def _promotion_desk(job: LearnerJob, registry: PolicyRegistry, board: PolicyBoard) -> PromotionDesk:

@@ -29,7 +29,7 @@ START_S_MAX = 60.0
 
 async def serve_with(parameters: dict[str, Any], stop: asyncio.Event, on_ready: Any) -> None:
     await serve(
-        SafetyConfig(**parameters["config"]),
+        SafetyConfig(**{**parameters["config"], "readable": tuple(parameters["config"]["readable"])}),
         EnvironmentConfig(**parameters["environment"]),
         Path(parameters["directory"]),
         parameters["address"],

@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
+import safety.evaluator
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, EnvironmentUnsupported
 from actors.environments.catalog import make_vector
@@ -26,6 +27,7 @@ from policies.inference import make_policy
 from policies.testing import make_artifact, make_spec
 from safety.blank_policy import blank_artifact
 from safety.config import SafetyConfig
+from safety.confinement import KEPT_VARIABLES
 from safety.evaluation import EpisodeOutcomes, evaluate_policy
 from safety.evaluator import (
     LOG_BYTES_MAX,
@@ -421,6 +423,7 @@ def test_a_worker_that_is_ready_has_loaded_all_code(
 ) -> None:
     """So that it can be kept from files by the time the first candidate comes."""
     monkeypatch.setenv("PYTHONVERBOSE", "1")
+    monkeypatch.setattr(safety.evaluator, "KEPT_VARIABLES", KEPT_VARIABLES | {"PYTHONVERBOSE"})
     config = EnvironmentConfig(name=environment, episode_steps_max=5)
     evaluator = make(suite_of(slice_of(config, Perturbation("observation_dropout", 0.1))))
     evaluator.start()

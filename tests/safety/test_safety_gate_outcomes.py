@@ -125,7 +125,7 @@ def test_an_approval_begins_with_the_share_of_the_canary(tmp_path: Path, monkeyp
     monkeypatch.setattr("safety.gate.EvaluatorPool", ScriptedPool)
     bench = Bench(tmp_path / "safety", dataclasses.replace(CONFIG, canary_share=0.25))
     try:
-        assert [bench.offer(artifact).canary_share for artifact in (GOOD, UNSAFE)] == [0.25, 0.0]
+        assert [bench.offer(artifact).canary_share for artifact in (UNSAFE, GOOD)] == [0.0, 0.25]
     finally:
         bench.gate.close()
 

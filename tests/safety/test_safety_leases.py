@@ -221,7 +221,7 @@ def test_a_breach_ends_an_epoch_until_the_learner_has_rolled_back(bench: Bench) 
     assert bench.epoch(1) == 2
     assert bench.epoch(1) == 2
     assert bench.kinds() == [VERDICT, VERDICT, BREACH, RESUMED]
-    assert read_ledger(bench.directory)[2].fields == {
+    assert read_ledger(bench.directory)[3].fields == {
         "run_id": RUN,
         "epoch": 1,
         "reason": FOUND.reason,
