@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def trial_of(suite: SuiteSpec = SUITE, *, incumbent: bool = False, approvals: tu
     return Trial(suite, level_of(suite, approvals), KEY, lanes=CONFIG.lanes, incumbent=incumbent)
 
 
-def with_limits(**limits: float) -> SuiteSpec:
+def with_limits(**limits: Any) -> SuiteSpec:
     spec = SUITE.slices[0]
     changed = dataclasses.replace(spec, limits=dataclasses.replace(spec.limits, **limits))
     return dataclasses.replace(SUITE, slices=(changed,))
