@@ -130,7 +130,7 @@ def test_an_approval_says_everything_and_is_trusted(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("artifact", "reason"),
     [
-        (UNSAFE, "sequential_violation_rate on held-out: mean loss"),
+        (UNSAFE, "episodes had a severe event"),
         (WORSE, "capability_non_inferiority on held-out: mean capability 300 against 480"),
         (BROKEN, "exited with status 3"),
     ],
