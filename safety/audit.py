@@ -20,7 +20,7 @@ from policies.signing import VerifyKey
 from protos.safety.v1 import safety_pb2
 from safety.evidence import EvidenceDamaged, EvidenceMissing, read_evidence
 from safety.evidence_audit import contradiction
-from safety.history import DecisionHistory
+from safety.history import DecisionHistory, KnownSchedule
 from safety.key_history import KeyInUse
 from safety.ledger import LedgerEntry, LedgerError
 from safety.suite import draw_seeds, seed_manifest_digest
@@ -38,6 +38,8 @@ class LedgerAudit:
       approved, rejected: verdicts; those deferred or void are among the rejected.
       revocations: of releases.
       evaluations_checked: verdicts whose seeds were drawn again; the others rest on no episodes.
+      levels_checked: verdicts whose error rate is what the schedule gives their candidate; of the others, it is not
+        known by which schedule.
       evidence_checked: verdicts whose evidence was found, and says what they say.
       evidence_absent: those whose evidence is not there.
       keys: that have signed, in the order in which they came; the last of each purpose signs now.
@@ -49,6 +51,7 @@ class LedgerAudit:
     rejected: int
     revocations: int
     evaluations_checked: int
+    levels_checked: int
     evidence_checked: int
     evidence_absent: int
     keys: Sequence[KeyInUse]
@@ -62,6 +65,7 @@ def audit_ledger(
     kept_head: tuple[int, bytes] | None = None,
     *,
     directory: Path | None = None,
+    known: KnownSchedule | None = None,
 ) -> LedgerAudit:
     """Checks all of it.
 
@@ -71,11 +75,12 @@ def audit_ledger(
       run_id: that each must be about.
       kept_head: index and digest of an entry as an earlier audit gave it.
       directory: the safety service's, with the evidence; None: there is none to be had.
+      known: how the candidates share the run's error rate, where that is known.
 
     Raises:
       LedgerError: see there.
     """
-    history = DecisionHistory(entries, key, run_id)
+    history = DecisionHistory(entries, key, run_id, known)
     statements = [safety_pb2.VerdictStatement.FromString(signed.payload) for signed in history.newest(0)[::-1]]
     checked = sum(_check_seeds(number, statement) for number, statement in enumerate(statements, 1))
     with_evidence = [(number, each) for number, each in enumerate(statements, 1) if each.evidence_digest]
@@ -88,11 +93,17 @@ def audit_ledger(
         rejected=history.rejected,
         revocations=len(history.revocations),
         evaluations_checked=checked,
+        levels_checked=sum(_is_known(statement, known) for statement in statements),
         evidence_checked=present,
         evidence_absent=len(with_evidence) - present,
         keys=tuple(history.keys.keys),
         head=entries[-1].digest if entries else b"",
     )
+
+
+def _is_known(statement: safety_pb2.VerdictStatement, known: KnownSchedule | None) -> bool:
+    tested = statement.lifetime_index != 0
+    return tested and known is not None and statement.criteria_digest == known.criteria_digest
 
 
 def _check_seeds(number: int, statement: safety_pb2.VerdictStatement) -> bool:

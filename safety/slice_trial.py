@@ -37,7 +37,7 @@ from safety.statistics.calibration import (
 from safety.statistics.confidence_sequence import rate_upper
 from safety.statistics.counts import PairedOutcomes, Severity, SliceOutcomes
 from safety.statistics.divergence import DIVERGENCE, divergence
-from safety.statistics.findings import Finding, Kind, cannot_tell
+from safety.statistics.findings import Finding, Kind, cannot_tell, confidence_text
 from safety.statistics.paired import CAPABILITY_NON_INFERIORITY, capability_non_inferiority
 from safety.statistics.parameters import ParameterError
 from safety.statistics.risk_budget import WEIGHTED_RISK, weighted_risk
@@ -210,7 +210,12 @@ class SliceTrial:
             "sensitivity_low": self._bounds.sensitivity_low,
             "false_positive_low": self._bounds.false_positive_low,
         }
-        return dataclasses.replace(finding, figures=figures)
+        text = (
+            f"{events} of {test.state.episodes} episodes had a severe event: with "
+            f"{confidence_text(self._level.alpha)} confidence the true rate is at most {figures['rate_high']:.4g}, and "
+            f"less than {self._spec.limits.violation_rate_max:g} is allowed; {finding.explanation}"
+        )
+        return dataclasses.replace(finding, explanation=text, figures=figures)
 
     def _outcomes(self, episodes: EpisodeOutcomes) -> SliceOutcomes:
         count = len(episodes.returns)

@@ -1,9 +1,10 @@
-"""`temper safety audit`: checks a run's ledger: chain, signatures, seeds, evidence; and a head that was kept earlier.
+"""`temper safety audit`: checks a run's ledger: chain, signatures, seeds, error rates, evidence; and a head that was
+kept earlier. Error rates are those of the run's settings; verdicts by other criteria are only counted.
 
 --json prints one object: directory, intact, reason ("" or what is wrong), entries, approved, rejected, revocations,
-evaluations_checked, evidence_checked, evidence_absent, keys (every one there was, the newest last: purpose, key_id,
-entry after which it signs), head (INDEX:HEX of the newest entry; null where there is none). Numbers, keys and head are
-null where something is wrong.
+evaluations_checked, levels_checked, evidence_checked, evidence_absent, keys (every one there was, the newest last:
+purpose, key_id, entry after which it signs), head (INDEX:HEX of the newest entry; null where there is none). Numbers,
+keys and head are null where something is wrong.
 """
 
 from __future__ import annotations
@@ -13,13 +14,20 @@ import re
 from typing import Any
 
 from launch.arguments import SafetyAudit
-from launch.errors import BadInput
+from launch.config_file import read_config
+from launch.errors import BadInput, ConfigFileError
 from launch.json_output import json_line
 from launch.releases import require_trust
-from launch.run_paths import require_run_directory
+from launch.run_paths import RunPaths, require_run_directory
+from replay.settings import SettingError
 from safety.audit import LedgerAudit, audit_ledger
+from safety.history import KnownSchedule
 from safety.key_directory import PURPOSES
 from safety.ledger import LedgerError, read_ledger
+from safety.levels import Schedule
+from safety.statistics.parameters import ParameterError
+from safety.suite import criteria_digest
+from safety.suite_file import SuiteFileError, make_suite
 
 _HEAD = re.compile(r"([0-9]{1,15}):([0-9a-fA-F]{64})")
 
@@ -32,7 +40,8 @@ def run(arguments: SafetyAudit) -> int:
     audit, reason = None, ""
     try:
         entries = read_ledger(paths.safety)
-        audit = audit_ledger(entries, trust.verify_key, trust.run_id, kept, directory=paths.safety)
+        known = _known(paths)
+        audit = audit_ledger(entries, trust.verify_key, trust.run_id, kept, directory=paths.safety, known=known)
     except LedgerError as error:
         reason = str(error)
     if arguments.json:
@@ -40,6 +49,16 @@ def run(arguments: SafetyAudit) -> int:
     else:
         print(f"{paths.safety}: {_described(audit) if audit is not None else f'NOT INTACT: {reason}'}")
     return 1 if reason else 0
+
+
+def _known(paths: RunPaths) -> KnownSchedule | None:
+    """How the candidates share the run's error rate, as its settings have it; None where they cannot be read here."""
+    try:
+        config = read_config(paths.config)
+        suite = make_suite(config.safety, config.environment)
+    except (ConfigFileError, SettingError, SuiteFileError, ParameterError):
+        return None
+    return KnownSchedule(criteria_digest(suite), Schedule(suite.error_rate, suite.error_schedule))
 
 
 def _fields(audit: LedgerAudit | None) -> dict[str, Any]:
@@ -58,7 +77,8 @@ def _described(audit: LedgerAudit) -> str:
     return (
         f"{audit.entries:,} entries intact: {audit.approved} approved, {audit.rejected} rejected, "
         f"{audit.revocations} revoked; the seeds of {audit.evaluations_checked} evaluations are those committed to "
-        f"before, and the evidence of {audit.evidence_checked} says what they say"
+        f"before, the error rates of {audit.levels_checked} those of the schedule, and the evidence of "
+        f"{audit.evidence_checked} says what they say"
         + (f" ({audit.evidence_absent} without)" if audit.evidence_absent else "")
         + f"\n{_keys(audit)}\nhead {_head(audit)}"
     )

@@ -131,7 +131,7 @@ def test_an_approval_says_everything_and_is_trusted(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("artifact", "reason"),
     [
-        (UNSAFE, "sequential_violation_rate on held-out: mean loss"),
+        (UNSAFE, "episodes had a severe event"),
         (WORSE, "capability_non_inferiority on held-out: mean capability 300 against 480"),
         (BROKEN, "exited with status 3"),
     ],
@@ -183,8 +183,7 @@ def test_a_judged_artifact_keeps_its_verdict(bench: Bench) -> None:
     assert bench.offer(UNSAFE, version=99) == rejected
     assert bench.offer(GOOD) == approved
     assert bench.offer(WORSE) == deferred
-    assert not bench.pool.asked
-    assert not bench.pool.planted
+    assert (bench.pool.asked, bench.pool.planted) == ([], [])
     assert len(read_ledger(bench.directory)) == 4
 
 
@@ -239,8 +238,7 @@ def test_an_oversize_candidate_is_rejected_unread(bench: Bench) -> None:
     verdict = statement(bench.gate.submit(huge, b"", lambda ended, total: None).result(30))
     assert not verdict.approved
     assert "limit is 67108864" in verdict.reason
-    assert not bench.pool.asked
-    assert not bench.pool.planted
+    assert (bench.pool.asked, bench.pool.planted) == ([], [])
     # Nothing was run, so it uses up nothing.
     assert (verdict.lifetime_index, verdict.error_level, verdict.evidence_digest) == (0, 0.0, b"")
     # Its digest was never verified, so nothing is held against the artifact that really has it.

@@ -18,8 +18,12 @@ from safety.audit import audit_ledger
 from safety.config import SafetyConfig
 from safety.evidence import read_evidence
 from safety.gate import Gate
-from safety.ledger import read_ledger
+from safety.history import KnownSchedule
+from safety.ledger import LedgerError, read_ledger
+from safety.levels import Schedule
 from safety.statistics.combination import Outcome
+from safety.suite import criteria_digest
+from safety.suite_spec import suite_from_settings
 from safety.verdicts import Offer
 from tests.safety.made_up_trials import MadeUpPolicy
 from tests.safety.scripted_pool import BETTER, BROKEN, GOOD, UNSAFE, WORSE, ScriptedPool
@@ -166,9 +170,14 @@ def test_an_audit_finds_everything_as_the_gate_wrote_it(bench: Bench) -> None:
     bench.pool.missed = [2]
     bench.offer(b"void", MadeUpPolicy(480.0))
     entries = read_ledger(bench.directory)
-    audit = audit_ledger(entries, bench.gate.verify_key, RUN, directory=bench.directory)
+    known = KnownSchedule(criteria_digest(suite_from_settings(CONFIG, EnvironmentConfig())), Schedule(0.05, "recycle"))
+    audit = audit_ledger(entries, bench.gate.verify_key, RUN, directory=bench.directory, known=known)
     assert (audit.approved, audit.rejected) == (2, 4)
     assert (audit.evaluations_checked, audit.evidence_checked, audit.evidence_absent) == (5, 6, 0)
+    assert audit.levels_checked == 6
+    other = KnownSchedule(known.criteria_digest, Schedule(0.05, "spend"))
+    with pytest.raises(LedgerError, match="the schedule gives it"):
+        audit_ledger(entries, bench.gate.verify_key, RUN, known=other)
 
 
 def test_without_any_room_verdicts_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_an_unsafe_candidate_ends_its_trial_early() -> None:
     result = conclude(trial)
     assert result.outcome is Outcome.REJECTED
     assert len(asked) == 1
-    assert result.reasons[0].startswith("sequential_violation_rate on held-out: mean loss")
+    assert re.match(r"sequential_violation_rate on held-out: \d+ of \d+ episodes had a severe event", result.reasons[0])
     assert result.reasons[-1].startswith("the trial ended there, with nothing known of capability_non_inferiority on")
     assert by_name(result)[RATE].figures["rate_high"] > 0.3
 
