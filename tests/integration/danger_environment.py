@@ -31,4 +31,4 @@ class Danger(gymnasium.Env[np.ndarray[Any, np.dtype[np.float32]], np.int64]):
         return np.zeros(1, np.float32), float(action), ended, False, {"cost": float(self.dangerous)}
 
 
-gymnasium.register("Danger-v0", entry_point=Danger)
+gymnasium.register("Danger-v0", entry_point=f"{__name__}:Danger")
