@@ -35,11 +35,7 @@ def releases(run: TrainingRun) -> dict[int, str]:
 def goes_on(run: TrainingRun, rollbacks: int, updates: int) -> bool:
     """The learner has rolled back so often, has a lease again, and has made more updates since."""
     last = run.metrics()[-1]
-<<<<<<< HEAD
-    return bool(last["rollbacks"] == rollbacks and last["lease_refusal"] == "" and last["updates"] > updates)
-=======
     return (last["rollbacks"], last["lease_refusal"]) == (rollbacks, "") and int(last["updates"]) > updates
->>>>>>> leases
 
 
 def test_a_breach_rolls_the_learner_back_and_a_new_epoch_begins(
