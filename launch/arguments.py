@@ -30,7 +30,8 @@ class Train:
     """Train a policy on this machine, judge it, and release what passes; supervises every process of the run."""
 
     recipe: Annotated[Positional[str], arg(metavar="RECIPE")]
-    """cartpole, catch, minatar-breakout, minatar-asterix, gym:ID, or the config.toml of a run to repeat."""
+    """cartpole, cartpole-cost, catch, minatar-breakout, minatar-asterix, minatar-cost-space-invaders, gym:ID, or the
+    config.toml of a run to repeat."""
     overrides: Annotated[
         UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE [KEY=VALUE ...]")
     ] = ()

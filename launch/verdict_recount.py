@@ -72,7 +72,7 @@ def _again(result: safety_pb2.CriterionResult, evidence: SliceEvidence) -> Recou
     if losses is None or not math.isfinite(limit):
         return None
     # As the rules of safety.statistics.sequential_rules scale them.
-    low, acceptable = (0.0, ACCEPTABLE_SHARE * limit) if name == RATE else (-1.0, 0.0)
+    low, acceptable = 0.0 if name == RATE else -1.0, ACCEPTABLE_SHARE * limit
     scaled, null, good = ((value - low) / (1.0 - low) for value in (losses, limit, acceptable))
     log_for = _path(log_factors(np.asarray(scaled), float(null)))
     log_against = _path(log_factors(1.0 - np.asarray(scaled), 1.0 - float(good)))

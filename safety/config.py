@@ -18,7 +18,11 @@ class SafetyConfig:
 
     suite: str = setting("", "path of a suite file (TOML); empty: one slice, made from the settings below")
     episodes: int = setting(
-        100, "held-out episodes of a slice on which the tests of fixed size rest", low=2, high=100_000
+        100,
+        "held-out episodes of a slice on which the tests of fixed size rest, for the first candidate; it grows as "
+        "episodes_max does; with fewer, a candidate equal to the incumbent may never be shown to be",
+        low=2,
+        high=100_000,
     )
     episodes_max: int = setting(
         300,
@@ -62,7 +66,10 @@ class SafetyConfig:
         3, "candidates in a row that may be deferred because they lost nothing but return", low=0, high=1000
     )
     planted_violations: int = setting(
-        60, "episodes with a planted violation, per slice and evaluation, that judge the detector", low=1, high=100_000
+        60,
+        "episodes with a planted violation, per slice and evaluation, that judge the detector; later ones have more",
+        low=1,
+        high=100_000,
     )
     planted_clean: int = setting(20, "planted episodes without one, likewise", low=1, high=100_000)
     sensitivity_min: float = setting(

@@ -223,7 +223,9 @@ class Evaluator:
             on_progress(episodes_in(frame, episodes))
 
     def _ready(self) -> _Worker:
-        """The worker; a fresh one where there is none."""
+        """The worker; a fresh one where there is none, or where it died while nobody asked it for anything."""
+        if self._worker is not None and self._process is not None and _ended(self._process, 0.0):
+            self._discard()
         if self._worker is None:
             try:
                 self._worker = self._spawn(time.monotonic() + START_S_MAX)
@@ -278,8 +280,8 @@ class Evaluator:
             raise FrameError(f"the worker does not say how it is confined: {error}") from error
         if confinement != self._confinement:
             self._confinement = confinement
-            level = logging.INFO if confinement.is_whole else logging.WARNING
-            _log.log(level, "%s", confinement.describe())
+            level = logging.DEBUG if confinement.is_whole else logging.WARNING
+            _log.log(level, "the evaluator is confined; %s", confinement.describe())
 
     def _accept(self, described: tuple[EnvironmentSpec, ...]) -> None:
         """Takes what a worker says of its environments, or refuses it."""
@@ -298,7 +300,7 @@ class Evaluator:
     def _failure(self, error: Exception, phase: str, time_s: float) -> EvaluationFailed | EvaluatorClosed:
         """Discards the worker and says what became of it in this phase, which may take `time_s`."""
         process = self._process
-        by_itself = isinstance(error, FrameClosed) and process is not None and _ended(process)
+        by_itself = isinstance(error, FrameClosed) and process is not None and _ended(process, _EXIT_S_MAX)
         self._discard()
         if self._closed:
             return EvaluatorClosed("the service stops")
@@ -330,18 +332,19 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a worker whose pipe is closed ends by itself; leaves it to be waited for, so that `_kill` still can."""
-    deadline = time.monotonic() + _EXIT_S_MAX
-    while time.monotonic() < deadline:
+def _ended(process: subprocess.Popen[bytes], within_s: float) -> bool:
+    """Whether a worker ends by itself in that time; leaves it to be waited for, so that `_kill` still can."""
+    deadline = time.monotonic() + within_s
+    while True:
         try:
             if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 return True
         except ChildProcessError:
             # `close`, in another thread, has killed it and waited for it.
             return True
+        if time.monotonic() >= deadline:
+            return False
         time.sleep(0.01)
-    return False
 
 
 def _one_line(reason: str) -> str:

@@ -1,18 +1,17 @@
 """A Gymnasium environment in which every step has a cost for as long as a file exists: the world has become dangerous.
 
-The file is named by the environment variable TEMPER_TEST_DANGER, so that actors, evaluator and test share it.
+The file lies beside this module, of which a test makes a copy: there all can read it, the confined evaluator too.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-VARIABLE = "TEMPER_TEST_DANGER"
+DANGER = "danger"
 EPISODE_STEPS = 8
 
 
@@ -22,7 +21,7 @@ class Danger(gymnasium.Env[np.ndarray[Any, np.dtype[np.float32]], np.int64]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
-        self.steps, self.dangerous = 0, Path(os.environ[VARIABLE]).exists()
+        self.steps, self.dangerous = 0, Path(__file__).with_name(DANGER).exists()
         return np.zeros(1, np.float32), {}
 
     def step(self, action: np.int64) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.danger_environment import VARIABLE
+from tests.integration import danger_environment
 from tests.integration.training_run import TrainingRun, kill, open_store, training_run
 
 pytestmark = pytest.mark.timeout(180)
@@ -41,9 +43,12 @@ def goes_on(run: TrainingRun, rollbacks: int, updates: int) -> bool:
 def test_a_breach_rolls_the_learner_back_and_a_new_epoch_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    danger = tmp_path / "danger"
-    monkeypatch.setenv(VARIABLE, str(danger))
-    recipe, settings = "gym:tests.integration.danger_environment:Danger-v0", [f"--set={each}" for each in SETTINGS]
+    world = tmp_path / "world"
+    world.mkdir()
+    shutil.copy(danger_environment.__file__, world / "a_dangerous_world.py")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(world), *os.environ.get("PYTHONPATH", "").split(os.pathsep))))
+    danger = world / danger_environment.DANGER
+    recipe, settings = "gym:a_dangerous_world:Danger-v0", [f"--set={each}" for each in SETTINGS]
     with training_run(tmp_path / "run", recipe, *settings) as run:
         learner_log = run.directory / "logs" / "learner.log"
         run.until("there is a release", lambda: bool(releases(run)))

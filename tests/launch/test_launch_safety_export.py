@@ -86,15 +86,6 @@ def test_a_signed_envelope_verifies_with_the_public_key_of_the_run(
         verified(envelope, key)
 
 
-def test_a_verdict_without_that_signature_is_exported_unsigned_and_says_so(
-    gate: made_up_evidence.MadeUpGate, capsys: pytest.CaptureFixture[str]
-) -> None:
-    envelope, complaints = exported(gate.paths, capsys)
-    assert envelope["signatures"] == []
-    assert json.loads(base64.b64decode(envelope["payload"]))["predicateType"] == "urn:temper:verdict:v1"
-    assert complaints == "temper: verdict 01ab01ab was made without an in-toto signature: the envelope is not signed\n"
-
-
 def test_a_key_that_was_rotated_in_is_taken_from_its_certificate(
     gate: made_up_evidence.MadeUpGate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ from tests.integration.training_run import TrainingRun, kill, open_store, traini
 
 pytestmark = [pytest.mark.robustness, pytest.mark.timeout(240)]
 
-ENV_STEPS = 250_000
+ENV_STEPS = 120_000
 
 
 @pytest.mark.parametrize("victim", ["actor", "actors", "replay", "learner", "safety"])

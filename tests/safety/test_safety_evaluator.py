@@ -442,3 +442,16 @@ def test_a_worker_that_is_ready_has_loaded_all_code(
 def imports(log: Path) -> set[str]:
     """The modules that a worker says it has imported."""
     return set(re.findall(r"^import '([\w.]+)'", log.read_text(), re.MULTILINE))
+
+
+@pytest.mark.robustness
+def test_a_worker_that_died_while_idle_costs_nobody_anything(make: Make) -> None:
+    evaluator = make()
+    evaluator.start()
+    idle = worker_of(evaluator)
+    idle.kill()
+    # Dead, but not waited for: that is for the evaluator to do.
+    while idle.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert (run(evaluator, constant_artifact(0, inputs=4)).lengths > 0).all()
+    assert worker_of(evaluator).pid != idle.pid

@@ -294,7 +294,7 @@ def candidate_that_violates(scene: Services) -> str:
     return scene.cartpole.rejected(UNSAFE)
 
 
-@CANDIDATES.way(r"rejected: .*return")
+@CANDIDATES.way(r"rejected: capability_non_inferiority .*beyond the accepted loss")
 def candidate_that_lost_its_return(scene: Services) -> str:
     """No cost at all, and next to no return: far below the incumbent."""
     return scene.cartpole.rejected(FALLING)

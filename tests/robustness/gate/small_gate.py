@@ -26,6 +26,7 @@ from safety.canonical_json import canonical_json
 from safety.client import SafetyClient
 from safety.config import SafetyConfig
 from safety.docket import Docket
+from safety.in_toto import SIGNATURE_FIELD, sign_in_toto
 from safety.ledger import LedgerEntry, read_ledger
 from safety.testing import balancing_artifact, cartpole_artifact, drifting_artifact, falling_artifact
 from safety.verdicts import ledger_fields, statement_in
@@ -37,7 +38,7 @@ CONFIG = SafetyConfig(
 )
 """For CartPole: what balances passes, what drifts off violates too often, what falls loses too much return."""
 
-HOSTILE_CONFIG = dataclasses.replace(CONFIG, evaluation_s_max=2.0, worker_memory_bytes_max=768 * 1024**2)
+HOSTILE_CONFIG = dataclasses.replace(CONFIG, evaluation_s_max=4.0, worker_memory_bytes_max=768 * 1024**2)
 HOSTILE = EnvironmentConfig(name="gym:tests.robustness.gate.hostile_environments:Hostile-v0")
 
 GOOD, BETTER = balancing_artifact().to_bytes(), cartpole_artifact((0.1, 0.2, 3.0, 1.0)).to_bytes()
@@ -56,9 +57,14 @@ def service_directory(root: Path) -> Path:
     return root / "safety"
 
 
+def key_directory(root: Path) -> Path:
+    """Where its private keys are."""
+    return root / "keys"
+
+
 def signing_key_file(root: Path) -> Path:
     """The private key that signs verdicts."""
-    return service_directory(root) / "signing_key.pem"
+    return key_directory(root) / "verdict_key.pem"
 
 
 def verify_key_file(root: Path) -> Path:
@@ -68,7 +74,7 @@ def verify_key_file(root: Path) -> Path:
 
 def secret_file(root: Path) -> Path:
     """The secret of the held-out seeds."""
-    return service_directory(root) / "evaluation_secret"
+    return key_directory(root) / "evaluation_secret"
 
 
 def incumbent_file(root: Path, digest: bytes) -> Path:
@@ -87,7 +93,7 @@ def serving(
 ) -> Iterator[tuple[ServiceProcess, SafetyClient]]:
     """The safety service in a process of its own, and a client of it."""
     root.mkdir(exist_ok=True)
-    parameters = parameters_of(root, config, environment, None)
+    parameters = parameters_of(root, config, environment, None) | {"keys": str(key_directory(root))}
     service = ServiceProcess(parameters)
     try:
         with SafetyClient(parameters["address"]) as client:
@@ -109,7 +115,7 @@ def verdict_in(signed: common_pb2.SignedStatement) -> safety_pb2.VerdictStatemen
 def refused_to_open(root: Path, run_id: str = RUN) -> str:
     """Why the safety service does not start on a directory."""
     try:
-        docket = Docket(service_directory(root), run_id)
+        docket = Docket(service_directory(root), run_id, keys=key_directory(root))
         try:
             docket.incumbent()
         finally:
@@ -164,7 +170,7 @@ def resigned(
     change(statement)
     signed = sign(key, VERDICT_TYPE, statement.SerializeToString(deterministic=True))
     signed.key_id = before.key_id
-    fields = ledger_fields(signed, statement, tree["evaluation"])
+    fields = {**ledger_fields(signed, statement, tree["evaluation"]), SIGNATURE_FIELD: sign_in_toto(key, statement)}
     return {**tree, **fields, "statement": base64.b64encode(signed.SerializeToString(deterministic=True)).decode()}
 
 
