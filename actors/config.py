@@ -13,14 +13,15 @@ class EnvironmentConfig:
 
     name: str = setting(
         "cartpole",
-        "environment: cartpole, catch, minatar:GAME, gym:ID or gym:MODULE:ID (MODULE is imported and registers ID)",
+        "environment: cartpole, cartpole-edge, catch, minatar:GAME, minatar-cost:space_invaders, gym:ID or "
+        "gym:MODULE:ID (MODULE is imported and registers ID)",
     )
     episode_steps_max: int = setting(
         0, "steps after which an episode is truncated; 0: the environment's own limit", low=0, high=10_000_000
     )
     cart_margin: float = setting(
         2.0,
-        "cartpole only: a step that ends with the cart further than this from the centre costs 1",
+        "cartpole and cartpole-edge only: a step that ends with the cart further than this from the centre costs 1",
         above=0,
         high=2.4,
     )

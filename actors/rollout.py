@@ -187,6 +187,7 @@ class Rollout:
             if reason:
                 raise PolicyMismatch(f"policy version {acting.version} has {reason}")
             self._acting = acting
+            self._episodes.act_by(acting.tag)
         return acting
 
     def _wait_for_policy(self) -> ActingPolicy | None:
@@ -250,7 +251,7 @@ class Rollout:
         signals = self._episodes.take_ended()
         signals["steps"] = np.count_nonzero(self._buffer.mask, axis=0).tolist()
         signals["cost"] = self._buffer.cost.sum(axis=0, dtype=np.float64).tolist()
-        names = tuple(signals)
+        names, tagged = tuple(signals), self._episodes.take_ended_tagged()
         self._count(env_steps=int(sum(signals["steps"])), episodes=int(sum(signals["episodes"])))
         return [
             common_pb2.RecordHeader(
@@ -262,12 +263,12 @@ class Rollout:
                 policies=spans,
                 start_time_ns=start_time_ns,
                 end_time_ns=end_time_ns,
-                signals=dict(zip(names, values, strict=True)),
+                signals=dict(zip(names, values, strict=True)) | ended_tagged,
                 episode_seeds=begun[:EPISODE_SEEDS_MAX],
                 encoding=self._buffer.encoding,
             )
-            for lane, (seed, episode, episode_step, values, begun) in enumerate(
-                zip(*start, zip(*signals.values(), strict=True), self._begun, strict=True)
+            for lane, (seed, episode, episode_step, values, ended_tagged, begun) in enumerate(
+                zip(*start, zip(*signals.values(), strict=True), tagged, self._begun, strict=True)
             )
         ]
 

@@ -28,6 +28,7 @@ from benchmarks.peer_settings import VARIANTS, VERSION, PeerVariant
 from benchmarks.process_group import BenchmarkError, run_to_end
 from benchmarks.results import Measurement, summary, table
 from launch.metrics_tail import Metrics, MetricsTail
+from safety.key_directory import PLACE_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET_RETURN = 475.0
@@ -82,6 +83,8 @@ def measure_temper(directory: Path, seconds_max: float) -> Measurement:
         log=directory / "log",
         directory=ROOT,
         seconds_max=seconds_max + OVERTIME_S,
+        # The run's private keys go when the run goes.
+        environment={**os.environ, PLACE_VARIABLE: str(directory / "keys")},
         watch=watch.look,
     )
     result = _read_json(run_directory / "summary.json")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from launch import arguments_keys, arguments_replay
+from launch import arguments_keys, arguments_replay, arguments_safety
 from policies.config import Backend
 
 Directory = Annotated[Path, arg(metavar="DIR")]
@@ -21,6 +21,8 @@ Address = Annotated[str, arg(metavar="ADDRESS")]
 Certificates = Annotated[
     str, arg(metavar="DIR", help="Directory of this process's certificate (temper keys issue), for calls by TCP.")
 ]
+Keys = Annotated[str, arg(metavar="DIR")]
+Purpose = Literal["verdict", "lease"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Train:
     """Train a policy on this machine, judge it, and release what passes; supervises every process of the run."""
 
     recipe: Annotated[Positional[str], arg(metavar="RECIPE")]
-    """cartpole, catch, minatar-breakout, minatar-asterix, gym:ID, or the config.toml of a run to repeat."""
+    """cartpole, cartpole-cost, catch, minatar-breakout, minatar-asterix, minatar-cost-space-invaders, gym:ID, or the
+    config.toml of a run to repeat."""
     overrides: Annotated[
         UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE [KEY=VALUE ...]")
     ] = ()
@@ -115,14 +118,31 @@ class SafetyServe:
     config: File
     """The run's config.toml."""
     directory: Directory
-    """Directory of the ledger and the keys, made if missing."""
+    """Directory of the ledger and the public keys, made if missing."""
     listen: Address
     """Where to serve, unix:PATH or HOST:PORT."""
     run_id: Annotated[str, arg(metavar="ID")]
     """Id of the training run whose candidates it judges."""
     replay: Annotated[str, arg(metavar="ADDRESS")] = ""
     """Where the replay services listen; without them the violations in training are not monitored."""
+    keys: Keys = ""
+    """Directory of the private keys, made if missing: for this user alone, and outside of every run directory. By
+    default $TEMPER_KEYS/ID, or else ~/.local/state/temper/keys/ID."""
     certificates: Certificates = ""
+
+
+@dataclass(frozen=True)
+class SafetyRotate:
+    """Put new signing keys in the place of the old ones. Only while no safety service of the run runs."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """The run directory."""
+    why: str
+    """Why; the ledger keeps it."""
+    purpose: Purpose = "verdict"
+    """Which key: verdict, and with it the one for leases; or lease alone."""
+    keys: Keys = ""
+    """Directory of the private keys; by default where they were when the service last ran."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +165,18 @@ class SafetyAudit:
     """The run directory."""
     head: Annotated[str, arg(metavar="INDEX:HEX")] = ""
     """A head that an earlier audit printed: it must be in the chain."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+
+@dataclass(frozen=True)
+class SafetyCheck:
+    """Check a suite file, and try it out: every slice is made and played. Exit status 2 where it is no suite."""
+
+    suite: Annotated[Positional[Path], arg(metavar="SUITE")]
+    """The suite, a TOML file."""
+    recipe: Annotated[str, arg(metavar="RECIPE")] = "cartpole"
+    """The recipe, or config.toml of a run, from which comes what the suite leaves out."""
     json: bool = False
     """Print one JSON object instead of lines."""
 
@@ -218,8 +250,10 @@ Command = (
     | Learner
     | ReplayServe
     | SafetyServe
+    | SafetyRotate
     | SafetyVerdicts
     | SafetyAudit
+    | SafetyCheck
     | PolicyServe
     | PolicyList
     | PolicyShow
@@ -228,4 +262,5 @@ Command = (
     | Doctor
     | arguments_replay.Command
     | arguments_keys.Command
+    | arguments_safety.Command
 )

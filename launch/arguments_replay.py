@@ -242,6 +242,19 @@ class PolicyRevoke:
     json: Json = False
 
 
+@dataclass(frozen=True)
+class PolicyRollback:
+    """Go back to an earlier release: revoke every one after it, the newest first."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """The run directory."""
+    why: Annotated[str, arg(metavar="TEXT")]
+    """Why, for whoever reads of it later."""
+    to: Annotated[int, arg(metavar="N")] = 0
+    """Number of the release to go back to; 0: the one before the newest that stands."""
+    json: Json = False
+
+
 Command = (
     ReplayStats
     | ReplayList
@@ -257,4 +270,5 @@ Command = (
     | ReplayQuarantine
     | PolicyLineage
     | PolicyRevoke
+    | PolicyRollback
 )

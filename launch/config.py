@@ -14,11 +14,16 @@ from dataclasses import dataclass, field
 from actors.config import ActorConfig, AuditConfig, EnvironmentConfig
 from launch.transport import TransportConfig
 from learner.config import LearnerConfig
+from policies.canary import least_share
 from policies.config import NetworkConfig
 from replay.config import ReplayConfig, check_config
 from replay.limiter import ratio_limiter
 from replay.settings import SettingError, setting, validate
+from safety.canary_rule import canary_rule
 from safety.config import SafetyConfig
+
+ACTOR_PREFIX = "actor"
+"""What actors are called where nobody says otherwise (`temper actor --actor-prefix`)."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,28 @@ def check_run(config: RunConfig) -> None:
     uniform = min(round(config.learner.uniform_fraction * batch_size), batch_size - 1)
     _check_fresh(config.replay, batch_size - uniform)
     _check_uniform(config.replay, batch_size - uniform, uniform)
+    _check_canary(config)
+
+
+def _check_canary(config: RunConfig) -> None:
+    """With nobody in its share, or nobody who counts its episodes, every canary would be rolled back in time."""
+    canary_rule(config.safety)
+    share = config.safety.canary_share
+    if not share:
+        return
+    if config.actor.inference == "served":
+        raise SettingError(
+            f"safety.canary_share = {share} does not go with actor.inference = 'served': actors do not know which "
+            "release is served to them, so that the episodes of a canary are not counted and each would be rolled back"
+        )
+    # As actors.host names them.
+    least = least_share(f"{ACTOR_PREFIX}-{index:04d}" for index in range(config.actor.processes))
+    if share < least:
+        raise SettingError(
+            f"safety.canary_share = {share} includes none of the {config.actor.processes} actors of this machine, "
+            f"named {ACTOR_PREFIX}-0000 and so on: nobody would act with a canary; the least share that includes one "
+            f"is {math.ceil(least * 1e4) / 1e4:g}, or raise actor.processes"
+        )
 
 
 def _check_fresh(replay: ReplayConfig, fresh: int) -> None:

@@ -7,11 +7,13 @@ it removes, to time the disk.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import platform
 import resource
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,12 +25,14 @@ from typing import Literal
 
 from launch.errors import ForeignPackageError, extra_of
 from launch.ownership import check_packages
+from safety.confinement import confinement_from_header
 
 OPEN_FILES_MIN = 1024
 DISK_BYTES_MIN = 2 * 1024**3
 SHARED_MEMORY_BYTES_MIN = 64 * 1024**2
 FSYNC_S_NOTED = 0.05
 FSYNC_COUNT = 16
+CONFINEMENT_S_MAX = 30.0
 
 DISTRIBUTIONS = (
     "numpy", "grpcio", "protobuf", "cryptography", "safetensors", "tyro", "rich",
@@ -69,6 +73,7 @@ def examine(run_directory: Path) -> Iterator[Finding]:
     yield _open_files()
     yield _disk(run_directory)
     yield _sockets()
+    yield _guarded(_confinement)
 
 
 def _python() -> Finding:
@@ -189,3 +194,23 @@ def _sockets() -> Finding:
         except OSError as error:
             return Finding("broken", "unix sockets", f"cannot listen at {path}: {error}")
     return Finding("ok", "unix sockets", f"can listen in {Path(directory).parent}")
+
+
+def _confinement() -> Finding:
+    """Tries it on a process of its own, as an evaluator's is: what is given up cannot be had again."""
+    command = [sys.executable, "-P", "-m", "safety.confinement"]
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=CONFINEMENT_S_MAX,
+        check=False,
+    )
+    if done.returncode != 0:
+        return Finding(
+            "broken", "confinement", f"evaluators cannot be confined: {' '.join(done.stderr.split())[-200:]}"
+        )
+    confinement = confinement_from_header(json.loads(done.stdout))
+    return Finding("ok" if confinement.is_whole else "note", "confinement", f"evaluators are {confinement.describe()}")

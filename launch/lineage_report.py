@@ -4,7 +4,8 @@ The JSON of a policy:
 
     version (update count), kinds ("checkpoint", "candidate"), env_steps, records, time, time_ns, artifact_digest (""
     where it was no candidate), checkpoint_there, releases [{number, revocation: null or {why, time, time_ns}}],
-    verdict (null or {approved, reason, verdict_id})
+    verdict (null or {approved, reason, verdict_id}), lineage_bound (whether it is the lineage that its verdict binds;
+    null where none does)
 
 Exceptions: launch.errors.BadInput; what launch.releases raises.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from launch.json_output import iso_time, local_time, printable
 from launch.releases import open_registry
 from launch.replay_target import locate, looking_at
 from launch.run_paths import RunPaths, require_run_directory
+from launch.verdicts import outcome_of
+from learner.lineage import LineageError
 from learner.lineage_archive import DIRECTORY
 from learner.lineage_index import LearntPolicy, LineageIndex
 from policies.registry import PolicyRegistry, Release
@@ -93,6 +96,7 @@ def policy_json(policy: LearntPolicy) -> dict[str, Any]:
         "verdict": None
         if verdict is None
         else {"approved": verdict.approved, "reason": verdict.reason, "verdict_id": verdict.verdict_id},
+        "lineage_bound": policy.bound,
     }
 
 
@@ -127,6 +131,25 @@ def policy_words(policy: LearntPolicy) -> str:
     return "; ".join(words)
 
 
+def unbound_releases(paths: RunPaths, releases: Sequence[Release]) -> list[str]:
+    """A line on each release of which the verdict binds a lineage that is not there, or is another.
+
+    Those whose verdict binds none are passed over: nothing was offered with them.
+    """
+    index, problems = LineageIndex(paths.root / DIRECTORY, releases), []
+    for release in releases:
+        if not safety_pb2.VerdictStatement.FromString(release.signed_verdict.payload).lineage_digest:
+            continue
+        try:
+            bound = index.of_release(release.number).bound
+        except LineageError as error:
+            problems.append(f"release {release.number}: what it learnt from is not known any more: {error}")
+            continue
+        if not bound:
+            problems.append(f"release {release.number}: its lineage is not the one that its verdict binds")
+    return problems
+
+
 def release_words(release: Release) -> str:
     """The release, and whether it was revoked."""
     revocation = release.revocation
@@ -141,7 +164,7 @@ def _candidate_words(verdict: safety_pb2.VerdictStatement | None) -> str:
     if verdict.approved:
         return "candidate, approved, never in the registry"
     failed = ", ".join(result.name for result in verdict.criteria if not result.passed)
-    return f"candidate, rejected: {printable(failed or verdict.reason[:_REASON_CHARACTERS])}"
+    return f"candidate, {outcome_of(verdict)}: {printable(failed or verdict.reason[:_REASON_CHARACTERS])}"
 
 
 def _history(paths: RunPaths, registry: PolicyRegistry | None) -> DecisionHistory | None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from tyro.conf import FlagCreatePairsOff
 from tyro.extras import SubcommandApp
 
-from launch import arguments, arguments_keys, arguments_replay
+from launch import arguments, arguments_keys, arguments_replay, arguments_safety
 from launch.errors import BadInput
 
 _BOX = re.compile(r"^[│╭╰]\s?|\s*[│╮╯]$")
@@ -70,14 +70,20 @@ def _app() -> SubcommandApp:
     replay.command(name="import")(arguments_replay.ReplayImport)
     app.command(safety, name="safety", help="The gate.")
     safety.command(name="serve")(arguments.SafetyServe)
+    safety.command(name="rotate")(arguments.SafetyRotate)
     safety.command(name="verdicts")(arguments.SafetyVerdicts)
+    safety.command(name="explain")(arguments_safety.SafetyExplain)
+    safety.command(name="replay")(arguments_safety.SafetyReplay)
+    safety.command(name="export")(arguments_safety.SafetyExport)
     safety.command(name="audit")(arguments.SafetyAudit)
+    safety.command(name="check")(arguments.SafetyCheck)
     app.command(policy, name="policy", help="Releases of a run, and inference as a service.")
     policy.command(name="list")(arguments.PolicyList)
     policy.command(name="show")(arguments.PolicyShow)
     policy.command(name="verify")(arguments.PolicyVerify)
     policy.command(name="lineage")(arguments_replay.PolicyLineage)
     policy.command(name="revoke")(arguments_replay.PolicyRevoke)
+    policy.command(name="rollback")(arguments_replay.PolicyRollback)
     policy.command(name="serve")(arguments.PolicyServe)
     app.command(keys, name="keys", help="Certificates, for an installation that spans hosts.")
     keys.command(name="init")(arguments_keys.KeysInit)

@@ -1,5 +1,5 @@
 """The policy registry of a run directory, for reading, with the run's own key and id as the trust; and what of its
-releases was revoked, which the gate's ledger may know before the registry does.
+releases was revoked or promoted, which the gate's ledger may know before the registry does.
 
 Exceptions: launch.errors.RunDirectoryError; LedgerError; those of policies.registry and policies.signing.
 """
@@ -11,6 +11,7 @@ import os
 from launch.errors import RunDirectoryError
 from launch.run_paths import RunPaths
 from launch.verdicts import Verdict, read_verdict
+from policies.promotion import Promotion
 from policies.registry import PolicyRegistry, RegistryError
 from policies.revocation import Revocation
 from policies.signing import KeyFileError, VerifyKey
@@ -42,7 +43,7 @@ def require_trust(paths: RunPaths) -> TrustPolicy:
 
 
 def newest_release(paths: RunPaths) -> Verdict | None:
-    """The verified verdict of the newest release, or None when nothing has been released.
+    """The verified verdict of the newest release that may act everywhere, or None when there is none.
 
     Raises:
       RunDirectoryError, KeyFileError: as open_registry.
@@ -66,10 +67,27 @@ def undelivered(paths: RunPaths, registry: PolicyRegistry) -> list[Revocation]:
     """
     if not has_ledger(paths):
         return []
-    history = DecisionHistory(read_ledger(paths.safety), registry.trust.verify_key, registry.trust.run_id)
+    history = _history(paths, registry)
     known = {revocation.digest for revocation in registry.revocations()}
     lacking = [past.signed for past in history.revocations if past.statement.artifact_digest not in known]
     return [Revocation.verified(signed, registry.trust) for signed in lacking]
+
+
+def undelivered_promotions(paths: RunPaths, registry: PolicyRegistry) -> dict[int, Promotion]:
+    """Promotions in the gate's ledger that are not in the registry, by number of the release; errors as `undelivered`.
+
+    Nobody need deliver them: a learner that runs asks the safety service for them.
+    """
+    if not has_ledger(paths):
+        return {}
+    history = _history(paths, registry)
+    known = {promotion.release_number for promotion in registry.promotions()}
+    found = [Promotion.verified(past.signed, registry.trust) for past in history.promotions]
+    return {promotion.release_number: promotion for promotion in found if promotion.release_number not in known}
+
+
+def _history(paths: RunPaths, registry: PolicyRegistry) -> DecisionHistory:
+    return DecisionHistory(read_ledger(paths.safety), registry.trust.verify_key, registry.trust.run_id)
 
 
 def revocations(paths: RunPaths) -> list[Revocation]:

@@ -3,7 +3,7 @@
 A release is revoked once that is in the gate's ledger. Live, the safety service writes it there; otherwise the ledger
 is opened in the service's place, under its own lock. Then it is written to the registry, where a learner that starts
 finds it, and last it is handed to the learner that runs, which tells the actors. Whoever is killed in between leaves
-revocations that are in the ledger alone: a learner asks the safety service for these (learner.revocations), and the
+revocations that are in the ledger alone: a learner asks the safety service for these (learner.decisions), and the
 next one to revoke anything, or whoever calls `store_undelivered`, delivers them.
 
 Exceptions: launch.errors.BadInput for what cannot be revoked; LaunchError where a service does not answer, or what is
@@ -20,7 +20,7 @@ from launch.errors import BadInput, LaunchError
 from launch.process_list import read_process_list
 from launch.releases import open_registry, undelivered
 from launch.run_directory import holder_of
-from launch.run_paths import RunPaths
+from launch.run_paths import RunPaths, key_directory
 from policies.registry import PolicyRegistry, RegistryError
 from policies.release_client import DistributionUnavailable, RevocationNotTaken, hand_over_revocation
 from policies.revocation import Revocation
@@ -58,7 +58,7 @@ def revoking(paths: RunPaths) -> Iterator[Revoke]:
 
     Raises:
       BadInput: nothing has ever been released there, or it is just starting or ending.
-      LedgerError, CustodyError: no service runs, and the gate's directory cannot be opened.
+      LedgerError, CustodyError, KeyFileError: no service runs, and the gate's directory or keys cannot be opened.
     """
     registry = open_registry(paths)
     if registry is None:
@@ -106,7 +106,8 @@ def _store(revocations: Sequence[Revocation], registry: PolicyRegistry) -> None:
 def _open_docket(paths: RunPaths, registry: PolicyRegistry) -> Docket:
     if not (paths.safety / "ledger.jsonl").is_file():
         raise BadInput(f"{paths.safety} has no ledger: only where the safety service ran can its releases be revoked")
-    return Docket(paths.safety, registry.trust.run_id)
+    run_id = registry.trust.run_id
+    return Docket(paths.safety, run_id, keys=key_directory(paths.safety, run_id))
 
 
 def _revoke_offline(docket: Docket, registry: PolicyRegistry, number: int, why: str) -> RevokedRelease:

@@ -4,7 +4,7 @@ A run directory is locked with flock(2) on RUN_DIR/lock by the supervisor, and t
 process that it starts: the directory stays in use until the last of them has gone, even when the supervisor was killed.
 What lies where in it is in launch.run_paths.
 
-Exceptions: launch.errors.RunDirectoryError.
+Exceptions: launch.errors.RunDirectoryError; KeyFileError (policies.signing).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import TracebackType
 from launch.config import RunConfig
 from launch.config_file import read_config, write_config
 from launch.errors import RunDirectoryError
-from launch.run_paths import RunPaths, check_shards
+from launch.run_paths import RunPaths, check_keys, check_shards
 
 
 def holder_of(paths: RunPaths) -> str | None:
@@ -78,6 +78,7 @@ class RunDirectory:
 
         Raises:
           RunDirectoryError: the directory holds a run already, or files that are no run's.
+          KeyFileError: the private keys of its gate would not be apart from it.
         """
         paths = self.paths
         if paths.config.exists():
@@ -96,6 +97,7 @@ class RunDirectory:
                 f"run directory {paths.root} is not empty and holds no run: choose another --run-dir"
             )
         run_id = uuid.uuid4().hex
+        check_keys(paths, run_id)
         paths.logs.mkdir()
         paths.run_id.write_text(run_id + "\n", encoding="utf-8")
         # Last, because it is what makes the directory a run.
@@ -123,6 +125,7 @@ class RunDirectory:
 
         Raises:
           RunDirectoryError: there is no run to resume, or it differs in what a checkpoint depends on.
+          KeyFileError: the private keys of its gate are missing, or not apart from it.
         """
         paths = self.paths
         existing = self.resumable_config(config.recipe)
@@ -138,11 +141,13 @@ class RunDirectory:
                 f"{existing.actor.unroll_length} rows: a run keeps its unroll_length; start a new one"
             )
         check_shards(paths, config.replay.shards)
+        run_id = paths.run_id.read_text(encoding="utf-8").strip()
+        check_keys(paths, run_id)
         paths.logs.mkdir(exist_ok=True)
         for stale in (paths.summary, paths.final):
             stale.unlink(missing_ok=True)
         write_config(config, paths.config)
-        return paths.run_id.read_text(encoding="utf-8").strip()
+        return run_id
 
     def close(self) -> None:
         """Gives the lock back; of a directory that never became a run nothing is left that was not there before."""

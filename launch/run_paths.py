@@ -1,6 +1,8 @@
 """What lies where in a run directory. What the files contain is the business of those who write them.
 
-Exceptions: launch.errors.RunDirectoryError.
+The one thing that lies elsewhere are the private keys of the gate: whoever can write here must not find them.
+
+Exceptions: launch.errors.RunDirectoryError; KeyFileError (policies.signing).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.errors import RunDirectoryError
+from safety.key_directory import check_place, place_of, require_place
 
 _SHARD = "shard-"
 _STORE_NOTE = "format.json"
@@ -67,12 +70,12 @@ class RunPaths:
 
     @property
     def safety(self) -> Path:
-        """Ledger and keys of the gate."""
+        """Ledger and public keys of the gate."""
         return self.root / "safety"
 
     @property
     def verify_key(self) -> Path:
-        """The public key that verdicts and leases are verified with."""
+        """The public key that all statements of the gate are verified with, or the certificates they carry."""
         return self.safety / "verify_key.pem"
 
     @property
@@ -106,6 +109,37 @@ def check_shards(paths: RunPaths, shards: int) -> None:
             f"replay.shards = {shards}, but the records of the run in {paths.root} lie {lie}: some would be lost to "
             f"it; resume it with --set replay.shards={wanted}"
         )
+
+
+def key_directory(safety: Path, run_id: str, named: str = "") -> Path:
+    """Where the private keys of a run are, or are to be made: as named, or else as is meant for the run.
+
+    Args:
+      safety: the directory of its safety service.
+      run_id: the run's id.
+      named: by the user; "" where it was not.
+
+    Raises:
+      KeyFileError: none is meant for the run, or it lies in a run directory, or in the safety service's.
+    """
+    place = Path(named).absolute() if named else place_of(safety, run_id)
+    runs = [
+        each for each in place.resolve().parents if (each / "config.toml").is_file() and (each / "run_id").is_file()
+    ]
+    check_place(place, safety, *runs)
+    return place
+
+
+def check_keys(paths: RunPaths, run_id: str) -> None:
+    """Checks that the private keys of a run lie apart from it and, where its gate has decided anything, that they do.
+
+    Raises:
+      KeyFileError: they do not.
+    """
+    place = key_directory(paths.safety, run_id)
+    check_place(place, paths.root)
+    if (paths.safety / "ledger.jsonl").is_file():
+        require_place(place, run_id)
 
 
 def default_run_directory(recipe: str) -> Path:

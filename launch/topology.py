@@ -16,7 +16,7 @@ from launch.child import ChildSpec
 from launch.config import RunConfig
 from launch.errors import BadInput
 from launch.process import ONE_THREAD
-from launch.run_paths import RunPaths
+from launch.run_paths import RunPaths, key_directory
 
 STOP_ORDER = ("learner", "actors", "inference", "auditor", "safety", "replay")
 """Data flows from the last to the first: who consumes stops before who produces, and the store closes last. Of several
@@ -84,7 +84,11 @@ def stop_order(names: Iterable[str]) -> list[str]:
 def processes_of(
     config: RunConfig, paths: RunPaths, addresses: Addresses, run_id: str, limits: Limits, *, resume: bool
 ) -> list[ChildSpec]:
-    """The processes of a run in the order in which to start them: the slowest to start first."""
+    """The processes of a run in the order in which to start them: the slowest to start first.
+
+    Raises:
+      KeyFileError: there is no place for the gate's private keys, or not one apart.
+    """
     common = ("--config", str(paths.config))
     trust = ("--trust", str(paths.verify_key), "--run-id", run_id)
     specs = [
@@ -94,6 +98,7 @@ def processes_of(
             command=[
                 *_temper("safety", "serve", *common, "--directory", str(paths.safety), "--listen", addresses.safety),
                 *("--run-id", run_id, "--replay", addresses.replay),
+                *("--keys", str(key_directory(paths.safety, run_id))),
             ],
             environment=ONE_THREAD,
             address=addresses.safety,

@@ -15,6 +15,7 @@ from launch.json_output import iso_time, printable
 from policies.revocation import Revocation
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
+from safety.verdicts import outcome_name
 
 REVOKED_SHOWN_MAX = 3
 WHY_CHARACTERS_MAX = 60
@@ -23,7 +24,11 @@ WHY_CHARACTERS_MAX = 60
 
 @dataclass(frozen=True)
 class Verdict:
-    """One judged candidate. Returns are undiscounted; digest is hexadecimal; release_number is 0 when rejected."""
+    """One judged candidate.
+
+    Returns are undiscounted; digest is hexadecimal; release_number is 0 unless it was approved; outcome is "approved",
+    "deferred", "rejected" or "void", or "" where nothing but `approved` is known.
+    """
 
     verdict_id: str
     version: int
@@ -36,6 +41,9 @@ class Verdict:
     return_mean: float
     return_ci95: tuple[float, float]
     issue_time_ns: int
+    outcome: str = ""
+    deferred_in_a_row: int = 0
+    alarms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,24 @@ def from_statement(statement: safety_pb2.VerdictStatement) -> Verdict:
         return_mean=statement.return_mean,
         return_ci95=(statement.return_ci95_low, statement.return_ci95_high),
         issue_time_ns=statement.issue_time_ns,
+        outcome=outcome_of(statement),
+        deferred_in_a_row=statement.deferred_in_a_row,
+        alarms=tuple(statement.alarms),
     )
+
+
+def outcome_of(statement: safety_pb2.VerdictStatement) -> str:
+    """What became of the candidate, in a word; verdicts of older versions only say whether it was approved."""
+    if statement.outcome == safety_pb2.OUTCOME_UNSPECIFIED:
+        return "approved" if statement.approved else "rejected"
+    return outcome_name(statement)
 
 
 def describe_verdict(verdict: Verdict) -> str:
     """One line for a person."""
     if not verdict.approved:
-        return f"candidate {verdict.version} rejected: {verdict.reason}"
+        again = f" ({verdict.deferred_in_a_row} in a row)" if verdict.deferred_in_a_row > 1 else ""
+        return f"candidate {verdict.version} {verdict.outcome or 'rejected'}{again}: {verdict.reason}"
     low, high = verdict.return_ci95
     return (
         f"candidate {verdict.version} approved as release {verdict.release_number}: return {verdict.return_mean:.2f} "

@@ -78,7 +78,9 @@ def figures(snapshot: RunSnapshot) -> list[tuple[str, str]]:
     ]
     counts = snapshot.counts
     rows.append(("candidates", f"{counts.approved} approved, {counts.rejected} rejected" if counts else UNKNOWN))
-    # Most runs have none, and need no row for it.
+    # Most runs have none of these, and need no row for them.
+    if metrics.get("rollbacks"):
+        rows.append(("rollbacks", _number(metrics["rollbacks"], ",.0f")))
     return [*rows, ("revoked", describe_revoked(snapshot.revoked))] if snapshot.revoked else rows
 
 

@@ -43,7 +43,7 @@ class Checkpointer:
             return
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state._asdict()),
-            layout=ocp.args.JsonSave(_layout(state)),
+            layout=ocp.args.JsonSave(state_layout(state)),
             progress=ocp.args.JsonSave(progress.to_json()),
         )
         self._manager.save(step, args=arguments)
@@ -64,7 +64,7 @@ class Checkpointer:
         beside = self._manager.restore(
             step, args=ocp.args.Composite(layout=ocp.args.JsonRestore(), progress=ocp.args.JsonRestore())
         )
-        held, wanted = beside.layout, _layout(like)
+        held, wanted = beside.layout, state_layout(like)
         if held != wanted:
             name = min(name for name in held.keys() | wanted.keys() if held.get(name) != wanted.get(name))
             raise CheckpointError(
@@ -85,7 +85,7 @@ class Checkpointer:
         self._manager.close()
 
 
-def _layout(state: TrainState) -> dict[str, str]:
+def state_layout(state: TrainState) -> dict[str, str]:
     """Type and shape of every array of a state, by its path."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}

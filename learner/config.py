@@ -39,6 +39,9 @@ class LearnerConfig:
     candidate_return_min: float = setting(
         float("-inf"), "no candidate is offered while the recent training return is below this"
     )
+    rollbacks_max: int = setting(
+        5, "breaches of leases without a new release between them, at the last of which the run ends", low=1
+    )
     evaluation_timeout_s: float = setting(120.0, "longest wait for a verdict", above=0.0)
     checkpoint_interval_s: float = setting(20.0, "time between checkpoints; one more at the end", above=0.0)
     checkpoints_kept: int = setting(2, "newest checkpoints kept", low=1)

@@ -30,7 +30,7 @@ class LearnerJob:
     trust_key_path: Path
     """PEM of the safety service's public key; may appear after this process has started."""
     target_return: float
-    """The run ends with the first release whose evaluation return reaches this."""
+    """The run ends with the first release whose evaluation return reaches this; a canary counts once it is promoted."""
     env_steps_max: int = 0
     """The run ends after this many environment steps; 0: no limit."""
     seconds_max: float = 0.0

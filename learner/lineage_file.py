@@ -26,6 +26,7 @@ from typing import Any
 
 from learner.lineage import ConsumedRecords, LineageError
 from learner.lineage_provenance import ConsumedProvenance
+from safety.canonical_json import canonical_json
 
 MAGIC = b"temper.lineage.v1\n"
 
@@ -81,6 +82,28 @@ def encode_lineage(lineage: Lineage) -> bytes:
     }
     data = b"".join((MAGIC, _line(head), _line(lineage.provenance.to_json()), bitmap))
     return data + hashlib.sha256(data).digest()
+
+
+def lineage_digest(lineage: Lineage) -> bytes:
+    """SHA-256 of what a candidate learnt from (32 bytes), for its verdict to bind.
+
+    Of its update count, run, environment steps, artifact, records and where these came from; not of when the file was
+    written, nor of whether a checkpoint was kept, so that it stays the same when the lineages of both become one.
+    """
+    provenance = {
+        name: sorted(value, key=repr) if isinstance(value, list) else value
+        for name, value in lineage.provenance.to_json().items()
+    }
+    about = {
+        "version": lineage.head.version,
+        "run_id": lineage.head.run_id,
+        "env_steps": lineage.head.env_steps,
+        "artifact_digest": lineage.head.artifact_digest.hex(),
+        "provenance": provenance,
+    }
+    return hashlib.sha256(
+        b"temper.lineage-digest.v1\n" + canonical_json(about) + b"\n" + lineage.consumed.to_bytes()
+    ).digest()
 
 
 def decode_lineage(data: bytes, name: str) -> Lineage:

@@ -16,7 +16,7 @@ from pyroaring import BitMap64
 
 from learner.lineage import ConsumedRecords, LineageError
 from learner.lineage_archive import lineage_paths
-from learner.lineage_file import Lineage, LineageHead, read_lineage
+from learner.lineage_file import Lineage, LineageHead, lineage_digest, read_lineage
 from learner.lineage_provenance import ConsumedProvenance
 from policies.registry import Release
 from protos.safety.v1 import safety_pb2
@@ -42,6 +42,14 @@ class LearntPolicy:
     def head(self) -> LineageHead:
         """What it is about."""
         return self.lineage.head
+
+    @property
+    def bound(self) -> bool | None:
+        """Whether every verdict on it that binds a lineage binds this one; None where none does, or none is known."""
+        verdicts = [safety_pb2.VerdictStatement.FromString(each.signed_verdict.payload) for each in self.releases]
+        verdicts += [] if self.verdict is None else [self.verdict]
+        bound = {verdict.lineage_digest for verdict in verdicts if verdict.lineage_digest}
+        return bound == {lineage_digest(self.lineage)} if bound else None
 
     @property
     def consumed(self) -> ConsumedRecords:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from actors.environments.catalog import make_vector
 from learner.batches import BatchSource
+from learner.decisions import DecisionListener
 from learner.job import LearnerJob
 from learner.lineage_archive import DIRECTORY as LINEAGE_DIRECTORY
 from learner.lineage_archive import LineageArchive
@@ -25,7 +26,6 @@ from learner.metrics import MetricsWriter
 from learner.progress import Progress, ProgressError
 from learner.promotion import PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher
-from learner.revocations import RevocationListener
 from learner.train import Parts, TrainLoop
 from learner.update import TrainState, Update, compile_update, initial_state, make_update
 from policies.distribution import DistributionServer, PolicyBoard
@@ -40,6 +40,7 @@ from safety.client import SafetyClient
 
 if TYPE_CHECKING:
     from learner.checkpoint import Checkpointer
+    from learner.rollback import Rollback
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def run_learner(job: LearnerJob) -> int:
     Raises:
       AddressError, CheckpointError, RegistryError, LineageError, TrustKeyMissing, EnvironmentUnsupported, SpecError:
         see there.
-      TrainingDiverged, BatchShapeError, ReplayRefused: it cannot go on.
+      TrainingDiverged, BreachedTooOften, BatchShapeError, ReplayRefused: it cannot go on.
     """
     start_s = time.monotonic()
     stop = _stop_on_signals()
@@ -79,17 +80,17 @@ def run_learner(job: LearnerJob) -> int:
         cleanup.callback(safety.close)
         # Before anybody can watch: who is offered a release must have heard first of what was revoked.
         releases = ReleaseKeeper(registry, board)
-        cleanup.callback(_hear_of_revocations(safety, releases, job.run_id, stop).close)
+        cleanup.callback(_hear_of_decisions(safety, releases, job.run_id, stop).close)
         newest = releases.offered
         server = DistributionServer(board, job.listen_address, releases)
         cleanup.callback(server.stop)
         print(f"temper learner ready at {server.start()}", flush=True)
-        leases = LeaseKeeper(safety, board, job.run_id)
-        leases.start()
-        cleanup.callback(leases.close)
         checkpoints = Checkpointer(job.run_directory / "learner" / "checkpoints", job.learner.checkpoints_kept)
         cleanup.callback(checkpoints.close)
         state, progress = _starting_point(job, initial, checkpoints)
+        leases = LeaseKeeper(safety, board, job.run_id, progress.rolled_back_epoch)
+        leases.start()
+        cleanup.callback(leases.close)
         snapshots = SnapshotPublisher(spec, board)
         snapshots.publish(state)
         # Replay is asked for the first batches, and the actors act, while the update compiles.
@@ -110,7 +111,8 @@ def run_learner(job: LearnerJob) -> int:
             _open_archive(job, registry),
             metrics,
             lambda: _replay_counters(replay),
-            lambda: leases.refusal,
+            leases,
+            _way_back(job, spec, registry, board, cleanup),
             lambda: len(board.revocations),
         )
         target_met = newest is not None and newest.return_mean >= job.target_return
@@ -121,16 +123,32 @@ def run_learner(job: LearnerJob) -> int:
     return 0
 
 
-def _hear_of_revocations(
+def _hear_of_decisions(
     safety: SafetyClient, releases: ReleaseKeeper, run_id: str, stop: threading.Event
-) -> RevocationListener:
+) -> DecisionListener:
     """Offers the newest release that stands, as far as the registry and the safety service tell, and goes on asking."""
-    listener = RevocationListener(safety, releases, run_id)
+    listener = DecisionListener(safety, releases, run_id)
     # With no release there is nothing to hold back, and nobody to wait for.
-    if releases.start() is not None:
+    if releases.start() is not None or releases.canary_number:
         listener.catch_up(stop)
     listener.start()
     return listener
+
+
+def _way_back(
+    job: LearnerJob, spec: PolicySpec, registry: PolicyRegistry, board: PolicyBoard, cleanup: contextlib.ExitStack
+) -> Rollback:
+    from learner.rollback import DIRECTORY, ReleaseStates, Rollback  # noqa: PLC0415 - needs what a checkpoint needs
+
+    states = ReleaseStates(job.run_directory / DIRECTORY, spec)
+    cleanup.callback(states.close)
+    return Rollback(
+        states,
+        registry,
+        job.run_directory / LINEAGE_DIRECTORY,
+        lambda: initial_state(spec, job.learner, job.seed),
+        lambda: {revocation.digest for revocation in board.revocations},
+    )
 
 
 def _promotion_desk(job: LearnerJob, registry: PolicyRegistry, board: PolicyBoard) -> PromotionDesk:
@@ -223,6 +241,7 @@ def _write_final(path: Path, progress: Progress, reason: str) -> None:
         "stopped_because": reason,
         "return_mean": progress.recent_return,
         "records_consumed": len(progress.consumed),
+        "rollbacks": progress.rollbacks,
     }
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -54,6 +54,38 @@ class Progress:
         default_factory=lambda: collections.deque(maxlen=4 * RECENT_EPISODES)
     )
     """(sum of returns, episodes) of the newest records in which an episode ended."""
+    rolled_back_epoch: int = 0
+    """The newest epoch of leases whose breach was answered by rolling back; 0: none."""
+    rollbacks: int = 0
+    rollbacks_in_a_row: int = 0
+    """Those since the newest release."""
+    newest_release: int = 0
+    """Number of the newest release that this learner has seen made; 0: none."""
+    undone_after: int = 0
+    undone_until: int = 0
+    """Versions above the one and up to the other were undone by the newest rollback."""
+    undone_records: int = 0
+    """Fresh records that were drawn and not learnt from, because undone weights had acted in their batch."""
+
+    def roll_back(self, epoch: int, version: int) -> None:
+        """The weights are those of `version` again. The count of updates is one more: versions only ascend."""
+        self.undone_after, self.undone_until = version, self.updates
+        self.updates += 1
+        self.rolled_back_epoch = epoch
+        self.rollbacks += 1
+        self.rollbacks_in_a_row += 1
+        self.recent_returns.clear()
+
+    def released(self, number: int) -> None:
+        """A candidate has become a release; a verdict that is only told again is none."""
+        if number > self.newest_release:
+            self.newest_release, self.rollbacks_in_a_row = number, 0
+
+    def is_undone(self, headers: Sequence[common_pb2.RecordHeader]) -> bool:
+        """Whether undone weights have acted in any of these records."""
+        return self.undone_until > self.undone_after and any(
+            self.undone_after < span.version <= self.undone_until for header in headers for span in header.policies
+        )
 
     def add_records(
         self,

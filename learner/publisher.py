@@ -2,7 +2,8 @@
 
 A snapshot is only as good as its lease: a thread of its own renews the lease with the safety service while that
 service agrees. When it refuses or is gone, nothing is done here: the lease runs out and the actors fall back to the
-last release by themselves.
+last release by themselves. When it tells of a breach, snapshot and lease are withdrawn at once, and the train loop must
+roll back before there is another lease; an actor that has them goes on until his lease ends, `safety.lease_s` at most.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from policies.artifact import Artifact
 from policies.distribution import PolicyBoard
 from policies.spec import PolicySpec
 from protos.safety.v1 import safety_pb2
-from safety.client import SafetyClient
+from safety.client import LeaseBreached, SafetyClient
 
 _log = logging.getLogger(__name__)
 
@@ -45,13 +46,24 @@ class SnapshotPublisher:
 
 
 class LeaseKeeper:
-    """Renews the run's lease at a third of its life, in a thread, and puts each on the board."""
+    """Renews the run's lease at a third of its life, in a thread, and puts each on the board.
 
-    def __init__(self, client: SafetyClient, board: PolicyBoard, run_id: str) -> None:
+    Args:
+      client: grants the leases; not closed.
+      board: offers them.
+      run_id: the training run.
+      rolled_back_epoch: the newest epoch whose breach was answered in an earlier start; 0: none.
+    """
+
+    def __init__(self, client: SafetyClient, board: PolicyBoard, run_id: str, rolled_back_epoch: int = 0) -> None:
         self._client = client
         self._board = board
         self._run_id = run_id
-        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._rolled_back_epoch = rolled_back_epoch
+        self._breach: LeaseBreached | None = None
+        self._stopped = False
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
         self._refusal = ""
 
@@ -64,21 +76,50 @@ class LeaseKeeper:
         """Why the last renewal failed; "" if it did not."""
         return self._refusal
 
+    @property
+    def breach(self) -> LeaseBreached | None:
+        """The breach that must be answered by rolling back; None where there is none."""
+        with self._lock:
+            return self._breach
+
+    def rolled_back(self, epoch: int) -> None:
+        """The breach of this epoch is answered, and the new snapshot is on the board: asks for a lease at once."""
+        with self._lock:
+            self._rolled_back_epoch, self._breach = epoch, None
+        self._wake.set()
+
     def close(self) -> None:
         """Stops renewing; the last lease runs out by itself."""
-        self._stop.set()
+        self._stopped = True
+        self._wake.set()
         self._thread.join()
 
     def _run(self) -> None:
         wait_s = 0.0
-        while not self._stop.wait(wait_s):
+        while True:
+            self._wake.wait(wait_s)
+            self._wake.clear()
+            if self._stopped:
+                return
             try:
-                lease = self._client.renew_lease(self._run_id)
+                lease = self._client.renew_lease(self._run_id, self._rolled_back_epoch)
                 self._board.publish_lease(lease)
             except Exception as error:  # noqa: BLE001  whatever it was: if renewing ended, every actor would stop
+                if isinstance(error, LeaseBreached):
+                    self._take_breach(error)
                 if str(error) != self._refusal:
                     _log.warning("no lease: %s", error)
                 self._refusal, wait_s = str(error), RETRY_S
             else:
                 terms = safety_pb2.LeaseStatement.FromString(lease.payload)
                 self._refusal, wait_s = "", (terms.expiry_time_ns - terms.issue_time_ns) / 3e9
+
+    def _take_breach(self, breach: LeaseBreached) -> None:
+        with self._lock:
+            if breach.epoch <= self._rolled_back_epoch:
+                # It was answered while the question was on its way.
+                return
+            if self._breach is None or self._breach.epoch != breach.epoch:
+                # Before the train loop can know of it, so that what it publishes in answer stays.
+                self._board.withdraw_snapshot()
+            self._breach = breach

@@ -2,6 +2,11 @@
 
 Everything the loop works on is handed to it; it opens no connection and reads no file. It ends with the reason why:
 a release that reached the target, a limit, or a request to stop.
+
+When the safety service has ended an epoch of leases, the loop rolls back before it makes another update, writes a
+checkpoint, publishes what it went back to, and only then says so. A learner that dies on the way is told of the breach
+again, and rolls back again. Fresh batches in which undone weights have acted are not learnt from but counted; what the
+tables of replayed records still hold of them is, like all that is off policy, corrected for by V-trace.
 """
 
 from __future__ import annotations
@@ -15,20 +20,21 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from learner.batches import BatchSource, policy_lags
+from learner.batches import BatchSource, LearnerBatch, policy_lags
 from learner.job import LearnerJob
 from learner.lineage_archive import LineageArchive
-from learner.lineage_file import Lineage, LineageHead
+from learner.lineage_file import Lineage, LineageHead, lineage_digest
 from learner.metrics import MetricsWriter
 from learner.progress import Progress
 from learner.promotion import CandidateResult, PromotionDesk
-from learner.publisher import SnapshotPublisher, artifact_bytes
+from learner.publisher import LeaseKeeper, SnapshotPublisher, artifact_bytes
 from learner.update import Figures, TrainState, Update
 from policies.artifact import artifact_digest
 from policies.spec import PolicySpec
 
 if TYPE_CHECKING:
     from learner.checkpoint import Checkpointer
+    from learner.rollback import Rollback
 
 ReplayCounters = Callable[[], dict[str, float]]
 """Asks replay for its counters and limiter state; an empty dict when it does not answer."""
@@ -41,6 +47,10 @@ _WAIT_SLICE_S = 0.2
 
 class TrainingDiverged(ArithmeticError):
     """The loss is not finite, and so are the parameters; what was learnt before is in the newest checkpoint."""
+
+
+class BreachedTooOften(RuntimeError):
+    """The leases were breached again and again without a new release: rolling back once more would not help."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,8 @@ class Parts:
     lineages: LineageArchive
     metrics: MetricsWriter
     replay_counters: ReplayCounters
-    lease_refusal: Callable[[], str]
-    """Why snapshots have no lease at the moment; "" where they have one."""
+    leases: LeaseKeeper
+    rollback: Rollback
     revoked_releases: Callable[[], int]
     """How many releases have been taken back. Training goes on whatever is: the next release takes their place."""
 
@@ -101,20 +111,13 @@ class TrainLoop:
         """Trains; returns "target", "env_steps", "seconds" or "signal". A checkpoint is written before it returns.
 
         Raises:
-          TrainingDiverged: see there; it is never written into a checkpoint.
+          TrainingDiverged, BreachedTooOften: see there; neither is written into a checkpoint.
         """
         while (reason := self._stop_reason()) is None:
             batch = self._parts.batches.next()
+            self._answer_breach()
             if batch is not None:
-                version = self._progress.updates
-                self._state, self._figures = self._parts.update(self._state, batch.columns)
-                self._progress.updates += 1
-                self._progress.env_steps += batch.fresh_steps
-                self._progress.add_lags(policy_lags(batch.fresh_headers, version))
-                self._progress.add_episodes(batch.fresh_headers)
-                self._progress.add_records(batch.positions.tolist(), batch.headers, batch.origins)
-                if self._progress.updates % self._job.learner.snapshot_updates == 0:
-                    self._parts.snapshots.publish(self._state)
+                self._learn(batch)
             self._take_results()
             # A further candidate could become a release after the one that reached the target, and fall short of it.
             if not self._target_reached:
@@ -133,6 +136,39 @@ class TrainLoop:
         """Counters, with the wall time brought up to now."""
         self._progress.wall_s = time.monotonic() - self._start_s
         return self._progress
+
+    def _learn(self, batch: LearnerBatch) -> None:
+        """One update, and a snapshot if it is time for one."""
+        progress = self._progress
+        if progress.is_undone(batch.fresh_headers):
+            progress.undone_records += len(batch.fresh_headers)
+            return
+        version = progress.updates
+        self._state, self._figures = self._parts.update(self._state, batch.columns)
+        progress.updates += 1
+        progress.env_steps += batch.fresh_steps
+        progress.add_lags(policy_lags(batch.fresh_headers, version))
+        progress.add_episodes(batch.fresh_headers)
+        progress.add_records(batch.positions.tolist(), batch.headers, batch.origins)
+        if progress.updates % self._job.learner.snapshot_updates == 0:
+            self._parts.snapshots.publish(self._state)
+
+    def _answer_breach(self) -> None:
+        """Rolls back if the present epoch of leases is over."""
+        breach = self._parts.leases.breach
+        if breach is None:
+            return
+        breaches, breaches_max = self._progress.rollbacks_in_a_row + 1, self._job.learner.rollbacks_max
+        if breaches >= breaches_max:
+            raise BreachedTooOften(
+                f"the leases were breached {breaches} times without a new release between, learner.rollbacks_max is "
+                f"{breaches_max}: the run ends. The last time {breach.reason}"
+            )
+        self._state, self._figures = self._parts.rollback.to(breach, self._progress), None
+        self._checkpoint(due=True)
+        self._parts.snapshots.publish(self._state)
+        self._parts.leases.rolled_back(breach.epoch)
+        self._log(due=True)
 
     def _stop_reason(self) -> str | None:
         if self._target_reached:
@@ -159,7 +195,7 @@ class TrainLoop:
         """At a limit, what has been learnt so far is still put to the gate once, unless a signal comes."""
         if self._progress.updates and self._wait_for_gate():
             self._take_results()
-            if not self._target_reached:
+            if not self._target_reached and self._parts.promotion.idle:
                 self._offer()
                 self._wait_for_gate()
         self._take_results()
@@ -167,10 +203,11 @@ class TrainLoop:
     def _offer(self) -> None:
         """Puts the policy to the gate. What it learnt from is on disk by then: nothing is released without that."""
         data = artifact_bytes(self._parts.spec, self._state)
-        self._keep_lineage(artifact_digest=artifact_digest(data))
-        self._parts.promotion.offer(self._progress.updates, data)
+        lineage = self._keep_lineage(artifact_digest=artifact_digest(data))
+        self._parts.rollback.states.offered(artifact_digest(data), self._state)
+        self._parts.promotion.offer(self._progress.updates, data, lineage_digest(lineage))
 
-    def _keep_lineage(self, *, checkpoint: bool = False, artifact_digest: bytes = b"") -> None:
+    def _keep_lineage(self, *, checkpoint: bool = False, artifact_digest: bytes = b"") -> Lineage:
         progress = self._progress
         head = LineageHead(
             version=progress.updates,
@@ -180,7 +217,9 @@ class TrainLoop:
             checkpoint=checkpoint,
             artifact_digest=artifact_digest,
         )
-        self._parts.lineages.write(Lineage(head, progress.consumed, progress.provenance))
+        lineage = Lineage(head, progress.consumed, progress.provenance)
+        self._parts.lineages.write(lineage)
+        return lineage
 
     def _wait_for_gate(self) -> bool:
         end_s = time.monotonic() + self._job.learner.evaluation_timeout_s
@@ -195,8 +234,11 @@ class TrainLoop:
             self._parts.metrics.line(self._line(result))
             if result.approved:
                 self._parts.lineages.keep(result.artifact_digest)
-            if result.approved and result.return_mean >= self._job.target_return:
-                self._target_reached = True
+                self._parts.rollback.states.released(result.release_number, result.artifact_digest)
+                self._progress.released(result.release_number)
+        # Not by the result: a canary counts when it is promoted, which may be much later.
+        if self._parts.promotion.released_return >= self._job.target_return:
+            self._target_reached = True
 
     def _checkpoint(self, *, due: bool = False) -> None:
         if due or time.monotonic() - self._last_checkpoint_s >= self._job.learner.checkpoint_interval_s:
@@ -222,6 +264,7 @@ class TrainLoop:
         line = self._line(None)
         self._parts.metrics.line(line)
         self._last_log_s, self._last_steps = time.monotonic(), self._progress.env_steps
+        self._parts.metrics.scalars({"gate/rollbacks": float(self._progress.rollbacks)}, self._progress.env_steps)
         if self._figures is None:
             return
         figures = jax.device_get(self._figures)
@@ -256,8 +299,10 @@ class TrainLoop:
             "policy_lag_p95": lag["p95"],
             "wait_data_s": self._parts.batches.waiting_s,
             "sample_failure": self._parts.batches.failure,
-            "lease_refusal": self._parts.lease_refusal(),
+            "lease_refusal": self._parts.leases.refusal,
             "revoked_releases": self._parts.revoked_releases(),
+            "rollbacks": self._progress.rollbacks,
+            "undone_records": self._progress.undone_records,
         }
         if result is not None:
             line["candidate"] = {

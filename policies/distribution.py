@@ -1,5 +1,9 @@
 """How the learner hands its policies out: a board that holds the newest of each kind, and the server that shows it.
 
+Releases are of two kinds: the newest that may act everywhere, and a newer one that is a canary, until it is promoted
+or revoked. A promotion goes with the release that it made one for everywhere, ahead of it: so it reaches whoever is
+offered that release, and there is never more than one to tell.
+
 The board is written by the learner's thread, which must not wait: publishing is a digest, a lock and a notification.
 The server lives on a thread and an asyncio loop of its own. It decides nothing about trust: it passes statements on
 as they are, and every client verifies them. A watcher that is slower than the learner skips to the newest, but for
@@ -27,6 +31,7 @@ import grpc
 import grpc.aio
 
 from policies.artifact import DIGEST_BYTES, artifact_digest
+from policies.promotion import Promotion
 from policies.registry import RegistryError, Release
 from policies.revocation import Revocation
 from policies.trust import UntrustedError
@@ -54,6 +59,7 @@ class Seen:
     """What one watcher has been sent: the board's revision of each kind, and how many revocations; 0: nothing yet."""
 
     release: int = 0
+    canary: int = 0
     snapshot: int = 0
     lease: int = 0
     revocations: int = 0
@@ -76,19 +82,31 @@ class _Weights:
     data: bytes
 
 
+@dataclasses.dataclass(frozen=True)
+class _Released:
+    weights: _Weights
+    signed: common_pb2.SignedStatement
+    verdict: safety_pb2.VerdictStatement
+
+    @property
+    def release(self) -> tuple[int, bytes]:
+        return self.verdict.release_number, self.weights.digest
+
+
 class PolicyBoard:
-    """The newest snapshot, lease and release, and every revocation. For any number of threads."""
+    """The newest snapshot, lease, release and canary, and every revocation. For any number of threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._newest = Seen()
         self._snapshot: _Weights | None = None
         self._lease: common_pb2.SignedStatement | None = None
-        self._release: _Weights | None = None
-        self._release_number = 0
-        self._verdict: common_pb2.SignedStatement | None = None
+        self._release: _Released | None = None
+        self._canary: _Released | None = None
         # By artifact, in the order in which they came.
         self._revoked: dict[bytes, Revocation] = {}
+        # By number and artifact of the release.
+        self._promoted: dict[tuple[int, bytes], Promotion] = {}
         self._recent: OrderedDict[bytes, bytes] = OrderedDict()
         self._subscribers: tuple[Callable[[], None], ...] = ()
 
@@ -120,25 +138,60 @@ class PolicyBoard:
             subscribers = self._subscribers
         _notify(subscribers)
 
+    def withdraw_snapshot(self) -> None:
+        """Offers no snapshot and no lease until new ones are published. Who has them acts on until his lease ends."""
+        with self._lock:
+            self._snapshot, self._lease = None, None
+            self._recent.clear()
+
     def publish_release(self, version: int, data: bytes, verdict: common_pb2.SignedStatement) -> bytes:
         """Replaces the release by the artifact `data` under its signed verdict; returns its digest.
 
-        The release that is offered already, or an older one, changes nothing. Raises RevokedArtifact.
+        It replaces the canary where the verdict makes it one, and no promotion is known. The release that is offered
+        already, or an older one of its kind, changes nothing. Raises RevokedArtifact.
         """
         weights = _Weights(version, artifact_digest(data), data)
-        number = safety_pb2.VerdictStatement.FromString(verdict.payload).release_number
+        new = _Released(weights, verdict, safety_pb2.VerdictStatement.FromString(verdict.payload))
         with self._lock:
             if weights.digest in self._revoked:
                 raise self._revoked[weights.digest].refusal()
-            if self._release is not None and (number, weights.digest) == (self._release_number, self._release.digest):
-                return weights.digest
-            if self._release is not None and number < self._release_number:
-                return weights.digest
-            self._release, self._release_number, self._verdict = weights, number, verdict
-            self._newest = dataclasses.replace(self._newest, release=self._newest.release + 1)
+            canary = new.verdict.canary_share != 0.0 and new.release not in self._promoted
+            # A canary must be newer than both of them; what may act everywhere, than what acts everywhere.
+            for old in (self._release, self._canary) if canary else (self._release,):
+                number, digest = (0, b"") if old is None else old.release
+                if new.release == (number, digest) or new.verdict.release_number < number:
+                    return weights.digest
+            if canary:
+                self._canary = new
+                self._newest = dataclasses.replace(self._newest, canary=self._newest.canary + 1)
+            else:
+                self._let_act_everywhere(new)
             subscribers = self._subscribers
         _notify(subscribers)
         return weights.digest
+
+    def publish_promotion(self, promotion: Promotion) -> bool:
+        """Makes the canary that it names the release; False where it was known, or comes after its revocation.
+
+        It is remembered, should the release that it is about come later.
+        """
+        with self._lock:
+            if promotion.release in self._promoted or promotion.digest in self._revoked:
+                return False
+            self._promoted[promotion.release] = promotion
+            if self._canary is None or self._canary.release != promotion.release:
+                return True
+            self._let_act_everywhere(self._canary)
+            subscribers = self._subscribers
+        _notify(subscribers)
+        return True
+
+    def _let_act_everywhere(self, released: _Released) -> None:
+        """Called with the lock held."""
+        self._release = released
+        if self._canary is not None and self._canary.release[0] <= released.release[0]:
+            self._canary = None
+        self._newest = dataclasses.replace(self._newest, release=self._newest.release + 1)
 
     def publish_revocation(self, revocation: Revocation) -> bool:
         """Tells every watcher, and takes the artifact off the board; False where it was known to be revoked already."""
@@ -146,8 +199,10 @@ class PolicyBoard:
             if revocation.digest in self._revoked:
                 return False
             self._revoked[revocation.digest] = revocation
-            if self._release is not None and self._release.digest == revocation.digest:
-                self._release, self._verdict = None, None
+            if self._release is not None and self._release.weights.digest == revocation.digest:
+                self._release = None
+            if self._canary is not None and self._canary.weights.digest == revocation.digest:
+                self._canary = None
             if self._snapshot is not None and self._snapshot.digest == revocation.digest:
                 self._snapshot = None
             self._recent.pop(revocation.digest, None)
@@ -158,9 +213,21 @@ class PolicyBoard:
 
     @property
     def release_number(self) -> int:
-        """Number of the release that is offered; 0: none is."""
+        """Number of the release that is offered for everywhere; 0: none is."""
+        verdict = self.verdict
+        return 0 if verdict is None else verdict.release_number
+
+    @property
+    def verdict(self) -> safety_pb2.VerdictStatement | None:
+        """What is said of the release that is offered for everywhere; None: none is."""
         with self._lock:
-            return self._release_number if self._release is not None else 0
+            return None if self._release is None else self._release.verdict
+
+    @property
+    def canary_number(self) -> int:
+        """Number of the release that is offered as a canary; 0: none is."""
+        with self._lock:
+            return 0 if self._canary is None else self._canary.verdict.release_number
 
     @property
     def revocations(self) -> tuple[Revocation, ...]:
@@ -171,8 +238,8 @@ class PolicyBoard:
     def offers_since(self, seen: Seen) -> tuple[list[policy_pb2.PolicyOffer], Seen]:
         """The newest offer of each kind that `seen` has not, and what has been seen with them.
 
-        All revocations come first, then the release. A snapshot always goes with the newest lease, and not at all
-        while there is none.
+        All revocations come first, then the release, after its promotion if it has one, then the canary. A snapshot
+        always goes with the newest lease, and not at all while there is none.
         """
         offers = []
         with self._lock:
@@ -183,8 +250,10 @@ class PolicyBoard:
                 )
                 for each in itertools.islice(self._revoked.values(), seen.revocations, None)
             ]
-            if newest.release > seen.release and self._release is not None and self._verdict is not None:
-                offers.append(_offer(policy_pb2.PolicyOffer.KIND_RELEASE, self._release, self._verdict))
+            if newest.release > seen.release and self._release is not None:
+                offers += self._release_offers(self._release)
+            if newest.canary > seen.canary and self._canary is not None:
+                offers += self._release_offers(self._canary)
             if self._lease is None:
                 return offers, dataclasses.replace(newest, snapshot=seen.snapshot)
             if newest.snapshot > seen.snapshot and self._snapshot is not None:
@@ -194,11 +263,21 @@ class PolicyBoard:
                 offers.append(policy_pb2.PolicyOffer(kind=kind, authority=self._lease))
         return offers, newest
 
+    def _release_offers(self, released: _Released) -> list[policy_pb2.PolicyOffer]:
+        """Called with the lock held."""
+        release = _offer(policy_pb2.PolicyOffer.KIND_RELEASE, released.weights, released.signed)
+        promotion = self._promoted.get(released.release)
+        if promotion is None:
+            return [release]
+        kind = policy_pb2.PolicyOffer.KIND_PROMOTION
+        return [policy_pb2.PolicyOffer(kind=kind, digest=promotion.digest, authority=promotion.signed), release]
+
     def artifact(self, digest: bytes) -> bytes | None:
-        """The bytes of the release, the snapshot or a recent snapshot; None when it is none of these."""
+        """The bytes of the release, the canary, the snapshot or a recent snapshot; None when it is none of these."""
         with self._lock:
-            if self._release is not None and self._release.digest == digest:
-                return self._release.data
+            for released in (self._release, self._canary):
+                if released is not None and released.weights.digest == digest:
+                    return released.weights.data
             return self._recent.get(digest)
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:

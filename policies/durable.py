@@ -28,6 +28,12 @@ def create_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         _sync_directory(path.parent)
 
 
+def move_file(path: Path, target: Path) -> None:
+    """Puts a file that is whole and synced in the place of `target`, in the same directory. Raises OSError."""
+    path.replace(target)
+    _sync_directory(target.parent)
+
+
 def read_private_file(path: Path, bytes_max: int) -> bytes:
     """At most `bytes_max` bytes of a file that nobody but its owner can access.
 

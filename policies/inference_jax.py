@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from policies.artifact import Artifact
 from policies.networks import ActorCritic, blank_model, load_parameters
-from policies.policy import ActionBatch, check_observation, most_probable, sample_categorical
+from policies.policy import ActionBatch, RandomSource, check_observation, most_probable, sample_categorical
 from policies.spec import PolicySpec
 
 Forward = Callable[[Any, NDArray[Any]], jax.Array]
@@ -38,7 +38,7 @@ class JaxPolicy:
         """What the policy is."""
         return self._spec
 
-    def act(self, observation: NDArray[Any], generator: np.random.Generator) -> ActionBatch:
+    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
         """See `policies.policy.Policy.act`."""
         logits = self._logits(observation)
         action, log_prob = sample_categorical(logits, generator)

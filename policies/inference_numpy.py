@@ -12,7 +12,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from policies.artifact import Artifact
-from policies.policy import ActionBatch, as_float32, check_observation, most_probable, sample_categorical
+from policies.policy import (
+    ActionBatch,
+    RandomSource,
+    as_float32,
+    check_observation,
+    most_probable,
+    sample_categorical,
+)
 from policies.spec import PolicySpec, convolution_output
 
 Array = NDArray[np.float32]
@@ -40,7 +47,7 @@ class NumpyPolicy:
         """What the policy is."""
         return self._spec
 
-    def act(self, observation: NDArray[Any], generator: np.random.Generator) -> ActionBatch:
+    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
         """See `policies.policy.Policy.act`."""
         logits = self._logits(observation)
         action, log_prob = sample_categorical(logits, generator)

@@ -37,6 +37,13 @@ class ActionBatch(NamedTuple):
     identity: PolicyIdentity | None = None
 
 
+class RandomSource(Protocol):
+    """What a policy draws its actions from: a generator of NumPy is one, and so is one that keeps its rows apart."""
+
+    def random(self, size: tuple[int, int], dtype: type[np.float32]) -> NDArray[np.float32]:
+        """Numbers in [0, 1) of that shape, one row per environment; the array belongs to the caller."""
+
+
 class Policy(Protocol):
     """A stochastic policy over A discrete actions. One thread at a time: implementations reuse their buffers."""
 
@@ -44,7 +51,7 @@ class Policy(Protocol):
     def spec(self) -> PolicyInterface:
         """What goes in and comes out."""
 
-    def act(self, observation: NDArray[Any], generator: np.random.Generator) -> ActionBatch:
+    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
         """Draws one action per observation [N, *observation_shape]. The result shares no memory with the policy.
 
         Raises:
@@ -83,7 +90,7 @@ def most_probable(logits: NDArray[np.float32]) -> NDArray[np.int32]:
 
 
 def sample_categorical(
-    logits: NDArray[np.float32], generator: np.random.Generator
+    logits: NDArray[np.float32], generator: RandomSource
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Draws from softmax(logits) by inverting the cumulative distribution with one uniform number per row.
 

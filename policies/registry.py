@@ -4,13 +4,15 @@ Layout, and what holds at every moment, also after a crash:
   DIRECTORY/artifacts/DIGEST.safetensors   its SHA-256 is DIGEST; complete, since it was renamed into place after fsync
   DIRECTORY/releases/NUMBER.verdict        a serialized SignedStatement; its artifact was in place before it
   DIRECTORY/revocations/NUMBER.revocation  a serialized SignedStatement; NUMBER is the revocation's own
+  DIRECTORY/promotions/NUMBER.promotion    likewise, of a promotion
   DIRECTORY/lock                           held by a writer while it writes; readers need no lock
-Names that begin with a dot are unfinished writes: readers pass over them, the next writer removes them. A release or a
-revocation is never replaced or removed; a release that is revoked stays, and is shown as such, but is never the newest.
+Names that begin with a dot are unfinished writes: readers pass over them, the next writer removes them. A release, a
+revocation or a promotion is never replaced or removed; a release that is revoked stays, and is shown as such, but is
+never the newest. Nor is one whose verdict makes it a canary, until there is a promotion for it.
 An artifact without a release is what a crash between the two writes leaves; it harms nobody.
 
-It stores nothing on anybody's word: a release enters only with a verdict that verifies, a revocation likewise only
-signed, and both are verified again whenever they are read. It is no service.
+It stores nothing on anybody's word: a release enters only with a verdict that verifies, a revocation or a promotion
+likewise only signed, and all are verified again whenever they are read. It is no service.
 
 Exceptions: RegistryError; promotion also raises those of `policies.trust` and `policies.artifact`.
 """
@@ -20,13 +22,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
 from policies.artifact import DIGEST_BYTES, Artifact, ArtifactError, artifact_digest
 from policies.durable import replace_file
+from policies.promotion import Promotion
 from policies.revocation import Revocation
 from policies.trust import TrustPolicy, UntrustedError
 from protos.common.v1 import common_pb2
@@ -35,6 +39,9 @@ from protos.safety.v1 import safety_pb2
 _ARTIFACT_SUFFIX = ".safetensors"
 _RELEASE_SUFFIX = ".verdict"
 _REVOCATION_SUFFIX = ".revocation"
+_PROMOTION_SUFFIX = ".promotion"
+
+_Statement = TypeVar("_Statement")
 
 
 class RegistryError(Exception):
@@ -43,9 +50,10 @@ class RegistryError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """A promoted policy, as its verdict describes it. Units and meanings are those of `VerdictStatement`.
+    """A released policy, as its verdict describes it. Units and meanings are those of `VerdictStatement`.
 
-    `revocation` says that it was taken back; None: it may act.
+    `revocation` says that it was taken back; None: it may act. `promotion` says that it was a canary, and is none any
+    more.
     """
 
     number: int
@@ -61,7 +69,14 @@ class Release:
     issue_time_ns: int
     expiry_time_ns: int
     signed_verdict: common_pb2.SignedStatement = dataclasses.field(repr=False, hash=False)
+    canary_share: float = 0.0
     revocation: Revocation | None = None
+    promotion: Promotion | None = None
+
+    @property
+    def promoted(self) -> bool:
+        """Whether it may act everywhere, unless it was revoked: it never was a canary, or is none any more."""
+        return self.canary_share == 0.0 or self.promotion is not None
 
 
 class PolicyRegistry:
@@ -77,6 +92,7 @@ class PolicyRegistry:
         self._artifacts = directory / "artifacts"
         self._releases = directory / "releases"
         self._revocations = directory / "revocations"
+        self._promotions = directory / "promotions"
         self._trust = trust
 
     @property
@@ -124,43 +140,77 @@ class PolicyRegistry:
           RegistryError: another revocation has its number, or it cannot be written.
         """
         revocation = Revocation.verified(signed_revocation, self._trust)
-        path = self._revocation_path(revocation.number)
-        try:
-            with self._writing():
-                held = self._read_revocation(path) if path.exists() else None
-                if held is None:
-                    replace_file(path, signed_revocation.SerializeToString(deterministic=True))
-        except OSError as error:
-            raise RegistryError(f"revocation {path} cannot be written: {error.strerror}") from error
+        held = self._keep(self._revocation_path(revocation.number), signed_revocation, self._read_revocation)
         if held is not None and held.digest != revocation.digest:
-            raise RegistryError(
-                f"revocation {path} is about artifact {held.digest.hex()}, another of the same number about "
-                f"{revocation.digest.hex()}: the safety service's ledger has been set back"
-            )
+            raise _set_back("revocation", self._revocation_path(revocation.number), held.digest, revocation.digest)
         return revocation
+
+    def promote_canary(self, signed_promotion: common_pb2.SignedStatement) -> Promotion:
+        """Lets a canary act everywhere, durably once this returns, whether or not it is here. Again changes nothing.
+
+        Raises:
+          UntrustedError: the statement does not verify.
+          RegistryError: another promotion has its number, or it cannot be written.
+        """
+        promotion = Promotion.verified(signed_promotion, self._trust)
+        held = self._keep(self._promotion_path(promotion.number), signed_promotion, self._read_promotion)
+        if held is not None and held.release != promotion.release:
+            raise _set_back("promotion", self._promotion_path(promotion.number), held.digest, promotion.digest)
+        return promotion
 
     def releases(self) -> list[Release]:
         """All releases, ascending, revoked ones included. Raises RegistryError when anything does not verify."""
-        revoked = self._revoked()
-        releases = [self._read_release(path) for path in self._release_paths()]
-        return [dataclasses.replace(release, revocation=revoked.get(release.digest)) for release in releases]
+        revoked, promoted = self._revoked(), self._promoted()
+        return [
+            dataclasses.replace(
+                release,
+                revocation=revoked.get(release.digest),
+                promotion=promoted.get((release.number, release.digest)),
+            )
+            for release in map(self._read_release, self._release_paths())
+        ]
 
     def newest(self, but_for: Collection[bytes] = ()) -> Release | None:
-        """The release with the highest number that is not revoked, or None. Raises RegistryError, as `releases`.
+        """The newest release that may act everywhere, or None. Raises RegistryError, as `releases`.
 
         Args:
           but_for: digests of artifacts that are passed over besides; revoked, but not in here yet.
         """
-        revoked = {*self._revoked(), *but_for}
+        return next((release for release in self._standing(but_for) if release.promoted), None)
+
+    def canary(self, but_for: Collection[bytes] = ()) -> Release | None:
+        """The newest release that is not revoked, if it is a canary still, or None; otherwise as `newest`."""
+        newest = next(self._standing(but_for), None)
+        return None if newest is None or newest.promoted else newest
+
+    def _standing(self, but_for: Collection[bytes]) -> Iterator[Release]:
+        """What is not revoked, newest first, each with its promotion."""
+        revoked, promoted = {*self._revoked(), *but_for}, self._promoted()
         for path in reversed(self._release_paths()):
             release = self._read_release(path)
             if release.digest not in revoked:
-                return release
+                yield dataclasses.replace(release, promotion=promoted.get((release.number, release.digest)))
+
+    def _keep(
+        self, path: Path, signed: common_pb2.SignedStatement, read: Callable[[Path], _Statement]
+    ) -> _Statement | None:
+        """Writes a statement unless there is one; returns the one that there was."""
+        try:
+            with self._writing():
+                if path.exists():
+                    return read(path)
+                replace_file(path, signed.SerializeToString(deterministic=True))
+        except OSError as error:
+            raise RegistryError(f"{path.suffix[1:]} {path} cannot be written: {error.strerror}") from error
         return None
 
     def revocations(self) -> list[Revocation]:
         """All revocations, ascending. Raises RegistryError when one cannot be read or does not verify."""
         return [self._read_revocation(path) for path in self._revocation_paths()]
+
+    def promotions(self) -> list[Promotion]:
+        """All promotions, ascending. Raises RegistryError when one cannot be read or does not verify."""
+        return [self._read_promotion(path) for path in self._promotion_paths()]
 
     def artifact(self, digest: bytes) -> bytes:
         """An artifact's bytes. Raises RegistryError when it is not there or its bytes have changed."""
@@ -178,11 +228,15 @@ class PolicyRegistry:
     def verify(self) -> list[str]:
         """Reads everything and returns what is wrong, one line each; empty when all is well."""
         problems = []
-        for path in self._revocation_paths():
-            try:
-                self._read_revocation(path)
-            except RegistryError as error:
-                problems.append(str(error))
+        for read, paths in (
+            (self._read_revocation, self._revocation_paths()),
+            (self._read_promotion, self._promotion_paths()),
+        ):
+            for path in paths:
+                try:
+                    read(path)
+                except RegistryError as error:
+                    problems.append(str(error))
         for path in self._release_paths():
             try:
                 release = self._read_release(path)
@@ -216,24 +270,45 @@ class PolicyRegistry:
         return _release(verdict, signed)
 
     def _read_revocation(self, path: Path) -> Revocation:
-        try:
-            signed = common_pb2.SignedStatement.FromString(path.read_bytes())
-            revocation = Revocation.verified(signed, self._trust)
-        except (DecodeError, UntrustedError) as error:
-            raise RegistryError(f"revocation {path} is not to be trusted: {error}") from error
-        except OSError as error:
-            raise RegistryError(f"revocation {path} cannot be read: {error.strerror}") from error
+        revocation = self._read("revocation", path, Revocation.verified)
         if path != self._revocation_path(revocation.number):
             raise RegistryError(f"revocation {path} holds revocation {revocation.number}")
         return revocation
+
+    def _read_promotion(self, path: Path) -> Promotion:
+        promotion = self._read("promotion", path, Promotion.verified)
+        if path != self._promotion_path(promotion.number):
+            raise RegistryError(f"promotion {path} holds promotion {promotion.number}")
+        return promotion
+
+    def _read(
+        self, kind: str, path: Path, verified: Callable[[common_pb2.SignedStatement, TrustPolicy], _Statement]
+    ) -> _Statement:
+        try:
+            return verified(common_pb2.SignedStatement.FromString(path.read_bytes()), self._trust)
+        except (DecodeError, UntrustedError) as error:
+            raise RegistryError(f"{kind} {path} is not to be trusted: {error}") from error
+        except OSError as error:
+            raise RegistryError(f"{kind} {path} cannot be read: {error.strerror}") from error
 
     def _revoked(self) -> dict[bytes, Revocation]:
         """The revocation of each artifact that has one: the first, should there be several."""
         return {revocation.digest: revocation for revocation in reversed(self.revocations())}
 
+    def _promoted(self) -> dict[tuple[int, bytes], Promotion]:
+        """The promotions, by number and artifact of the release."""
+        return {promotion.release: promotion for promotion in self.promotions()}
+
     def _revocation_paths(self) -> list[Path]:
         paths = self._revocations.glob(f"*{_REVOCATION_SUFFIX}")
         return sorted(path for path in paths if not path.name.startswith("."))
+
+    def _promotion_paths(self) -> list[Path]:
+        paths = self._promotions.glob(f"*{_PROMOTION_SUFFIX}")
+        return sorted(path for path in paths if not path.name.startswith("."))
+
+    def _promotion_path(self, number: int) -> Path:
+        return self._promotions / f"{number:08d}{_PROMOTION_SUFFIX}"
 
     def _revocation_path(self, number: int) -> Path:
         return self._revocations / f"{number:08d}{_REVOCATION_SUFFIX}"
@@ -254,11 +329,12 @@ class PolicyRegistry:
     def _writing(self) -> Iterator[None]:
         """Holds the writers' lock, and clears away what a writer that died has left."""
         self._artifacts.mkdir(parents=True, exist_ok=True)
-        self._releases.mkdir(exist_ok=True)
-        self._revocations.mkdir(exist_ok=True)
+        directories = (self._artifacts, self._releases, self._revocations, self._promotions)
+        for directory in directories[1:]:
+            directory.mkdir(exist_ok=True)
         with (self._directory / "lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for directory in (self._artifacts, self._releases, self._revocations):
+            for directory in directories:
                 for unfinished in directory.glob(".*"):
                     unfinished.unlink()
             yield
@@ -279,4 +355,12 @@ def _release(verdict: safety_pb2.VerdictStatement, signed: common_pb2.SignedStat
         issue_time_ns=verdict.issue_time_ns,
         expiry_time_ns=verdict.expiry_time_ns,
         signed_verdict=signed,
+        canary_share=verdict.canary_share,
+    )
+
+
+def _set_back(kind: str, path: Path, held: bytes, other: bytes) -> RegistryError:
+    return RegistryError(
+        f"{kind} {path} is about artifact {held.hex()}, another of the same number about {other.hex()}: the safety "
+        "service's ledger has been set back"
     )

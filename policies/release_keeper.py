@@ -1,5 +1,8 @@
-"""Keeps the release that is offered the newest one that is not revoked: between the registry, on disk, and the board,
-which the actors watch. Decides nothing: what is not signed by the safety service is refused.
+"""Keeps what is offered the newest release that may act everywhere, and the canary after it: between the registry, on
+disk, and the board, which the actors watch. Decides nothing: what is not signed by the safety service is refused.
+
+The actors hear of a revocation first, and of a promotion only once it is stored: one that is lost makes a release a
+canary again, until the safety service is asked.
 
 Exceptions: those of `policies.trust` and `policies.registry`.
 """
@@ -10,6 +13,7 @@ import logging
 from collections.abc import Iterable
 
 from policies.distribution import PolicyBoard
+from policies.promotion import Promotion
 from policies.registry import PolicyRegistry, RegistryError, Release
 from policies.revocation import Revocation
 from policies.trust import RevokedArtifact, UntrustedError
@@ -26,15 +30,24 @@ class ReleaseKeeper:
         self._board = board
         # Digests of what the registry has, so that a list of all revocations costs no disk once they are known.
         self._stored: set[bytes] = set()
+        # Likewise of promotions: number and artifact of each release.
+        self._promoted: set[tuple[int, bytes]] = set()
         self._offered: Release | None = None
 
     @property
     def offered(self) -> Release | None:
-        """The newest release that is not revoked, as of when it was last looked for; None: there was none."""
+        """The newest release that may act everywhere, as of when it was last looked for; None: there was none."""
         return self._offered
 
+    @property
+    def canary_number(self) -> int:
+        """Number of the release that is offered as a canary; 0: none is."""
+        return self._board.canary_number
+
     def start(self) -> Release | None:
-        """Puts on the board what the registry has: every revocation, and the newest release that is left, if any.
+        """Puts on the board what the registry has: all that was revoked or promoted, the newest release, the canary.
+
+        Returns the newest release that may act everywhere, None where there is none.
 
         Raises:
           RegistryError: something there cannot be trusted.
@@ -42,7 +55,12 @@ class ReleaseKeeper:
         for revocation in self._registry.revocations():
             self._board.publish_revocation(revocation)
             self._stored.add(revocation.digest)
-        return self._offer_newest()
+        for promotion in self._registry.promotions():
+            self._board.publish_promotion(promotion)
+            self._promoted.add(promotion.release)
+        newest = self._offer_newest()
+        self._offer_canary()
+        return newest
 
     def revoke(self, signed: common_pb2.SignedStatement) -> tuple[Revocation, Release | None]:
         """Takes a revocation; returns it and the release that is offered then, None where none is left.
@@ -81,6 +99,29 @@ class ReleaseKeeper:
                 _log_revoked(revocation, newest)
         return problems
 
+    def promote(self, listed: Iterable[common_pb2.SignedStatement]) -> list[str]:
+        """Takes the promotions in a list, of which some are known; what is wrong with one keeps out no other.
+
+        Returns:
+          What was refused, and what could not be stored, one line each; of neither are the actors told.
+        """
+        problems = []
+        for signed in listed:
+            try:
+                promotion = Promotion.verified(signed, self._registry.trust)
+                if promotion.release in self._promoted:
+                    continue
+                self._registry.promote_canary(signed)
+                self._promoted.add(promotion.release)
+                if self._board.publish_promotion(promotion):
+                    _log.info("release %d is promoted: %s", promotion.release_number, promotion.why)
+                self._offer_newest()
+            except UntrustedError as error:
+                problems.append(f"a promotion is refused: {error}")
+            except RegistryError as error:
+                problems.append(f"the promotion of release {promotion.release_number} is not in effect yet: {error}")
+        return problems
+
     def _verified(self, listed: Iterable[common_pb2.SignedStatement]) -> tuple[list[Revocation], list[str]]:
         """Those in a list that the registry lacks, and what is wrong with the others that it lacks."""
         lacking, problems = [], []
@@ -100,21 +141,33 @@ class ReleaseKeeper:
 
     def _offer_in_place_of(self, revoked: Iterable[Revocation]) -> Release | None:
         try:
-            return self._offer_newest()
+            newest = self._offer_newest()
         except (RegistryError, RevokedArtifact) as error:
             # Revoked they are; that no other can be offered must not look as if they were not.
             numbers = ", ".join(str(revocation.release_number) for revocation in revoked)
             _log.error("no release is offered in place of release %s: %s", numbers, error)
             self._offered = None
             return None
+        try:
+            self._offer_canary()
+        except (RegistryError, RevokedArtifact) as error:
+            _log.error("no canary is offered: %s", error)
+        return newest
 
     def _offer_newest(self) -> Release | None:
         # Also what the board alone knows to be revoked, because it could not be stored.
         newest = self._registry.newest([revocation.digest for revocation in self._board.revocations])
-        if newest is not None:
-            self._board.publish_release(newest.version, self._registry.artifact(newest.digest), newest.signed_verdict)
+        self._publish(newest)
         self._offered = newest
         return newest
+
+    def _offer_canary(self) -> None:
+        self._publish(self._registry.canary([revocation.digest for revocation in self._board.revocations]))
+
+    def _publish(self, release: Release | None) -> None:
+        if release is not None:
+            artifact = self._registry.artifact(release.digest)
+            self._board.publish_release(release.version, artifact, release.signed_verdict)
 
 
 def _log_revoked(revocation: Revocation, newest: Release | None) -> None:

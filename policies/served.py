@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from policies.artifact import DIGEST_BYTES
 from policies.client import ActingPolicy
-from policies.policy import ActionBatch, PolicyIdentity, check_observation, most_probable
+from policies.policy import ActionBatch, PolicyIdentity, RandomSource, check_observation, most_probable
 from policies.spec import PolicyInterface
 from protos import transport
 from protos.policy.v1 import policy_pb2, policy_pb2_grpc
@@ -71,7 +71,7 @@ class ServedPolicy:
         """What goes in and comes out."""
         return self._spec
 
-    def act(self, observation: NDArray[Any], generator: np.random.Generator) -> ActionBatch:
+    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
         """See `policies.policy.Policy.act`. The service draws with its own randomness; `generator` does not advance.
 
         Raises:

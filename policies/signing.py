@@ -1,4 +1,5 @@
-"""Ed25519 keys and signatures over statements. What a statement means, and whether to believe it, is in trust.py.
+"""Ed25519 keys and signatures over statements. What a statement means, and whether to believe it, is in trust.py; how a
+key follows from another one, in key_chain.py.
 
 The bytes signed are those that `temper.common.v1.SignedStatement` documents (a pre-authentication encoding): type and
 payload with their lengths, so that no two different statements share an encoding.
@@ -9,6 +10,7 @@ Exceptions: SignatureError for a statement that this key did not sign; KeyFileEr
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -21,6 +23,8 @@ from protos.common.v1 import common_pb2
 VERDICT_TYPE = "temper.verdict.v1"
 LEASE_TYPE = "temper.lease.v1"
 REVOCATION_TYPE = "temper.revocation.v1"
+PROMOTION_TYPE = "temper.promotion.v1"
+KEY_TYPE = "temper.key.v1"
 
 _KEY_FILE_BYTES_MAX = 16_384
 
@@ -72,6 +76,14 @@ class VerifyKey:
         except OSError as error:
             raise _not_created(path, error) from error
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same key."""
+        return isinstance(other, VerifyKey) and self.raw == other.raw
+
+    def __hash__(self) -> int:
+        """Of the key's bytes."""
+        return hash(self.raw)
+
     def check(self, message: bytes, signature: bytes) -> None:
         """Raises SignatureError unless `signature` (64 bytes) over `message` was made by this key's holder."""
         try:
@@ -122,18 +134,34 @@ class SigningKey:
         return self._key.sign(message)
 
 
-def sign(key: SigningKey, payload_type: str, payload: bytes) -> common_pb2.SignedStatement:
-    """Signs a serialized statement as being of `payload_type`."""
+def sign(
+    key: SigningKey,
+    payload_type: str,
+    payload: bytes,
+    certificates: Sequence[common_pb2.SignedStatement] = (),
+) -> common_pb2.SignedStatement:
+    """Signs a serialized statement as being of `payload_type`.
+
+    Args:
+      key: that signs.
+      payload_type: kind of the statement.
+      payload: the statement.
+      certificates: how `key` follows from the one that is trusted; see policies.key_chain. They are not signed over.
+    """
     return common_pb2.SignedStatement(
         payload_type=payload_type,
         payload=payload,
         key_id=key.verify_key.key_id,
         signature=key.sign_bytes(authenticated_bytes(payload_type, payload)),
+        certificates=certificates,
     )
 
 
 def verify(key: VerifyKey, statement: common_pb2.SignedStatement, payload_type: str) -> bytes:
-    """The payload of a statement that `key`'s holder signed as being of `payload_type`; raises SignatureError."""
+    """The payload of a statement that `key`'s holder signed as being of `payload_type`; raises SignatureError.
+
+    Certificates are not looked at: that `key` is the right one is for the caller to know.
+    """
     if statement.payload_type != payload_type:
         raise SignatureError(f"the statement is of type {statement.payload_type!r}, {payload_type!r} is needed")
     if statement.key_id != key.key_id:

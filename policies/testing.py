@@ -17,8 +17,18 @@ from numpy.typing import NDArray
 
 from policies.artifact import Artifact
 from policies.config import NetworkConfig
+from policies.key_chain import LEASE_PURPOSE
 from policies.policy import Policy
-from policies.signing import LEASE_TYPE, REVOCATION_TYPE, VERDICT_TYPE, SigningKey, sign
+from policies.signing import (
+    KEY_TYPE,
+    LEASE_TYPE,
+    PROMOTION_TYPE,
+    REVOCATION_TYPE,
+    VERDICT_TYPE,
+    SigningKey,
+    VerifyKey,
+    sign,
+)
 from policies.spec import PolicySpec, parameter_shapes
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
@@ -65,7 +75,7 @@ def signed_verdict(key: SigningKey, artifact_digest: bytes, **fields: Any) -> co
 
 
 def signed_lease(key: SigningKey, **fields: Any) -> common_pb2.SignedStatement:
-    """Lease 1 of RUN_ID for a minute from now, but for `fields`."""
+    """Lease 1 of RUN_ID for a minute from now, but for `fields`; by a lease key for RUN_ID that `key` vouches for."""
     now = time.time_ns()
     lease: dict[str, Any] = {
         "run_id": RUN_ID,
@@ -73,7 +83,28 @@ def signed_lease(key: SigningKey, **fields: Any) -> common_pb2.SignedStatement:
         "issue_time_ns": now,
         "expiry_time_ns": now + 60 * SECOND_NS,
     } | fields
-    return sign(key, LEASE_TYPE, safety_pb2.LeaseStatement(**lease).SerializeToString(deterministic=True))
+    lease_key, certificate = _lease_key(key)
+    payload = safety_pb2.LeaseStatement(**lease).SerializeToString(deterministic=True)
+    return sign(lease_key, LEASE_TYPE, payload, [certificate])
+
+
+def signed_key(
+    key: SigningKey, certified: VerifyKey, purpose: str = LEASE_PURPOSE, **fields: Any
+) -> common_pb2.SignedStatement:
+    """The word of `key` that `certified` is a key of RUN_ID for this purpose, but for `fields`."""
+    statement: dict[str, Any] = {
+        "run_id": RUN_ID,
+        "purpose": purpose,
+        "public_key": certified.raw,
+        "issue_time_ns": time.time_ns(),
+    } | fields
+    return sign(key, KEY_TYPE, safety_pb2.KeyStatement(**statement).SerializeToString(deterministic=True))
+
+
+@functools.lru_cache
+def _lease_key(key: SigningKey) -> tuple[SigningKey, common_pb2.SignedStatement]:
+    lease_key = SigningKey.generate()
+    return lease_key, signed_key(key, lease_key.verify_key)
 
 
 def signed_revocation(key: SigningKey, artifact_digest: bytes, **fields: Any) -> common_pb2.SignedStatement:
@@ -88,6 +119,21 @@ def signed_revocation(key: SigningKey, artifact_digest: bytes, **fields: Any) ->
     } | fields
     statement = safety_pb2.RevocationStatement(**revocation)
     return sign(key, REVOCATION_TYPE, statement.SerializeToString(deterministic=True))
+
+
+def signed_promotion(key: SigningKey, artifact_digest: bytes, **fields: Any) -> common_pb2.SignedStatement:
+    """Promotion 1 of RUN_ID, of release 1 with the artifact `artifact_digest`, but for `fields`."""
+    promotion: dict[str, Any] = {
+        "run_id": RUN_ID,
+        "promotion_number": 1,
+        "release_number": 1,
+        "artifact_digest": artifact_digest,
+        "episodes": 100,
+        "why": "the canary did no harm",
+        "issue_time_ns": time.time_ns(),
+    } | fields
+    statement = safety_pb2.PromotionStatement(**promotion)
+    return sign(key, PROMOTION_TYPE, statement.SerializeToString(deterministic=True))
 
 
 class PolicyContract(abc.ABC):

@@ -1,9 +1,11 @@
 """Whether a signed statement lets a policy act here and now. Every process that loads a policy asks this itself.
 
 A verdict vouches for one artifact. A lease vouches for a time in which the snapshots of one run may be used, not for
-any particular weights: it is meant for sandboxed actors. A revocation takes an artifact out of use, for good. What has
-been accepted before is the caller's to remember (the newest numbers, what is revoked); a process that starts afresh
-remembers nothing, so an old statement can be played back to it until that statement expires.
+any particular weights: it is meant for sandboxed actors. A promotion lets a release act everywhere whose verdict gives
+it a share of the actors only. A revocation takes an artifact out of use, for good. Which key may sign which of them is
+in policies.key_chain. What has been accepted before is the caller's to remember (the newest numbers, what is promoted,
+what is revoked); a process that starts afresh remembers nothing, so an old statement can be played back to it until
+that statement expires.
 
 Exceptions: UntrustedError and, below it, ForgedStatement, ExpiredStatement, ReplayedStatement, WrongArtifact,
 WrongRun, NotApproved and RevokedArtifact; the attribute `reason` is a short name to count by.
@@ -16,10 +18,11 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from policies.artifact import DIGEST_BYTES
-from policies.signing import LEASE_TYPE, REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey, verify
+from policies.key_chain import ForeignKey, KeyChain
+from policies.signing import LEASE_TYPE, PROMOTION_TYPE, REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 
@@ -34,7 +37,7 @@ class UntrustedError(Exception):
 
 
 class ForgedStatement(UntrustedError):
-    """The trusted key did not sign these bytes as a statement of this kind."""
+    """Neither the trusted key nor one that follows from it signed these bytes as a statement of this kind."""
 
     reason = "forged"
 
@@ -79,7 +82,8 @@ class TrustPolicy:
     """Whose statements are believed, and for which run. Immutable, for any number of threads.
 
     Args:
-      verify_key: the safety service's public key.
+      verify_key: the safety service's public key: that of its first verdict key, or of a later one. Statements of
+        earlier keys than this are forgeries here.
       run_id: the training run whose policies may act here.
       clock: present time in ns since the epoch.
     """
@@ -88,6 +92,7 @@ class TrustPolicy:
         self.verify_key = verify_key
         self.run_id = run_id
         self.clock = clock
+        self._chain = KeyChain(verify_key, run_id)
 
     def check_release(
         self,
@@ -156,7 +161,7 @@ class TrustPolicy:
         """The revocation of an artifact of the run. It holds whenever it was issued: nothing is said of time and order.
 
         Raises:
-          ForgedStatement: the trusted key did not sign it as a revocation, or it names no artifact.
+          ForgedStatement: no trusted key signed it as a revocation, or it names no artifact.
           WrongRun: it is another run's.
         """
         revocation = safety_pb2.RevocationStatement()
@@ -166,14 +171,26 @@ class TrustPolicy:
             raise ForgedStatement(f"the revocation of release {revocation.release_number} names no artifact")
         return revocation
 
-    def _open(
-        self,
-        signed: common_pb2.SignedStatement,
-        payload_type: str,
-        statement: safety_pb2.VerdictStatement | safety_pb2.LeaseStatement | safety_pb2.RevocationStatement,
-    ) -> None:
+    def check_promotion(self, signed: common_pb2.SignedStatement) -> safety_pb2.PromotionStatement:
+        """The promotion of a release of the run. It holds whenever it was issued: nothing is said of time and order.
+
+        Raises:
+          ForgedStatement: no trusted key signed it as a promotion, or it names no release.
+          WrongRun: it is another run's.
+        """
+        promotion = safety_pb2.PromotionStatement()
+        self._open(signed, PROMOTION_TYPE, promotion)
+        self._check_run("promotion", promotion.run_id)
+        named = promotion.promotion_number and promotion.release_number
+        if len(promotion.artifact_digest) != DIGEST_BYTES or not named:
+            raise ForgedStatement(f"the promotion of release {promotion.release_number} names no release")
+        return promotion
+
+    def _open(self, signed: common_pb2.SignedStatement, payload_type: str, statement: Message) -> None:
         try:
-            statement.ParseFromString(verify(self.verify_key, signed, payload_type))
+            statement.ParseFromString(self._chain.verify(signed, payload_type))
+        except ForeignKey as error:
+            raise WrongRun(str(error)) from error
         except SignatureError as error:
             raise ForgedStatement(str(error)) from error
         except DecodeError as error:

@@ -45,6 +45,7 @@ ROLE_OF_METHOD: Mapping[str, str] = {
     "/temper.safety.v1.Safety/GetTrust": "read",
     "/temper.safety.v1.Safety/ListVerdicts": "read",
     "/temper.safety.v1.Safety/ListRevocations": "read",
+    "/temper.safety.v1.Safety/ListPromotions": "read",
     "/temper.safety.v1.Safety/Revoke": "revoke",
     "/temper.common.v1.Access/Callers": "read",
     "/grpc.health.v1.Health/Check": ANY_ROLE,

@@ -7,13 +7,19 @@ transaction fails simply keeps the old ones. Eviction is not planned here: it de
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from replay.chain import next_link
 from replay.sequences import RunSequences
 from replay.store import Append, AppendOutcome, PendingRecord, RecordInvalid, StoreCounters, StoreSettings
+
+FAMILY_NAMES_MAX = 2_048
+"""Most signals that are totalled because a name such as "lease.*" is configured; further ones are not."""
+
+FAMILY_NAME_CHARACTERS_MAX = 64
+"""Nor are those with longer names: an actor chooses names, and all of them are written with each commit."""
 
 
 class PlannedRecord(NamedTuple):
@@ -88,7 +94,9 @@ def _counters_after(plan: CommitPlan, chain_head: bytes, signal_names: tuple[str
         # One no longer totalled is dropped: it would stand still and look like the others.
         name: before.signal_totals.get(name, 0.0) + sum(item.record.signals.get(name, 0.0) for item in plan.records)
         for name in signal_names
+        if not name.endswith("*")
     }
+    totals |= _family_totals(plan, totals.keys(), tuple(name[:-1] for name in signal_names if name.endswith("*")))
     return dataclasses.replace(
         before,
         next_position=before.next_position + len(plan.records),
@@ -98,3 +106,18 @@ def _counters_after(plan: CommitPlan, chain_head: bytes, signal_names: tuple[str
         chain_head=chain_head,
         signal_totals=totals,
     )
+
+
+def _family_totals(plan: CommitPlan, named: Collection[str], prefixes: tuple[str, ...]) -> dict[str, float]:
+    """Totals of the signals whose names begin with one of `prefixes`, but for those that are `named` themselves."""
+    if not prefixes:
+        return {}
+    before = plan.counters.signal_totals
+    totals = {name: total for name, total in before.items() if name.startswith(prefixes) and name not in named}
+    for item in plan.records:
+        for name, value in item.record.signals.items():
+            if not name.startswith(prefixes) or name in named:
+                continue
+            if name in totals or (len(totals) < FAMILY_NAMES_MAX and len(name) <= FAMILY_NAME_CHARACTERS_MAX):
+                totals[name] = totals.get(name, 0.0) + value
+    return totals

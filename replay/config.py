@@ -101,8 +101,8 @@ class ReplayConfig:
         above=0.0,
     )
     signal_totals: tuple[str, ...] = setting(
-        ("steps", "episodes", "return", "cost", "violating_episodes", "episode_steps"),
-        "header signals summed over all records ever appended",
+        ("steps", "episodes", "return", "cost", "violating_episodes", "episode_steps", "lease.*", "release.*"),
+        "header signals summed over all records ever appended; NAME* means all that begin with NAME (2,048 at most)",
     )
 
 

@@ -152,7 +152,7 @@ class StoreSettings:
     """
 
     signal_names: tuple[str, ...] = ()
-    """Header signals to total."""
+    """Header signals to total; "lease.*" means every one that begins with "lease.", see commit_plan.py."""
     segment_bytes: int = 64 * 1024**2
     """Size of a segment of the log (bytes, headers and payloads); less in a small store, more in a very large one."""
     segment_records: int = 1_000_000

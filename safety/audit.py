@@ -1,9 +1,11 @@
-"""Checks a whole ledger from outside, with nothing secret: order, signatures, and that no seed was chosen.
+"""Checks a whole ledger from outside, with nothing secret: order, signatures, that no seed was chosen, and evidence.
 
 That the entries are chained is for safety.ledger to see, and that each decision is signed and stands where it must for
 safety.history. What is added here is that each evaluation ran on the seeds that follow from the key that its verdict
-reveals; the key itself was committed to before the candidate was seen (safety.suite). A chain shows what was altered to
-whoever remembers a later digest: so the head is given, to be kept elsewhere, and can be compared with one kept earlier.
+reveals; the key itself was committed to before the candidate was seen (safety.suite). Where the evidence of a verdict
+is still there, it must be what the verdict binds, and say what the verdict says; where it is gone, nothing is wrong. A
+chain shows what was altered to whoever remembers a later digest: so the head is given, to be kept elsewhere, and can be
+compared with one kept earlier.
 
 Exceptions: LedgerError for the first entry that is not what it must be.
 """
@@ -12,10 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from policies.signing import VerifyKey
 from protos.safety.v1 import safety_pb2
-from safety.history import DecisionHistory
+from safety.evidence import EvidenceDamaged, EvidenceMissing, read_evidence
+from safety.evidence_audit import contradiction
+from safety.history import DecisionHistory, KnownSchedule
+from safety.key_history import KeyInUse
 from safety.ledger import LedgerEntry, LedgerError
 from safety.suite import draw_seeds, seed_manifest_digest
 
@@ -29,9 +35,14 @@ class LedgerAudit:
 
     Attributes:
       entries: how many, of every kind.
-      approved, rejected: verdicts.
+      approved, rejected: verdicts; those deferred or void are among the rejected.
       revocations: of releases.
       evaluations_checked: verdicts whose seeds were drawn again; the others rest on no episodes.
+      levels_checked: verdicts whose error rate is what the schedule gives their candidate; of the others, it is not
+        known by which schedule.
+      evidence_checked: verdicts whose evidence was found, and says what they say.
+      evidence_absent: those whose evidence is not there.
+      keys: that have signed, in the order in which they came; the last of each purpose signs now.
       head: digest of the newest entry (32 bytes); b"" where there is none.
     """
 
@@ -40,25 +51,40 @@ class LedgerAudit:
     rejected: int
     revocations: int
     evaluations_checked: int
+    levels_checked: int
+    evidence_checked: int
+    evidence_absent: int
+    keys: Sequence[KeyInUse]
     head: bytes
 
 
 def audit_ledger(
-    entries: Sequence[LedgerEntry], key: VerifyKey, run_id: str, kept_head: tuple[int, bytes] | None = None
+    entries: Sequence[LedgerEntry],
+    key: VerifyKey,
+    run_id: str,
+    kept_head: tuple[int, bytes] | None = None,
+    *,
+    directory: Path | None = None,
+    known: KnownSchedule | None = None,
 ) -> LedgerAudit:
     """Checks all of it.
 
     Args:
       entries: of one ledger, oldest first.
-      key: that must have signed every decision.
+      key: the first verdict key; each decision must be signed by the one that was current by then.
       run_id: that each must be about.
       kept_head: index and digest of an entry as an earlier audit gave it.
+      directory: the safety service's, with the evidence; None: there is none to be had.
+      known: how the candidates share the run's error rate, where that is known.
 
     Raises:
       LedgerError: see there.
     """
-    history = DecisionHistory(entries, key, run_id)
-    checked = sum(_check_seeds(number, signed.payload) for number, signed in enumerate(history.newest(0)[::-1], 1))
+    history = DecisionHistory(entries, key, run_id, known)
+    statements = [safety_pb2.VerdictStatement.FromString(signed.payload) for signed in history.newest(0)[::-1]]
+    checked = sum(_check_seeds(number, statement) for number, statement in enumerate(statements, 1))
+    with_evidence = [(number, each) for number, each in enumerate(statements, 1) if each.evidence_digest]
+    present = sum(_check_evidence(number, statement, directory) for number, statement in with_evidence)
     if kept_head is not None:
         _check_kept(entries, *kept_head)
     return LedgerAudit(
@@ -67,21 +93,51 @@ def audit_ledger(
         rejected=history.rejected,
         revocations=len(history.revocations),
         evaluations_checked=checked,
+        levels_checked=sum(_is_known(statement, known) for statement in statements),
+        evidence_checked=present,
+        evidence_absent=len(with_evidence) - present,
+        keys=tuple(history.keys.keys),
         head=entries[-1].digest if entries else b"",
     )
 
 
-def _check_seeds(number: int, payload: bytes) -> bool:
+def _is_known(statement: safety_pb2.VerdictStatement, known: KnownSchedule | None) -> bool:
+    tested = statement.lifetime_index != 0
+    return tested and known is not None and statement.criteria_digest == known.criteria_digest
+
+
+def _check_seeds(number: int, statement: safety_pb2.VerdictStatement) -> bool:
     """Whether verdict `number` rests on episodes; raises LedgerError where they were not on the seeds of its key."""
-    statement = safety_pb2.VerdictStatement.FromString(payload)
-    if not statement.episodes:
-        return False
-    if statement.episodes > EPISODES_MAX:
-        raise LedgerError(f"verdict {number} claims {statement.episodes} episodes, at most {EPISODES_MAX} are believed")
-    if seed_manifest_digest(draw_seeds(statement.seed_key, statement.episodes)) != statement.seed_manifest_digest:
+    episodes = {each.name: each.episodes for each in statement.slices}
+    claimed = sum(episodes.values())
+    if claimed > EPISODES_MAX:
+        raise LedgerError(f"verdict {number} claims {claimed} episodes, at most {EPISODES_MAX} are believed")
+    if claimed != statement.episodes or len(episodes) != len(statement.slices):
+        raise LedgerError(
+            f"verdict {number} claims {statement.episodes} episodes, and {claimed} in {len(statement.slices)} slices"
+        )
+    seeds = {name: draw_seeds(statement.seed_key, name, count) for name, count in episodes.items()}
+    if seed_manifest_digest(seeds) != statement.seed_manifest_digest:
         raise LedgerError(
             f"verdict {number} ({statement.verdict_id}) was not evaluated on the seeds that follow from its key: they "
             "were chosen"
+        )
+    return claimed > 0
+
+
+def _check_evidence(number: int, statement: safety_pb2.VerdictStatement, directory: Path | None) -> bool:
+    """Whether the evidence of verdict `number` is there; raises LedgerError where it says something else."""
+    if directory is None:
+        return False
+    try:
+        evidence = read_evidence(directory, statement.evidence_digest)
+    except EvidenceMissing:
+        return False
+    except EvidenceDamaged as error:
+        raise LedgerError(f"the evidence of verdict {number} ({statement.verdict_id}) is damaged: {error}") from error
+    if difference := contradiction(evidence, statement):
+        raise LedgerError(
+            f"the evidence of verdict {number} ({statement.verdict_id}) does not say what it says: {difference}"
         )
     return True
 

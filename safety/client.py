@@ -4,13 +4,15 @@ Exceptions:
   SafetyUnavailable: no answer, or the queue is full: nothing was decided that could not be asked for again.
   OfferRefused: the offer makes no sense to this service; offering it again will not help.
   LeaseRefused: snapshots must stop; the message says why.
+  LeaseBreached: likewise, and until the learner has rolled back.
   RevocationRefused (safety.revocations): there is no such release, it is another run's, or no reason was given.
+  PromotionRefused (safety.promotions): it is another run's.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 import grpc
@@ -19,6 +21,7 @@ from policies.artifact import artifact_digest
 from protos import transport
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2, safety_pb2_grpc
+from safety.promotions import PROMOTIONS_MAX, PromotionRefused
 from safety.revocations import REVOCATIONS_MAX, RevocationRefused, UnknownRelease
 
 CHUNK_BYTES = 256 * 1024
@@ -35,6 +38,21 @@ class OfferRefused(ValueError):
 
 class LeaseRefused(Exception):
     """There is no lease: actors must not use snapshots. The message has the reason."""
+
+
+class LeaseBreached(Exception):
+    """There is no lease until the learner has rolled back. The message has the reason.
+
+    Attributes:
+      epoch: the epoch of leases that is over; the learner names it once it has rolled back.
+      release_number: number of the release to go back to; 0: there is none, so to the first weights.
+      release_digest: digest of its artifact (32 bytes); b"" where there is none.
+    """
+
+    def __init__(self, epoch: int, reason: str, release_number: int, release_digest: bytes) -> None:
+        super().__init__(reason)
+        self.epoch, self.reason = epoch, reason
+        self.release_number, self.release_digest = release_number, release_digest
 
 
 class SafetyClient:
@@ -56,6 +74,8 @@ class SafetyClient:
         version: int,
         timeout_s: float,
         on_progress: Callable[[int, int], None] | None = None,
+        *,
+        lineage_digest: bytes = b"",
     ) -> common_pb2.SignedStatement:
         """Offers a candidate and waits for its verdict, approval or rejection.
 
@@ -67,13 +87,21 @@ class SafetyClient:
           run_id: the training run.
           version: learner update count.
           timeout_s: for everything, waiting in the queue included.
-          on_progress: called with the episodes that have ended and the episodes in all.
+          on_progress: called with the episodes that have ended and the most there can be.
+          lineage_digest: digest of the candidate's lineage (32 bytes), for the verdict to bind; b"": there is none.
 
         Raises:
           SafetyUnavailable, OfferRefused: see there.
         """
+        offer = safety_pb2.CandidateOffer(
+            run_id=run_id,
+            version=version,
+            digest=artifact_digest(artifact),
+            total_bytes=len(artifact),
+            lineage_digest=lineage_digest,
+        )
         try:
-            responses = self._calls.Evaluate(_requests(artifact, run_id, version), timeout=timeout_s)
+            responses = self._calls.Evaluate(_requests(offer, artifact), timeout=timeout_s)
             try:
                 for response in responses:
                     if response.WhichOneof("kind") == "verdict":
@@ -87,13 +115,28 @@ class SafetyClient:
             raise self._translated(error) from error
         raise SafetyUnavailable(f"the safety service at {self._address} ended an evaluation without a verdict")
 
-    def renew_lease(self, run_id: str, timeout_s: float = 5.0) -> common_pb2.SignedStatement:
-        """A fresh lease for the snapshots of a run. Raises SafetyUnavailable or LeaseRefused."""
+    def renew_lease(
+        self, run_id: str, rolled_back_epoch: int = 0, timeout_s: float = 5.0
+    ) -> common_pb2.SignedStatement:
+        """A fresh lease for the snapshots of a run.
+
+        Args:
+          run_id: the training run.
+          rolled_back_epoch: the newest epoch whose breach has been answered by rolling back; 0: none.
+          timeout_s: for the answer.
+
+        Raises:
+          SafetyUnavailable, LeaseRefused, LeaseBreached: see there.
+        """
         try:
-            request = safety_pb2.RenewLeaseRequest(run_id=run_id)
-            return self._calls.RenewLease(request, timeout=timeout_s).lease
+            request = safety_pb2.RenewLeaseRequest(run_id=run_id, rolled_back_epoch=rolled_back_epoch)
+            response = self._calls.RenewLease(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise self._translated(error) from error
+        if response.WhichOneof("kind") == "breach":
+            breach = response.breach
+            raise LeaseBreached(breach.epoch, breach.reason, breach.release_number, breach.release_digest)
+        return response.lease
 
     def trust(self, timeout_s: float = 5.0) -> safety_pb2.GetTrustResponse:
         """The key that signs, and counts of verdicts. Believe a key from a file rather. Raises SafetyUnavailable."""
@@ -145,21 +188,61 @@ class SafetyClient:
           SafetyUnavailable: no answer in time, or a list that does not end.
           RevocationRefused: it is another run's.
         """
+
+        def ask(known: int, timeout_s: float) -> tuple[Sequence[common_pb2.SignedStatement], int]:
+            request = safety_pb2.ListRevocationsRequest(run_id=run_id, after_number=known)
+            page = self._calls.ListRevocations(request, timeout=timeout_s)
+            return page.revocations, page.newest_number
+
+        try:
+            return self._all_pages(ask, after_number, timeout_s, REVOCATIONS_MAX, "revocations")
+        except OfferRefused as error:
+            raise RevocationRefused(str(error)) from error
+
+    def promotions(
+        self, run_id: str, after_number: int = 0, timeout_s: float = 10.0
+    ) -> list[common_pb2.SignedStatement]:
+        """The promotions of a run, as `revocations` of those.
+
+        Raises:
+          SafetyUnavailable: no answer in time, or a list that does not end.
+          PromotionRefused: it is another run's.
+        """
+
+        def ask(known: int, timeout_s: float) -> tuple[Sequence[common_pb2.SignedStatement], int]:
+            request = safety_pb2.ListPromotionsRequest(run_id=run_id, after_number=known)
+            page = self._calls.ListPromotions(request, timeout=timeout_s)
+            return page.promotions, page.newest_number
+
+        try:
+            return self._all_pages(ask, after_number, timeout_s, PROMOTIONS_MAX, "promotions")
+        except OfferRefused as error:
+            raise PromotionRefused(str(error)) from error
+
+    def _all_pages(
+        self,
+        ask: Callable[[int, float], tuple[Sequence[common_pb2.SignedStatement], int]],
+        after_number: int,
+        timeout_s: float,
+        count_max: int,
+        what: str,
+    ) -> list[common_pb2.SignedStatement]:
+        """All statements with a number above `after_number`; `ask` gives those after a number, and the newest of all.
+
+        Raises SafetyUnavailable; OfferRefused where the arguments make no sense.
+        """
         deadline_s = time.monotonic() + timeout_s
         found: list[common_pb2.SignedStatement] = []
-        while len(found) <= REVOCATIONS_MAX:
-            request = safety_pb2.ListRevocationsRequest(run_id=run_id, after_number=after_number + len(found))
+        while len(found) <= count_max:
             try:
-                page = self._calls.ListRevocations(request, timeout=max(0.0, deadline_s - time.monotonic()))
+                page, newest_number = ask(after_number + len(found), max(0.0, deadline_s - time.monotonic()))
             except grpc.RpcError as error:
-                if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
-                    raise RevocationRefused(error.details()) from error
                 raise self._translated(error) from error
-            found += page.revocations
-            if not page.revocations or after_number + len(found) >= page.newest_number:
+            found += page
+            if not page or after_number + len(found) >= newest_number:
                 return found
         raise SafetyUnavailable(
-            f"the safety service at {self._address} lists more than the {REVOCATIONS_MAX} revocations a run can have"
+            f"the safety service at {self._address} lists more than the {count_max} {what} a run can have"
         )
 
     def close(self) -> None:
@@ -183,10 +266,7 @@ class SafetyClient:
         return SafetyUnavailable(f"the safety service at {self._address} does not answer: {code.name}: {details}")
 
 
-def _requests(artifact: bytes, run_id: str, version: int) -> Iterator[safety_pb2.EvaluateRequest]:
-    offer = safety_pb2.CandidateOffer(
-        run_id=run_id, version=version, digest=artifact_digest(artifact), total_bytes=len(artifact)
-    )
+def _requests(offer: safety_pb2.CandidateOffer, artifact: bytes) -> Iterator[safety_pb2.EvaluateRequest]:
     yield safety_pb2.EvaluateRequest(offer=offer)
     for start in range(0, len(artifact), CHUNK_BYTES):
         yield safety_pb2.EvaluateRequest(data=artifact[start : start + CHUNK_BYTES])

@@ -1,28 +1,45 @@
 """Everything that has been decided about one run, and what deciding needs: ledger, keys, history and the incumbent.
 
-What is decided is written here and nowhere else: verdicts by the gate, revocations by the gate or, where no safety
-service runs, by whoever opens the directory in its place. Only one process at a time can. Evaluates nothing.
+What is decided is written here and nowhere else: verdicts by the gate, promotions of canaries by who watches them
+(safety.canary), revocations by both or, where no safety service runs, by whoever opens the directory in its place. Only
+one process at a time can. Evaluates nothing.
+
+What a verdict rests on is on the disk before the verdict is: the artifact, and the evidence whose digest it binds. What
+a crash leaves of that without a verdict is removed at the next start.
 
 A release that is revoked is the incumbent no longer: the newest one that is left takes its place, so the artifacts of
 earlier releases are kept. Numbers of releases go on ascending. An artifact that was revoked is never approved again.
+A release that is a canary is no incumbent until it is promoted, and there is one at a time: who judges candidates asks
+`undecided_canary` first.
 
-Exceptions: RevocationRefused (safety.revocations); LedgerError, CustodyError: nothing was decided.
+Exceptions: RevocationRefused (safety.revocations), PromotionRefused (safety.promotions); LedgerError, CustodyError:
+nothing was decided.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, VerifyKey, sign
+from policies.signing import PROMOTION_TYPE, REVOCATION_TYPE, VERDICT_TYPE, VerifyKey
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
+from safety.alarms import divergence_alarms
+from safety.config import SafetyConfig
 from safety.custody import Custody, CustodyError
-from safety.history import OPENED, REVOCATION, VERDICT, DecisionHistory
+from safety.evidence_counts import slice_counts
+from safety.evidence_store import EvidenceStore
+from safety.history import PROMOTION, REVOCATION, VERDICT, DecisionHistory, KnownSchedule
+from safety.in_toto import SIGNATURE_FIELD
+from safety.key_history import OPENED
 from safety.ledger import Ledger
+from safety.levels import Level, Schedule, next_level
+from safety.promotions import PAGE_PROMOTIONS, PROMOTIONS_MAX, PromotionRefused, promotion_fields
 from safety.revocations import (
     PAGE_REVOCATIONS,
     REVOCATIONS_MAX,
@@ -32,7 +49,18 @@ from safety.revocations import (
     revocation_fields,
 )
 from safety.suite import seed_commitment, seed_key
-from safety.verdicts import Assessment, Offer, Rule, SeedDisclosure, compose_statement, ledger_fields, statement_in
+from safety.verdicts import (
+    Assessment,
+    Offer,
+    Rule,
+    SeedDisclosure,
+    compose_evidence,
+    compose_statement,
+    ledger_fields,
+    statement_in,
+)
+
+_log = logging.getLogger(__name__)
 
 
 class Docket:
@@ -42,27 +70,38 @@ class Docket:
       directory: the safety service's own; must exist.
       run_id: the training run.
       clock: present time in ns since the epoch.
+      known: how the candidates share the run's error rate, where that is known; see `DecisionHistory`.
+      keys: the directory of the private keys; None: the one that is meant for the run (safety.key_directory).
 
     Raises:
       LedgerError, CustodyError: the directory cannot be trusted, or another process has it open.
     """
 
-    def __init__(self, directory: Path, run_id: str, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        run_id: str,
+        clock: Callable[[], int] = time.time_ns,
+        known: KnownSchedule | None = None,
+        *,
+        keys: Path | None = None,
+    ) -> None:
         self._run_id, self._clock = run_id, clock
         self._lock = threading.RLock()
         self._incumbent: tuple[bytes, bytes | None] = (b"", None)
         self.ledger = Ledger(directory, clock)
         try:
-            self.custody = self._open_custody(directory)
-            self._history = DecisionHistory(self.ledger.entries(), self.verify_key, run_id)
+            self.custody = self._open_custody(directory, keys)
+            self._evidence = EvidenceStore(directory)
+            self._history = DecisionHistory(self.ledger.entries(), self.verify_key, run_id, known)
         except BaseException:
             self.ledger.close()
             raise
 
     @property
     def verify_key(self) -> VerifyKey:
-        """The key that verifies what is decided here."""
-        return self.custody.signing_key.verify_key
+        """The first verdict key: whoever trusts it can verify what is decided here."""
+        return self.custody.verify_key
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -75,6 +114,17 @@ class Docket:
         """Verdicts so far; the next evaluation has the number after it."""
         with self._lock:
             return self._history.evaluations
+
+    @property
+    def deferred_in_a_row(self) -> int:
+        """Candidates deferred since the last that was not."""
+        with self._lock:
+            return self._history.deferred_in_a_row
+
+    def next_level(self, schedule: Schedule) -> Level:
+        """What the next candidate is tested at. Raises ParameterError where nothing is left."""
+        with self._lock:
+            return next_level(schedule, self._history.approvals)
 
     def seed_key(self, evaluation: int) -> bytes:
         """The key of the held-out seeds of an evaluation, from 1."""
@@ -99,7 +149,7 @@ class Docket:
         return f"release {revocation.statement.release_number} of this artifact was revoked: {revocation.statement.why}"
 
     def incumbent(self) -> tuple[bytes, bytes | None]:
-        """Digest and artifact of the newest release that is not revoked; (b"", None) where there is none.
+        """Digest and artifact of the newest release that is neither revoked nor a canary; (b"", None): there is none.
 
         Raises:
           CustodyError: its artifact is missing or damaged.
@@ -110,44 +160,91 @@ class Docket:
                 self._incumbent = digest, self.custody.incumbent(digest) if digest else None
             return self._incumbent
 
-    def forget_what_never_was_released(self) -> None:
-        """Removes the artifacts of candidates whose verdict was never written, and of releases that were revoked."""
+    def canary(self) -> safety_pb2.VerdictStatement | None:
+        """The verdict of the canary that is neither promoted nor revoked; None where there is none."""
+        with self._lock:
+            return self._history.canary
+
+    def undecided_canary(self) -> int:
+        """Number of that release; 0: there is none. Until it is decided, no further candidate may be judged."""
+        canary = self.canary()
+        return 0 if canary is None else canary.release_number
+
+    def forget_what_no_verdict_needs(self, evidence_bytes_max: int) -> None:
+        """Removes what is left of verdicts that were never written, artifacts of releases that were revoked, and the
+        oldest evidence for which there is no room (bytes)."""
         with self._lock:
             self.custody.forget_incumbents_except(self._history.standing)
+            self._evidence.forget(self._history.kept, evidence_bytes_max)
 
     def record(
-        self, offer: Offer, artifact: bytes, assessment: Assessment, rule: Rule, validity_s: float
+        self, offer: Offer, artifact: bytes, assessment: Assessment, rule: Rule, config: SafetyConfig
     ) -> common_pb2.SignedStatement:
-        """Signs a verdict and puts it in the ledger; what passed is kept first, as the incumbent to come."""
+        """Signs a verdict and puts it in the ledger; artifact and evidence are kept first, the evidence synced.
 
-        def compose(previous: bytes) -> Mapping[str, Any]:
-            number = self._history.evaluations + 1
-            statement = compose_statement(
-                offer,
-                assessment,
-                rule,
-                seeds=SeedDisclosure(self.seed_key(number), seed_commitment(self.seed_key(number + 1))),
-                release_number=self._history.approved + 1,
-                previous_entry_digest=previous,
-                issue_time_ns=self._clock(),
-                validity_s=validity_s,
-            )
-            payload = statement.SerializeToString(deterministic=True)
-            signed = sign(self.custody.signing_key, VERDICT_TYPE, payload)
-            return ledger_fields(signed, statement, number)
+        With a share for canaries, what passed becomes a canary of that share of the actors.
 
+        Args:
+          offer, artifact: the candidate.
+          assessment, rule: how it came out, and by which rule.
+          config: validity, share of the canary, lanes, and room for evidence.
+
+        Raises:
+          LedgerError, CustodyError: nothing was decided.
+        """
         with self._lock:
             # It may have been revoked while it was evaluated once more.
             if objection := self.objection(offer.digest):
-                assessment = Assessment(objection)
-            if assessment.approved:
-                self.custody.keep_incumbent(artifact)
+                assessment = dataclasses.replace(assessment, failure=objection)
+            evidence_digest = self._keep(offer, artifact, assessment, rule, config.lanes)
+            alarms = self._alarms(assessment, rule)
+
+            def compose(previous: bytes) -> Mapping[str, Any]:
+                number = self._history.evaluations + 1
+                statement = compose_statement(
+                    offer,
+                    assessment,
+                    rule,
+                    seeds=SeedDisclosure(self.seed_key(number), seed_commitment(self.seed_key(number + 1))),
+                    evidence_digest=evidence_digest,
+                    alarms=alarms,
+                    release_number=self._history.approved + 1,
+                    previous_entry_digest=previous,
+                    issue_time_ns=self._clock(),
+                    validity_s=config.verdict_s_valid,
+                    canary_share=config.canary_share,
+                )
+                payload = statement.SerializeToString(deterministic=True)
+                signed = self.custody.sign(VERDICT_TYPE, payload)
+                # Made now, for `temper safety export`: whoever asks for that does not have the key.
+                attested = self.custody.attest(statement)
+                return {**ledger_fields(signed, statement, number), SIGNATURE_FIELD: attested}
+
             entry = self.ledger.append(VERDICT, compose)
             self._history.add(entry)
-            if assessment.approved:
+            if assessment.approved and self._history.incumbent_digest == offer.digest:
                 self._incumbent = offer.digest, artifact
-                self.forget_what_never_was_released()
+            self.forget_what_no_verdict_needs(config.evidence_bytes_max)
         return statement_in(entry.fields)
+
+    def _keep(self, offer: Offer, artifact: bytes, assessment: Assessment, rule: Rule, lanes: int) -> bytes:
+        """Keeps what the verdict will name; the digest of its evidence, b"" where nothing was run."""
+        if assessment.level is None:
+            return b""
+        if assessment.approved:
+            self.custody.keep_incumbent(artifact)
+        else:
+            self._evidence.keep_candidate(artifact)
+        key = self.seed_key(self._history.evaluations + 1)
+        evidence = compose_evidence(offer, assessment, assessment.level, rule, lanes=lanes, seed_key=key)
+        return self._evidence.write(evidence)
+
+    def _alarms(self, assessment: Assessment, rule: Rule) -> Sequence[str]:
+        counts = [slice_counts(each) for each in assessment.slices]
+        alarms = divergence_alarms(self._history.recent, rule.suite_digest, counts, rule.suite.error_rate)
+        for alarm in alarms:
+            _log.warning("alarm: %s", alarm)
+        return alarms
 
     def revoke(self, run_id: str, release_number: int, why: str) -> common_pb2.SignedStatement:
         """The signed revocation of a release, which by then is in the ledger; of one revoked before, that of then.
@@ -185,7 +282,7 @@ class Docket:
                     previous_entry_digest=previous,
                 )
                 payload = statement.SerializeToString(deterministic=True)
-                return revocation_fields(sign(self.custody.signing_key, REVOCATION_TYPE, payload), statement)
+                return revocation_fields(self.custody.sign(REVOCATION_TYPE, payload), statement)
 
             entry = self.ledger.append(REVOCATION, compose)
             self._history.add(entry)
@@ -203,6 +300,60 @@ class Docket:
             listed = self._history.revocations_after(after_number, min(limit or PAGE_REVOCATIONS, PAGE_REVOCATIONS))
             return listed, len(self._history.revocations)
 
+    def promote(
+        self, release_number: int, *, episodes: int, violating_episodes: int, why: str
+    ) -> common_pb2.SignedStatement:
+        """The signed promotion of a canary, which by then is in the ledger; of one promoted before, that of then.
+
+        Args:
+          release_number: of the canary.
+          episodes, violating_episodes: of it, that this rests on.
+          why: for people.
+
+        Raises:
+          PromotionRefused: it is no canary that waits to be decided, or there are too many promotions.
+          LedgerError: it could not be written.
+        """
+        with self._lock:
+            past = self._history.promotion(release_number)
+            if past is not None:
+                return past.signed
+            canary = self._history.canary
+            if canary is None or canary.release_number != release_number:
+                raise PromotionRefused(f"release {release_number} is no canary that waits to be decided")
+            number, digest = len(self._history.promotions) + 1, canary.artifact_digest
+            if number > PROMOTIONS_MAX:
+                raise PromotionRefused(f"{PROMOTIONS_MAX} canaries of this run are promoted, no more can be")
+
+            def compose(previous: bytes) -> Mapping[str, Any]:
+                statement = safety_pb2.PromotionStatement(
+                    run_id=self._run_id,
+                    promotion_number=number,
+                    release_number=release_number,
+                    artifact_digest=digest,
+                    episodes=episodes,
+                    violating_episodes=violating_episodes,
+                    why=why,
+                    issue_time_ns=self._clock(),
+                    previous_entry_digest=previous,
+                )
+                payload = statement.SerializeToString(deterministic=True)
+                return promotion_fields(self.custody.sign(PROMOTION_TYPE, payload), statement)
+
+            entry = self.ledger.append(PROMOTION, compose)
+            self._history.add(entry)
+        return statement_in(entry.fields)
+
+    def promotions(
+        self, run_id: str, after_number: int, limit: int
+    ) -> tuple[Sequence[common_pb2.SignedStatement], int]:
+        """A page of the promotions, as `revocations` of those. Raises PromotionRefused for another run."""
+        if run_id != self._run_id:
+            raise PromotionRefused(f"run_id is {run_id!r}, these are the releases of run {self._run_id!r} only")
+        with self._lock:
+            listed = self._history.promotions_after(after_number, min(limit or PAGE_PROMOTIONS, PAGE_PROMOTIONS))
+            return listed, len(self._history.promotions)
+
     def close(self) -> None:
         """Frees the directory, once an entry being written is written."""
         self.ledger.close()
@@ -211,16 +362,17 @@ class Docket:
         if run_id != self._run_id:
             raise RevocationRefused(f"run_id is {run_id!r}, these are the releases of run {self._run_id!r} only")
 
-    def _open_custody(self, directory: Path) -> Custody:
-        opened = next((entry for entry in self.ledger.entries() if entry.kind == OPENED), None)
-        custody = Custody(directory, first_start=opened is None)
-        identity = {
-            "run_id": self._run_id,
-            "key_id": custody.signing_key.verify_key.key_id,
-            "seed_commitment": seed_commitment(seed_key(custody.secret, self._run_id, 1)).hex(),
-        }
+    def _open_custody(self, directory: Path, keys: Path | None) -> Custody:
+        entries = self.ledger.entries()
+        custody = Custody(directory, self._run_id, entries, keys)
+        commitment = seed_commitment(seed_key(custody.secret, self._run_id, 1)).hex()
+        opened = next((entry for entry in entries if entry.kind == OPENED), None)
         if opened is None:
-            self.ledger.append(OPENED, lambda _: identity)
-        elif opened.fields != identity:
-            raise CustodyError(f"safety directory {directory} belongs to {dict(opened.fields)}, this is {identity}")
+            identity = {"run_id": self._run_id, "seed_commitment": commitment, **custody.opening(self._clock())}
+            custody.follow(self.ledger.append(OPENED, lambda _: identity))
+        elif opened.fields.get("seed_commitment") != commitment:
+            raise CustodyError(
+                f"the secret in {custody.keys.place} is not the one that the ledger in {directory} has committed to: "
+                "restore that one"
+            )
         return custody

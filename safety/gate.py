@@ -1,13 +1,13 @@
 """The gate: takes candidates, one evaluation at a time, and gives verdicts; takes releases back. Knows no gRPC.
 
-The order is what makes it safe to crash anywhere: evaluate, apply the criteria, keep the artifact if it passed, sign,
-append to the ledger and sync, and only then answer. Whatever is not answered has either not been decided, or stands in
-the ledger and is found there when the candidate is offered again. A revocation waits for no evaluation: a candidate
-that is being compared with a release that is revoked meanwhile gets the verdict of that comparison.
+The order is what makes it safe to crash anywhere: hold the trial, keep the artifact and the evidence, sign, append to
+the ledger and sync, and only then answer. Whatever is not answered has either not been decided, or stands in the ledger
+and is found there when the candidate is offered again. A revocation waits for no evaluation: a candidate that is being
+compared with a release that is revoked meanwhile gets the verdict of that comparison.
 
 Exceptions:
   OfferRefused: the offer makes no sense here; nothing was decided, and nothing will be.
-  GateBusy: too many candidates are waiting; nothing was decided.
+  GateBusy: too many candidates are waiting, or a canary is undecided; nothing was decided.
   GateClosed: the service stops; nothing was decided.
   RevocationRefused (safety.revocations): what cannot be revoked.
   LedgerError, CustodyError: see there; nothing was decided, and the service must be started anew.
@@ -25,18 +25,22 @@ from actors.config import EnvironmentConfig
 from policies.artifact import DIGEST_BYTES, artifact_digest
 from policies.signing import VerifyKey
 from protos.common.v1 import common_pb2
-from replay.settings import validate
+from replay.settings import SettingError, validate
 from safety.config import SafetyConfig
-from safety.criteria import check_attainable, return_non_inferiority, violation_rate
 from safety.custody import Custody, CustodyError
 from safety.docket import Docket
-from safety.evaluator import EvaluationFailed, Evaluator, EvaluatorClosed
+from safety.evaluator import EvaluatorClosed
+from safety.evaluator_pool import EvaluatorPool
+from safety.history import KnownSchedule
 from safety.ledger import Ledger
-from safety.suite import criteria_digest, draw_seeds, seed_manifest_digest, suite_digest
+from safety.levels import Schedule
+from safety.statistics.parameters import ParameterError
+from safety.suite import criteria_digest, suite_digest
+from safety.suite_file import SuiteFileError, make_suite
+from safety.suite_spec import SuiteSpec
+from safety.trial import Trial
+from safety.trial_runner import Contender, Progress, TrialFailed, run_trial
 from safety.verdicts import Assessment, Offer, Rule
-
-Progress = Callable[[int, int], None]
-"""Called with the episodes that have ended and the episodes in all."""
 
 
 class OfferRefused(ValueError):
@@ -44,7 +48,7 @@ class OfferRefused(ValueError):
 
 
 class GateBusy(Exception):
-    """The queue is full."""
+    """The queue is full, or a canary is undecided."""
 
 
 class GateClosed(Exception):
@@ -60,6 +64,7 @@ class Gate:
       directory: the safety service's own; made if it is not there.
       run_id: the training run.
       clock: present time in ns since the epoch.
+      keys: the directory of the private keys; None: the one that is meant for the run (safety.key_directory).
 
     Raises:
       SettingError: the settings are out of bounds, or no candidate could satisfy them.
@@ -73,22 +78,28 @@ class Gate:
         directory: Path,
         run_id: str,
         clock: Callable[[], int] = time.time_ns,
+        *,
+        keys: Path | None = None,
     ) -> None:
         validate(config, "safety.")
-        check_attainable(config)
+        self._suite = _attainable_suite(config, environment)
+        self._criteria_digest = criteria_digest(self._suite)
+        self._schedule = Schedule(self._suite.error_rate, self._suite.error_schedule)
         # Whoever can write here can replace the keys, so not even a generous umask may let others.
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._config, self._run_id = config, run_id
-        self._docket = Docket(directory, run_id, clock)
+        known = KnownSchedule(self._criteria_digest, self._schedule)
+        self._docket = Docket(directory, run_id, clock, known, keys=keys)
         try:
             # A gate that has nothing to compare with must not start.
             self._docket.incumbent()
-            self._docket.forget_what_never_was_released()
+            self._docket.forget_what_no_verdict_needs(config.evidence_bytes_max)
         except BaseException:
             self._docket.close()
             raise
-        self._evaluator = Evaluator(environment, config, directory / "evaluator.log")
-        # One thread, alive as long as the gate: it makes one evaluation at a time, and the worker lives with it.
+        hidden = (directory, self._docket.custody.keys.place)
+        self._pool = EvaluatorPool(self._suite, config, directory, hidden)
+        # One thread, alive as long as the gate: it holds one trial at a time, and the evaluator processes live with it.
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "temper-gate")
         self._lock = threading.Lock()
         self._pending = 0
@@ -96,8 +107,13 @@ class Gate:
 
     @property
     def verify_key(self) -> VerifyKey:
-        """The key that verifies this gate's verdicts."""
+        """The first verdict key: whoever trusts it can verify this gate's verdicts."""
         return self._docket.verify_key
+
+    @property
+    def docket(self) -> Docket:
+        """What has been decided; of canaries, others decide."""
+        return self._docket
 
     @property
     def ledger(self) -> Ledger:
@@ -126,7 +142,7 @@ class Gate:
           EnvironmentUnsupported: the environment cannot be made.
           EvaluationFailed: the evaluator process does not come up.
         """
-        self._executor.submit(self._evaluator.start).result()
+        self._executor.submit(self._pool.start).result()
 
     def newest_verdicts(self, limit: int) -> list[common_pb2.SignedStatement]:
         """Verdicts, newest first, at most `limit` (0: all)."""
@@ -148,6 +164,8 @@ class Gate:
             raise OfferRefused(f"run_id is {offer.run_id!r}, this safety service serves run {self._run_id!r} only")
         if len(offer.digest) != DIGEST_BYTES:
             raise OfferRefused(f"digest has {len(offer.digest)} bytes, a SHA-256 has {DIGEST_BYTES}")
+        if len(offer.lineage_digest) not in {0, DIGEST_BYTES}:
+            raise OfferRefused(f"lineage_digest has {len(offer.lineage_digest)} bytes, a SHA-256 has {DIGEST_BYTES}")
 
     def is_oversize(self, offer: Offer) -> bool:
         """Whether a candidate is rejected for its size alone, so that its bytes need not be sent."""
@@ -164,8 +182,8 @@ class Gate:
           on_progress: called from the gate's thread.
 
         Raises:
-          OfferRefused, GateBusy, GateClosed: see there. The future can also fail with GateClosed, LedgerError and
-            CustodyError.
+          OfferRefused, GateBusy, GateClosed: see there. The future can also fail with GateBusy, GateClosed,
+            LedgerError and CustodyError.
         """
         self.check_offer(offer)
         if not self.is_oversize(offer) and (
@@ -189,9 +207,9 @@ class Gate:
         """Abandons what is not decided, and frees the directory. Blocks until an entry being written is written."""
         with self._lock:
             self._closed = True
-        self._evaluator.close()
+        self._pool.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
-        self._evaluator.release()
+        self._pool.release()
         self._docket.close()
 
     def _count_done(self, _: concurrent.futures.Future[common_pb2.SignedStatement]) -> None:
@@ -200,45 +218,51 @@ class Gate:
 
     def _judge(self, offer: Offer, artifact: bytes, on_progress: Progress) -> common_pb2.SignedStatement:
         """Runs in the gate's thread: from a candidate to a verdict that is in the ledger."""
-        criteria, suite = criteria_digest(self._config), suite_digest(self._evaluator.environment, self._config)
-        recorded = self._docket.recorded(offer.digest, criteria, suite)
+        rule = Rule(self._criteria_digest, suite_digest(self._suite, self._pool.environments), self._suite)
+        recorded = self._docket.recorded(offer.digest, rule.criteria_digest, rule.suite_digest)
         if recorded is not None:
             return recorded
-        seeds = draw_seeds(self._docket.seed_key(self._docket.evaluations + 1), self._config.episodes)
+        # Not in `submit`: who offers the canary again gets its verdict, and those in the queue came before it.
+        if number := self._docket.undecided_canary():
+            raise GateBusy(f"release {number} is a canary: wait until it is decided; nothing was decided here")
         try:
-            assessment = self._assess(offer, artifact, seeds, on_progress)
+            assessment = self._assess(offer, artifact, on_progress)
         except EvaluatorClosed as error:
             raise GateClosed("the safety service stops; nothing was decided") from error
-        rule = Rule(criteria, suite, seed_manifest_digest(seeds))
-        return self._docket.record(offer, artifact, assessment, rule, self._config.verdict_s_valid)
+        return self._docket.record(offer, artifact, assessment, rule, self._config)
 
-    def _assess(self, offer: Offer, artifact: bytes, seeds: Sequence[int], on_progress: Progress) -> Assessment:
-        """Evaluates the candidate, then the incumbent on the same seeds, and applies the criteria."""
+    def _assess(self, offer: Offer, artifact: bytes, on_progress: Progress) -> Assessment:
+        """Holds the trial of the candidate, unless there is nothing to be tested."""
         if self.is_oversize(offer):
             limit = self._config.artifact_bytes_max
             return Assessment(f"the artifact has {offer.total_bytes} bytes, the limit is {limit}: it was not read")
         if objection := self._docket.objection(offer.digest):
             return Assessment(objection)
         try:
-            digest, incumbent = self._docket.incumbent()
+            digest, released = self._docket.incumbent()
         except CustodyError as error:
             return Assessment(f"the incumbent cannot be compared with: {error}")
-        count = len(seeds)
-        total = count if incumbent is None else 2 * count
+        incumbent = None if released is None else Contender(released, digest)
+        key = self._docket.seed_key(self._docket.evaluations + 1)
         try:
-            outcomes = self._evaluator.evaluate(artifact, offer.digest, seeds, lambda ended: on_progress(ended, total))
-        except EvaluationFailed as error:
-            return Assessment(str(error))
-        incumbent_returns = None
-        if incumbent is not None:
-            try:
-                incumbent_returns = self._evaluator.evaluate(
-                    incumbent, digest, seeds, lambda ended: on_progress(count + ended, total)
-                ).returns
-            except EvaluationFailed as error:
-                return Assessment(f"the incumbent cannot be compared with: {error}", (), outcomes, digest)
-        criteria = (
-            violation_rate(outcomes.violating, count, self._config),
-            return_non_inferiority(outcomes.returns, incumbent_returns, self._config),
-        )
-        return Assessment("", criteria, outcomes, digest)
+            level = self._docket.next_level(self._schedule)
+            trial = Trial(self._suite, level, key, lanes=self._config.lanes, incumbent=incumbent is not None)
+        except ParameterError as error:
+            return Assessment(f"what is left of the run's error rate is too little to test it: {error}")
+        candidate = Contender(artifact, offer.digest)
+        try:
+            run_trial(
+                trial, self._pool, self._config, candidate=candidate, incumbent=incumbent, on_progress=on_progress
+            )
+        except TrialFailed as error:
+            return Assessment(str(error), level, None, trial.evidence(), digest)
+        combination = trial.conclude(deferred_in_a_row=self._docket.deferred_in_a_row)
+        return Assessment("", level, combination, trial.evidence(), digest)
+
+
+def _attainable_suite(config: SafetyConfig, environment: EnvironmentConfig) -> SuiteSpec:
+    """What candidates are tested on; raises SettingError where there is no such suite, or none could pass it."""
+    try:
+        return make_suite(config, environment)
+    except (ParameterError, SuiteFileError) as error:
+        raise SettingError(str(error)) from error

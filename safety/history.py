@@ -1,33 +1,40 @@
-"""What the ledger says of past decisions: verdicts and revocations, which release is the incumbent, what was judged.
+"""What the ledger says of past decisions: verdicts, revocations and promotions, which release is the incumbent, what
+was judged.
 
-Read from the entries when the service starts, each verified against the key and against the chain, and kept up with
-each decision since. It writes nothing. For one thread at a time.
+Read from the entries when the service starts, each verified against the key that was current there and against the
+chain, and kept up with each decision since. It writes nothing. For one thread at a time.
 
 Exceptions: LedgerError where an entry's statement is not one that this service signed at this place.
 """
 
 from __future__ import annotations
 
+import collections
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from policies.signing import REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey, verify
+from policies.signing import PROMOTION_TYPE, REVOCATION_TYPE, VERDICT_TYPE, SignatureError, VerifyKey
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
+from safety.alarms import EVALUATIONS_LOOKED_AT
+from safety.evidence_store import Kept
+from safety.in_toto import SIGNATURE_FIELD, EnvelopeError, check_in_toto
+from safety.key_history import OPENED, KeyHistory
 from safety.ledger import LedgerEntry, LedgerError
+from safety.levels import Schedule
+from safety.promotions import promotion_fields
 from safety.revocations import revocation_fields
 from safety.suite import seed_commitment
 from safety.verdicts import ledger_fields, statement_in
 
-OPENED = "opened"
-"""Kind of the ledger's entry that binds it to a run, a key, and the key of the first evaluation's seeds."""
-
 VERDICT = "verdict"
 REVOCATION = "revocation"
-"""Kinds of the ledger entries that hold verdicts and revocations."""
+PROMOTION = "promotion"
+"""Kinds of the ledger entries that hold verdicts, revocations and promotions."""
 
 _Statement = TypeVar("_Statement", bound=Message)
 
@@ -39,22 +46,52 @@ class PastRevocation(NamedTuple):
     statement: safety_pb2.RevocationStatement
 
 
+class KnownSchedule(NamedTuple):
+    """How candidates share the run's error rate under the criteria with this digest (32 bytes)."""
+
+    criteria_digest: bytes
+    schedule: Schedule
+
+
+class PastPromotion(NamedTuple):
+    """A canary that may act everywhere since, as it was signed and what it says."""
+
+    signed: common_pb2.SignedStatement
+    statement: safety_pb2.PromotionStatement
+
+
 class DecisionHistory:
-    """Past verdicts and revocations, oldest first.
+    """Past verdicts, revocations and promotions, oldest first.
 
     Args:
       entries: the ledger's.
-      key: that must have signed them.
+      key: the first verdict key; that one must have signed them, or one that took its place.
       run_id: that they must be about.
+      known: where it is known, the error rate that each verdict by these criteria claims is checked against it. The
+        numbers of the candidates that were tested are checked in any case; they go on when the criteria change.
+
+    Attributes:
+      rejected: verdicts so far that approved nothing.
+      keys: which signed when.
     """
 
-    def __init__(self, entries: Iterable[LedgerEntry], key: VerifyKey, run_id: str) -> None:
+    def __init__(
+        self, entries: Iterable[LedgerEntry], key: VerifyKey, run_id: str, known: KnownSchedule | None = None
+    ) -> None:
         self.rejected = 0
+        self.deferred_in_a_row = 0
+        self._known = known
+        self._approvals: list[bool] = []
+        self._kept: list[Kept] = []
+        self._recent: collections.deque[safety_pb2.VerdictStatement] = collections.deque(maxlen=EVALUATIONS_LOOKED_AT)
         self._released: list[bytes] = []
         self._revocations: dict[bytes, PastRevocation] = {}
+        # By number of the release.
+        self._canaries: dict[int, safety_pb2.VerdictStatement] = {}
+        self._promotions: dict[int, PastPromotion] = {}
         self._statements: list[common_pb2.SignedStatement] = []
         self._judged: dict[bytes, tuple[common_pb2.SignedStatement, safety_pb2.VerdictStatement]] = {}
-        self._key = key
+        self.keys = KeyHistory(key, run_id)
         self._run_id = run_id
         self._seed_commitment = b""
         for entry in entries:
@@ -71,14 +108,56 @@ class DecisionHistory:
         return self.approved + self.rejected
 
     @property
+    def approvals(self) -> Sequence[bool]:
+        """Of every candidate that was tested, whether it was approved."""
+        return self._approvals
+
+    @property
+    def recent(self) -> Sequence[safety_pb2.VerdictStatement]:
+        """The last verdicts on candidates that were tested, oldest first."""
+        return list(self._recent)
+
+    @property
+    def kept(self) -> Sequence[Kept]:
+        """What evidence and artifacts belong to the verdicts, newest first."""
+        standing = set(self.standing)
+        return [each._replace(standing=each.released in standing) for each in reversed(self._kept)]
+
+    @property
     def standing(self) -> Sequence[bytes]:
-        """Artifact digests of the releases that are not revoked, newest first; the first is the incumbent's."""
+        """Artifact digests of the releases that are not revoked, newest first; a canary's may be the first."""
         return [digest for digest in reversed(self._released) if digest not in self._revocations]
 
     @property
     def incumbent_digest(self) -> bytes:
-        """That of the newest release that is not revoked; b"" where there is none."""
-        return next((digest for digest in reversed(self._released) if digest not in self._revocations), b"")
+        """That of the newest release that may act everywhere, neither revoked nor a canary; b"" where there is none."""
+        for number in range(self.approved, 0, -1):
+            digest = self._released[number - 1]
+            if digest not in self._revocations and (number not in self._canaries or number in self._promotions):
+                return digest
+        return b""
+
+    @property
+    def canary(self) -> safety_pb2.VerdictStatement | None:
+        """The verdict of the newest release that is not revoked, if it is a canary still; None otherwise."""
+        for number in range(self.approved, 0, -1):
+            if self._released[number - 1] not in self._revocations:
+                return None if number in self._promotions else self._canaries.get(number)
+        return None
+
+    @property
+    def promotions(self) -> Sequence[PastPromotion]:
+        """All of them, oldest first."""
+        return list(self._promotions.values())
+
+    def promotions_after(self, number: int, limit: int) -> list[common_pb2.SignedStatement]:
+        """The promotions with a number above `number`, ascending, at most `limit`."""
+        first = min(number, len(self._promotions))
+        return [past.signed for past in itertools.islice(self._promotions.values(), first, first + limit)]
+
+    def promotion(self, release_number: int) -> PastPromotion | None:
+        """The promotion of a release, if there is one."""
+        return self._promotions.get(release_number)
 
     @property
     def revocations(self) -> Sequence[PastRevocation]:
@@ -103,19 +182,24 @@ class DecisionHistory:
         """Takes an entry into account; raises LedgerError unless its statement is the one that must stand there."""
         if entry.kind == OPENED:
             self._seed_commitment = _first_commitment(entry)
-        elif entry.kind == VERDICT:
+        self.keys.add(entry)
+        if entry.kind == VERDICT:
             self._add_verdict(entry)
         elif entry.kind == REVOCATION:
             self._add_revocation(entry)
+        elif entry.kind == PROMOTION:
+            self._add_promotion(entry)
 
     def recorded(
         self, digest: bytes, criteria_digest: bytes, suite_digest: bytes, now_ns: int
     ) -> common_pb2.SignedStatement | None:
         """The verdict that stands for an artifact (32-byte digest), if it has been judged by this rule and suite.
 
-        An artifact that has been judged by the criteria is not judged again: with fresh seeds for every attempt, a bad
-        one would pass at last. One that could not be judged, whose approval has expired, or that was judged before the
-        settings or the environment changed, may be offered again. For one that was revoked no verdict stands.
+        An artifact that has been judged by the criteria is not judged again, deferred ones included: with fresh seeds
+        for every attempt, a bad one would pass at last. One that could not be judged, because it failed or because the
+        evaluation was void, whose approval has expired, or that was judged before the settings or the environment
+        changed, may be offered again; it then uses up another share of the error rate. For one that was revoked no
+        verdict stands.
         """
         if digest not in self._judged or digest in self._revocations:
             return None
@@ -133,21 +217,59 @@ class DecisionHistory:
         signed, statement = self._opened(entry, VERDICT_TYPE, safety_pb2.VerdictStatement())
         expected = ledger_fields(signed, statement, self.evaluations + 1)
         numbered = statement.release_number == (self.approved + 1 if statement.approved else 0)
-        if entry.fields != expected or statement.previous_entry_digest != entry.previous or not numbered:
+        fields = {name: value for name, value in entry.fields.items() if name != SIGNATURE_FIELD}
+        if fields != expected or statement.previous_entry_digest != entry.previous or not numbered:
             raise LedgerError(f"ledger entry {entry.index} does not say what its verdict says, or stands out of place")
+        try:
+            check_in_toto(self.keys.verdict_keys[-1], statement, entry.fields.get(SIGNATURE_FIELD))
+        except EnvelopeError as error:
+            raise LedgerError(f"ledger entry {entry.index}: {error}") from error
         self._check_run(entry, statement.run_id)
         if seed_commitment(statement.seed_key) != self._seed_commitment:
             raise LedgerError(
                 f"ledger entry {entry.index} reveals another key of held-out seeds than was committed to before it"
             )
+        self._check_level(entry, statement)
         self._seed_commitment = statement.next_seed_commitment
         if statement.approved:
             self._released.append(statement.artifact_digest)
+            if statement.canary_share != 0.0:
+                self._canaries[self.approved] = statement
         else:
             self.rejected += 1
         self._statements.append(signed)
-        if statement.criteria:
+        self._kept.append(_kept(statement))
+        if statement.lifetime_index:
+            self._approvals.append(statement.approved)
+            self._recent.append(statement)
+            self.deferred_in_a_row = statement.deferred_in_a_row
+        if statement.criteria and statement.outcome != safety_pb2.OUTCOME_VOID:
             self._judged[statement.artifact_digest] = signed, statement
+
+    def _check_level(self, entry: LedgerEntry, statement: safety_pb2.VerdictStatement) -> None:
+        """Raises LedgerError unless outcome, number and error rate are those of the next candidate."""
+        deferred = statement.outcome == safety_pb2.OUTCOME_DEFERRED
+        tested = statement.lifetime_index != 0
+        consistent = (
+            statement.approved == (statement.outcome == safety_pb2.OUTCOME_APPROVED)
+            and statement.lifetime_index in {0, len(self._approvals) + 1}
+            and (0.0 < statement.error_level < 1.0) == tested
+            and (tested or not (statement.approved or deferred or statement.episodes))
+            and statement.deferred_in_a_row == (self.deferred_in_a_row + 1 if deferred else 0)
+        )
+        if not consistent:
+            raise LedgerError(
+                f"ledger entry {entry.index} is not what can come after {len(self._approvals)} tested candidates: "
+                f"outcome {statement.outcome}, candidate {statement.lifetime_index}, error rate "
+                f"{statement.error_level:g}, deferred {statement.deferred_in_a_row}"
+            )
+        if tested and self._known is not None and statement.criteria_digest == self._known.criteria_digest:
+            expected = self._known.schedule.alpha(self._approvals)
+            if not math.isclose(statement.error_level, expected, rel_tol=1e-9):
+                raise LedgerError(
+                    f"ledger entry {entry.index} tested candidate {statement.lifetime_index} at the error rate "
+                    f"{statement.error_level:g}, the schedule gives it {expected:g}"
+                )
 
     def _add_revocation(self, entry: LedgerEntry) -> None:
         signed, statement = self._opened(entry, REVOCATION_TYPE, safety_pb2.RevocationStatement())
@@ -164,21 +286,48 @@ class DecisionHistory:
         self._check_run(entry, statement.run_id)
         self._revocations[statement.artifact_digest] = PastRevocation(signed, statement)
 
+    def _add_promotion(self, entry: LedgerEntry) -> None:
+        signed, statement = self._opened(entry, PROMOTION_TYPE, safety_pb2.PromotionStatement())
+        canary = self.canary
+        if (
+            entry.fields != promotion_fields(signed, statement)
+            or statement.previous_entry_digest != entry.previous
+            or canary is None
+            or canary.release_number != statement.release_number
+            or canary.artifact_digest != statement.artifact_digest
+            or statement.promotion_number != len(self._promotions) + 1
+        ):
+            raise LedgerError(
+                f"ledger entry {entry.index} does not say what its promotion says, or stands out of place"
+            )
+        self._check_run(entry, statement.run_id)
+        self._promotions[statement.release_number] = PastPromotion(signed, statement)
+
     def _opened(
         self, entry: LedgerEntry, payload_type: str, statement: _Statement
     ) -> tuple[common_pb2.SignedStatement, _Statement]:
         try:
             signed = statement_in(entry.fields)
-            statement.ParseFromString(verify(self._key, signed, payload_type))
+            statement.ParseFromString(self.keys.verify(signed, payload_type))
         except (SignatureError, DecodeError, ValueError, KeyError, TypeError) as error:
+            key_id = self.keys.verdict_keys[-1].key_id
             raise LedgerError(
-                f"ledger entry {entry.index} holds no {entry.kind} signed by {self._key.key_id}: {error}"
+                f"ledger entry {entry.index} holds no {entry.kind} signed by {key_id}: {error}"
             ) from error
         return signed, statement
 
     def _check_run(self, entry: LedgerEntry, run_id: str) -> None:
         if run_id != self._run_id:
             raise LedgerError(f"ledger entry {entry.index} is about run {run_id!r}, not {self._run_id!r}")
+
+
+def _kept(statement: safety_pb2.VerdictStatement) -> Kept:
+    tested = statement.lifetime_index != 0
+    return Kept(
+        statement.evidence_digest,
+        candidate=statement.artifact_digest if tested and not statement.approved else b"",
+        released=statement.artifact_digest if statement.approved else b"",
+    )
 
 
 def _first_commitment(entry: LedgerEntry) -> bytes:

@@ -1,10 +1,10 @@
 """The safety service on the wire: translates calls for the gate and the lease authority, and decides nothing itself.
 
 Status codes: INVALID_ARGUMENT for an offer or a revocation that makes no sense or is another run's, NOT_FOUND for a
-release that there is not, RESOURCE_EXHAUSTED while the queue is full or others upload, DEADLINE_EXCEEDED for an upload
-that does not end, FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE while the service stops, INTERNAL where
-it can no longer record what it decides; after that it stops. A candidate that cannot be judged is no error: it gets a
-verdict.
+release that there is not, RESOURCE_EXHAUSTED while the queue is full, others upload, or a canary is undecided,
+DEADLINE_EXCEEDED for an upload that does not end, FAILED_PRECONDITION for a lease that is withheld, UNAVAILABLE while
+the service stops, INTERNAL where it can no longer record what it decides; after that it stops. A candidate that cannot
+be judged is no error: it gets a verdict; nor is a breach, which the learner is told and answers.
 """
 
 from __future__ import annotations
@@ -27,14 +27,19 @@ from protos.safety.v1 import safety_pb2, safety_pb2_grpc
 from protos.transport_guard import guarded_server
 from replay.client_sharded import open_client
 from replay.settings import SettingError
+from safety.canary import CanaryWatch, ReadCounts
+from safety.canary_counts import canary_counts
 from safety.config import SafetyConfig
 from safety.custody import CustodyError
 from safety.gate import Gate, GateBusy, GateClosed, OfferRefused
-from safety.leases import LeaseAuthority, LeaseWithheld
+from safety.leases import EpochOver, LeaseAuthority, LeaseWithheld, newest_breach
 from safety.ledger import LedgerError
 from safety.monitor import RiskMonitor
+from safety.monitor_file import FILE_NAME as MONITOR_FILE_NAME
+from safety.promotions import PromotionRefused
 from safety.revocations import RevocationRefused, UnknownRelease
-from safety.training_counts import STATS_S_MAX, replay_counts
+from safety.training_counts import STATS_S_MAX, replay_totals
+from safety.training_totals import CountsUnreadable, TrainingCounts
 from safety.verdicts import Offer
 
 SERVICE_NAME = "temper.safety.v1.Safety"
@@ -65,6 +70,7 @@ async def serve(
     replay_address: str | None,
     on_ready: Callable[[str], None],
     stop: asyncio.Event,
+    keys: Path | None = None,
 ) -> None:
     """Runs the safety service of one training run until `stop` is set.
 
@@ -74,9 +80,10 @@ async def serve(
       directory: the service's own; made if it is not there. Nobody else may write there.
       address: where to listen; "unix:PATH" or "HOST:PORT".
       run_id: the training run; candidates of others are refused.
-      replay_address: where the training violations are counted; None: nothing is monitored.
+      replay_address: where the training violations are counted, and those of canaries; None: nothing is monitored.
       on_ready: called with the bound address once calls are answered.
       stop: ends the service in order; a candidate in evaluation is then left undecided.
+      keys: the directory of the private keys; None: the one that is meant for the run (safety.key_directory).
 
     Raises:
       SettingError, AddressError, LedgerError, CustodyError, EnvironmentUnsupported, EvaluationFailed: it cannot start.
@@ -88,18 +95,35 @@ async def serve(
             f"safety.lease_violation_rate_max = {config.lease_violation_rate_max} needs the address of replay: without "
             "it the training violations cannot be monitored"
         )
-    gate = await asyncio.to_thread(Gate, config, environment, directory, run_id)
+    if replay_address is None and config.canary_share:
+        raise SettingError(
+            f"safety.canary_share = {config.canary_share} needs the address of replay: without it no canary could be "
+            "promoted"
+        )
+    gate = await asyncio.to_thread(Gate, config, environment, directory, run_id, keys=keys)
     try:
         await asyncio.to_thread(gate.start)
-        with _monitoring(config, replay_address) as monitor:
+        breach = newest_breach(gate.ledger.entries())
+        epoch = 1 if breach is None else breach.epoch + 1
+        with (
+            _monitoring(config, replay_address, epoch, directory / MONITOR_FILE_NAME) as monitor,
+            _canary_counts(replay_address) as read_counts,
+        ):
             leases = LeaseAuthority(gate.custody, gate.ledger, config, run_id, monitor=monitor)
-            await _answer_calls(gate, leases, address, on_ready, stop)
+            watch = CanaryWatch(gate.docket, config, read_counts)
+            await _answer_calls(gate, leases, watch, address, on_ready=on_ready, stop=stop)
     finally:
         await asyncio.to_thread(gate.close)
 
 
 async def _answer_calls(
-    gate: Gate, leases: LeaseAuthority, address: str, on_ready: Callable[[str], None], stop: asyncio.Event
+    gate: Gate,
+    leases: LeaseAuthority,
+    watch: CanaryWatch,
+    address: str,
+    *,
+    on_ready: Callable[[str], None],
+    stop: asyncio.Event,
 ) -> None:
     calls_max = CALLS_MAX + UPLOADS_MAX + gate.pending_max
     server = guarded_server(calls_max=calls_max)
@@ -111,9 +135,10 @@ async def _answer_calls(
     try:
         await transport.set_serving(health, [SERVICE_NAME])
         on_ready(bound)
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait((stopping, servicer.broken), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        async with _running(watch) as watching:
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait((stopping, servicer.broken, watching), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
     finally:
         await server.stop(_STOP_S_MAX)
     if servicer.broken.done():
@@ -121,13 +146,15 @@ async def _answer_calls(
 
 
 @contextlib.contextmanager
-def _monitoring(config: SafetyConfig, replay_address: str | None) -> Iterator[RiskMonitor | None]:
+def _monitoring(
+    config: SafetyConfig, replay_address: str | None, epoch: int, path: Path
+) -> Iterator[RiskMonitor | None]:
     """A risk monitor with the thread that feeds it; None where there is no replay."""
     if replay_address is None:
         yield None
         return
     client = open_client(replay_address)
-    monitor = RiskMonitor(functools.partial(replay_counts, client), config)
+    monitor = RiskMonitor(functools.partial(replay_totals, client), config, epoch, path)
     ended = threading.Event()
     thread = threading.Thread(target=monitor.run, args=(ended,), name="temper-risk-monitor", daemon=True)
     thread.start()
@@ -137,6 +164,35 @@ def _monitoring(config: SafetyConfig, replay_address: str | None) -> Iterator[Ri
         ended.set()
         thread.join(STATS_S_MAX + _STOP_S_MAX)
         client.close()
+
+
+@contextlib.contextmanager
+def _canary_counts(replay_address: str | None) -> Iterator[ReadCounts]:
+    """What reads the counts of a canary."""
+    if replay_address is None:
+        yield _no_counts
+        return
+    with contextlib.closing(open_client(replay_address)) as client:
+        yield functools.partial(canary_counts, client)
+
+
+def _no_counts(_release_number: int) -> TrainingCounts:
+    raise CountsUnreadable("this safety service was given no address of replay")
+
+
+@contextlib.asynccontextmanager
+async def _running(watch: CanaryWatch) -> AsyncIterator[asyncio.Future[None]]:
+    """Runs the watch in a thread of its own; the future fails when the watch does, and so does the end of this."""
+    ended = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(1, "temper-canary-watch") as executor:
+        watching = asyncio.get_running_loop().run_in_executor(executor, watch.run, ended)
+        try:
+            yield watching
+        finally:
+            ended.set()
+            # What it is just recording is recorded; a look takes as long as replay is waited for.
+            await asyncio.wait((watching,))
+    watching.result()
 
 
 class _UploadTimeout(Exception):
@@ -194,7 +250,9 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
         """See the service's definition."""
         try:
             # In a thread: it may have to wait for the disk.
-            lease = await asyncio.to_thread(self._leases.renew, request.run_id)
+            lease = await asyncio.to_thread(self._leases.renew, request.run_id, request.rolled_back_epoch)
+        except EpochOver as over:
+            return safety_pb2.RenewLeaseResponse(breach=over.breach)
         except LeaseWithheld as error:
             await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, error)
         except (LedgerError, CustodyError) as error:
@@ -239,6 +297,19 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         return safety_pb2.ListRevocationsResponse(revocations=listed, newest_number=newest_number)
 
+    async def ListPromotions(
+        self, request: safety_pb2.ListPromotionsRequest, context: _Context
+    ) -> safety_pb2.ListPromotionsResponse:
+        """See the service's definition."""
+        try:
+            # In a thread: a decision may just be on its way to the disk.
+            listed, newest_number = await asyncio.to_thread(
+                self._gate.docket.promotions, request.run_id, request.after_number, request.limit
+            )
+        except PromotionRefused as error:
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        return safety_pb2.ListPromotionsResponse(promotions=listed, newest_number=newest_number)
+
     async def _upload_in_turn(self, requests: AsyncIterator[safety_pb2.EvaluateRequest]) -> tuple[Offer, bytes]:
         """As `_upload`, one of a few and within its time. Raises OfferRefused, GateBusy or _UploadTimeout."""
         if self._uploads >= UPLOADS_MAX:
@@ -260,7 +331,7 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
         if first is None or first.WhichOneof("kind") != "offer":
             raise OfferRefused("the first message of an evaluation must be its offer")
         message = first.offer
-        offer = Offer(message.run_id, message.version, message.digest, message.total_bytes)
+        offer = Offer(message.run_id, message.version, message.digest, message.total_bytes, message.lineage_digest)
         self._gate.check_offer(offer)
         if self._gate.is_oversize(offer):
             return offer, b""

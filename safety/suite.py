@@ -9,14 +9,16 @@ them.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from actors.environment import EnvironmentSpec
 from actors.seeds import EVALUATION_SEED_END, TRAINING_SEED_END
 from safety.canonical_json import canonical_digest
-from safety.config import SafetyConfig
+from safety.suite_spec import SuiteSpec
 
 
 def seed_key(secret: bytes, run_id: str, evaluation: int) -> bytes:
@@ -35,55 +37,99 @@ def seed_commitment(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def draw_seeds(key: bytes, episodes: int) -> tuple[int, ...]:
-    """The environment seeds of one evaluation, one per episode, each in [2**62, 2**63).
+def draw_seeds(key: bytes, slice_name: str, count: int) -> tuple[int, ...]:
+    """The environment seeds of a slice in one evaluation, one per episode, each in [2**62, 2**63).
 
-    Seed i is the last 62 bits of the first 8 bytes of HMAC-SHA256(key, "temper.evaluation-seed.v2" LF i), plus 2**62.
+    Seed i is made by `evaluation_seed` from HMAC-SHA256(key, "temper.evaluation-seed.v3" LF slice LF i), so a longer
+    list begins with the shorter one.
     """
-    span = EVALUATION_SEED_END - TRAINING_SEED_END
-    keyed = hmac.new(key, b"temper.evaluation-seed.v2\n", hashlib.sha256)
+    keyed = hmac.new(key, f"temper.evaluation-seed.v3\n{slice_name}\n".encode(), hashlib.sha256)
     seeds = []
-    for index in range(episodes):
+    for index in range(count):
         code = keyed.copy()
         code.update(str(index).encode())
-        # The span is a power of two, so the remainder is uniform.
-        seeds.append(TRAINING_SEED_END + int.from_bytes(code.digest()[:8], "big") % span)
+        seeds.append(evaluation_seed(code.digest()))
     return tuple(seeds)
 
 
-def seed_manifest_digest(seeds: Sequence[int]) -> bytes:
-    """SHA-256 over the seeds, each as an unsigned big-endian integer of 8 bytes, in order."""
-    return hashlib.sha256(b"".join(seed.to_bytes(8, "big") for seed in seeds)).digest()
+def evaluation_seed(code: bytes) -> int:
+    """The last 62 bits of the first 8 bytes (big-endian) of `code`, plus 2**62."""
+    # The span is a power of two, so the remainder is uniform.
+    return TRAINING_SEED_END + int.from_bytes(code[:8], "big") % (EVALUATION_SEED_END - TRAINING_SEED_END)
 
 
-def suite_digest(environment: EnvironmentSpec, config: SafetyConfig) -> bytes:
-    """SHA-256 of what is run: the environment's identity and shape, the episodes, and how actions are selected."""
+def seed_manifest_digest(seeds: Mapping[str, Sequence[int]]) -> bytes:
+    """SHA-256 over the seeds of every slice, slices in the order of their names.
+
+    Of each slice: its name and a line feed, the number of its seeds, and the seeds in order; numbers as unsigned
+    big-endian integers of 8 bytes.
+    """
+    manifest = hashlib.sha256()
+    for name in sorted(seeds):
+        manifest.update(f"{name}\n".encode() + len(seeds[name]).to_bytes(8, "big"))
+        manifest.update(b"".join(seed.to_bytes(8, "big") for seed in seeds[name]))
+    return manifest.digest()
+
+
+def suite_digest(suite: SuiteSpec, environments: Mapping[str, EnvironmentSpec]) -> bytes:
+    """SHA-256 of what is run: environments by identity and shape, perturbations, episodes, plants, what is an event.
+
+    Args:
+      suite: what is evaluated.
+      environments: of every slice, as the evaluators describe them.
+    """
     return canonical_digest(
         {
-            "kind": "temper.suite.v1",
-            "environment": {
-                "id": environment.id,
-                "version": environment.version,
-                "code_digest": environment.code_digest.hex(),
-                "observation_shape": list(environment.observation_shape),
-                "observation_dtype": environment.observation_dtype,
-                "num_actions": environment.num_actions,
-                "episode_steps_max": environment.episode_steps_max,
-            },
-            "episodes": config.episodes,
-            "action_selection": config.action_selection,
+            "kind": "temper.suite.v2",
+            "name": suite.name,
+            "slices": [
+                {
+                    "name": each.name,
+                    "environment": _environment_fields(environments[each.name]),
+                    "perturbations": [{"kind": one.kind, "amount": float(one.amount)} for one in each.perturbations],
+                    "episodes": each.limits.episodes,
+                    "episodes_max": each.limits.episodes_max,
+                }
+                for each in suite.slices
+            ],
+            "severity": {name: _number(value) for name, value in dataclasses.asdict(suite.severity).items()},
+            "action_selection": suite.action_selection,
+            "planted_violations": suite.planted_violations,
+            "planted_clean": suite.planted_clean,
         }
     )
 
 
-def criteria_digest(config: SafetyConfig) -> bytes:
-    """SHA-256 of the rule that decides: confidence, limits and margins."""
+def criteria_digest(suite: SuiteSpec) -> bytes:
+    """SHA-256 of the rule that decides: error rate and how it is shared, weights, and the limits of every slice."""
     return canonical_digest(
         {
-            "kind": "temper.criteria.v1",
-            "confidence": float(config.confidence),
-            "violation_rate_max": float(config.violation_rate_max),
-            "return_margin": float(config.return_margin),
-            "return_margin_absolute": float(config.return_margin_absolute),
+            "kind": "temper.criteria.v2",
+            "error_rate": float(suite.error_rate),
+            "error_schedule": suite.error_schedule,
+            "patience": suite.patience,
+            "sensitivity_min": float(suite.sensitivity_min),
+            "weights": {name: _number(value) for name, value in dataclasses.asdict(suite.weights).items()},
+            "slices": [
+                {"name": each.name} | {name: _number(value) for name, value in dataclasses.asdict(each.limits).items()}
+                for each in suite.slices
+            ],
         }
     )
+
+
+def _environment_fields(environment: EnvironmentSpec) -> dict[str, object]:
+    return {
+        "id": environment.id,
+        "version": environment.version,
+        "code_digest": environment.code_digest.hex(),
+        "observation_shape": list(environment.observation_shape),
+        "observation_dtype": environment.observation_dtype,
+        "num_actions": environment.num_actions,
+        "episode_steps_max": environment.episode_steps_max,
+    }
+
+
+def _number(value: float) -> float | None:
+    """A limit given as a whole number is the same limit; one that is infinite is none."""
+    return float(value) if math.isfinite(value) else None

@@ -1,39 +1,51 @@
 """The process in which candidates run: reads artifacts, makes environments, reports outcomes. It holds no key.
 
-Started by `safety.evaluator` as `python -m safety.worker PARENT_PID MEMORY_BYTES`; frames come in on standard input
-and go out on what was standard output. Standard output itself is joined to standard error, so that an environment that
-prints cannot damage the frames.
+Started by `safety.evaluator` as `python -m safety.worker PARENT_PID MEMORY_BYTES [--readable PATH] [--hidden PATH]`; it
+confines itself before it hears of any environment (see `safety.confinement`). Frames come in on standard input and go
+out on what was standard output. Standard output itself is joined to standard error, so that an environment that prints
+cannot damage the frames. What the frames say is in `safety.evaluator_messages`.
 
-    in   {"kind": "configure", "environment": {...}}                       first, once
-    out  {"kind": "ready", "environment": {...}} | {"kind": "unsupported", "reason"}
-    in   {"kind": "evaluate", "seeds", "digest", "action_selection", "lanes_max"} + artifact
-    out  {"kind": "progress", "episodes"}*, then
-         {"kind": "outcomes"} + returns f8 [N], costs f8 [N], lengths i8 [N] | {"kind": "failed", "reason"}
+Before it says that it is ready, every environment has been made and stepped and a policy has acted, so that all code
+is loaded by the time the first candidate comes.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import dataclasses
 import functools
 import os
-import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from actors.config import EnvironmentConfig
-from actors.environment import EnvironmentSpec, EnvironmentUnsupported
+from actors.environment import EnvironmentSpec, EnvironmentUnsupported, VectorEnvironment
 from actors.environments.catalog import make_vector
-from policies.artifact import Artifact, ArtifactError
+from policies.artifact import Artifact, ArtifactError, artifact_digest
 from policies.inference import make_policy
-from policies.spec import mismatch
+from policies.policy import Policy
+from policies.spec import SpecError, mismatch
+from safety.blank_policy import blank_artifact
+from safety.confinement import confine
 from safety.evaluation import EpisodeOutcomes, EvaluationError, evaluate_policy
+from safety.evaluator_messages import (
+    POLICIES_KEPT,
+    SliceWork,
+    Work,
+    environment_to_header,
+    outcomes_to_body,
+    plants_from_header,
+    work_from_header,
+)
 from safety.frames import Frame, FrameClosed, receive_frame, send_frame
+from safety.perturbations import perturb
+from safety.plants import run_plants
 
 ARTIFACT_BYTES_MAX = 2**32
 PROGRESS_S = 0.1
@@ -46,99 +58,141 @@ Send = Callable[[Mapping[str, Any], bytes], None]
 
 def main(arguments: list[str]) -> int:
     """Serves frames until standard input ends; returns the exit status."""
-    _limit(parent=int(arguments[0]), memory_bytes=int(arguments[1]))
+    parser = argparse.ArgumentParser(prog="safety.worker")
+    parser.add_argument("parent", type=int)
+    parser.add_argument("memory_bytes", type=int)
+    for directories in ("--readable", "--hidden"):
+        parser.add_argument(directories, type=Path, action="append", default=[])
+    started = parser.parse_args(arguments)
+    _die_with(started.parent)
+    confinement = confine(started.readable, started.memory_bytes, started.hidden)
     frames_out = os.dup(1)
     os.dup2(2, 1)
     send: Send = functools.partial(_send, frames_out)
     try:
-        config = EnvironmentConfig(**receive_frame(0, 0, None).header["environment"])
-        spec = _describe(config, send)
-        while spec is not None:
-            header, body = _evaluate(receive_frame(0, ARTIFACT_BYTES_MAX, None), config, spec, send)
-            send(header, body)
+        work = work_from_header(receive_frame(0, 0, None).header)
+        try:
+            environments = [_prepared(each, len(work.slices)) for each in work.slices]
+        except EnvironmentUnsupported as error:
+            send({"kind": "unsupported", "reason": str(error)}, b"")
+            return 2
+        described = [environment_to_header(spec) for spec in environments]
+        send({"kind": "ready", "environments": described, "confinement": dataclasses.asdict(confinement)}, b"")
+        desk = _Desk(work, environments, send)
+        while True:
+            send(*desk.answer(receive_frame(0, ARTIFACT_BYTES_MAX, None)))
     except FrameClosed:
         return 0
-    return 2
 
 
-def environment_to_header(spec: EnvironmentSpec) -> dict[str, Any]:
-    """A JSON object from which `environment_from_header` makes the same specification."""
-    return dataclasses.asdict(spec) | {"code_digest": spec.code_digest.hex()}
+class _Desk:
+    """Answers requests one by one."""
+
+    def __init__(self, work: Work, environments: list[EnvironmentSpec], send: Send) -> None:
+        self._work, self._environments, self._send_frame = work, environments, send
+        self._policies: dict[str, Policy] = {}
+        self._sent_s = 0.0
+
+    def answer(self, request: Frame) -> tuple[Mapping[str, Any], bytes]:
+        """The answer to one request; whatever goes wrong with the candidate is an answer, too."""
+        try:
+            # Non-finite logits are looked for in every step: NumPy's warnings about them would only fill the log.
+            with np.errstate(all="ignore"):
+                if request.header["kind"] == "load":
+                    self._load(request)
+                    return {"kind": "loaded"}, b""
+                outcomes = self._plant(request) if request.header["kind"] == "plant" else self._evaluate(request)
+        except (ArtifactError, EvaluationError) as error:
+            return {"kind": "failed", "reason": str(error)}, b""
+        except MemoryError:
+            return {"kind": "failed", "reason": "the evaluation needs more memory than the evaluator may have"}, b""
+        except Exception as error:  # noqa: BLE001 - foreign code: what it raises is a finding about it, not our end
+            return {"kind": "failed", "reason": f"the evaluation raised {type(error).__name__}: {error}"}, b""
+        return {"kind": "outcomes"}, outcomes_to_body(outcomes)
+
+    def _load(self, request: Frame) -> None:
+        digest = request.header["digest"]
+        # Before the new one is made: two of the greatest are what the memory is for.
+        while len(self._policies) >= POLICIES_KEPT:
+            del self._policies[next(iter(self._policies))]
+        artifact = Artifact.from_bytes(request.body, bytes.fromhex(digest)).check_finite()
+        self._policies[digest] = make_policy(artifact, "numpy")
+
+    def _evaluate(self, request: Frame) -> EpisodeOutcomes:
+        header = request.header
+        policy = self._policies.pop(header["digest"])
+        self._policies[header["digest"]] = policy
+        misfit = mismatch(policy.spec, self._environments[header["slice"]])
+        if misfit:
+            raise EvaluationError(f"the policy does not fit the environment: {misfit}")
+        return evaluate_policy(
+            policy,
+            functools.partial(_make, self._work.slices[header["slice"]]),
+            header["seeds"],
+            lanes=self._work.lanes,
+            scale=self._work.severity,
+            action_selection=self._work.action_selection,
+            on_progress=self._progress,
+        )
+
+    def _plant(self, request: Frame) -> EpisodeOutcomes:
+        work = self._work.slices[request.header["slice"]]
+        return run_plants(
+            functools.partial(make_vector, work.environment),
+            functools.partial(perturb, perturbations=work.perturbations),
+            plants_from_header(request.header),
+            lanes=self._work.lanes,
+            scale=self._work.severity,
+            on_progress=self._progress,
+        )
+
+    def _progress(self, episodes: int) -> None:
+        if time.monotonic() - self._sent_s >= PROGRESS_S:
+            self._sent_s = time.monotonic()
+            self._send_frame({"kind": "progress", "episodes": episodes}, b"")
 
 
-def environment_from_header(header: Mapping[str, Any]) -> EnvironmentSpec:
-    """Inverse of `environment_to_header`. Raises KeyError, TypeError or ValueError where it is none."""
-    shape = tuple(int(size) for size in header["observation_shape"])
-    return EnvironmentSpec(
-        **{**header, "code_digest": bytes.fromhex(header["code_digest"]), "observation_shape": shape}
-    )
-
-
-def _limit(parent: int, memory_bytes: int) -> None:
-    """Dies with the service, and cannot take the machine's memory."""
+def _die_with(parent: int) -> None:
+    """Ends with the service, now if that has ended."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         # It died before the call above; nobody would ever read what we write.
         sys.exit(1)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _describe(config: EnvironmentConfig, send: Send) -> EnvironmentSpec | None:
-    """Makes the environment once to describe it; None where it cannot be made."""
+def _make(work: SliceWork, lanes: int) -> VectorEnvironment:
+    return perturb(make_vector(work.environment, lanes), work.perturbations)
+
+
+def _prepared(work: SliceWork, slices: int) -> EnvironmentSpec:
+    """Makes the environment of a slice, takes a step in it, and describes it.
+
+    Raises:
+      EnvironmentUnsupported: that cannot be done, whatever the reason.
+    """
+    where = f"slice {work.name}: " if slices > 1 else ""
     try:
-        probe = make_vector(config, 1)
-        spec = probe.spec
-        probe.close()
-    except EnvironmentUnsupported as error:
-        send({"kind": "unsupported", "reason": str(error)}, b"")
-        return None
-    except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises has to reach the person who named it
-        reason = f"environment {config.name!r} cannot be made: {type(error).__name__}: {error}"
-        send({"kind": "unsupported", "reason": reason}, b"")
-        return None
-    send({"kind": "ready", "environment": environment_to_header(spec)}, b"")
-    return spec
+        probe = _make(work, 1)
+        try:
+            _rehearse(probe)
+        finally:
+            probe.close()
+    except (EnvironmentUnsupported, SpecError) as error:
+        raise EnvironmentUnsupported(f"{where}{error}") from error
+    except Exception as error:
+        # Foreign code: whatever it raises has to reach the person who named it.
+        name = work.environment.name
+        reason = f"{where}environment {name!r} cannot be made or stepped: {type(error).__name__}: {error}"
+        raise EnvironmentUnsupported(reason) from error
+    return probe.spec
 
 
-def _evaluate(
-    request: Frame, config: EnvironmentConfig, spec: EnvironmentSpec, send: Send
-) -> tuple[Mapping[str, Any], bytes]:
-    """The answer to one request; whatever goes wrong with the candidate is an answer, too."""
-    try:
-        outcomes = _run(request, config, spec, send)
-    except (ArtifactError, EvaluationError) as error:
-        return {"kind": "failed", "reason": str(error)}, b""
-    except MemoryError:
-        return {"kind": "failed", "reason": "the evaluation needs more memory than the evaluator may have"}, b""
-    except Exception as error:  # noqa: BLE001 - foreign code: what it raises is a finding about it, not our end
-        return {"kind": "failed", "reason": f"the evaluation raised {type(error).__name__}: {error}"}, b""
-    return {"kind": "outcomes"}, b"".join(column.tobytes() for column in outcomes)
-
-
-def _run(request: Frame, config: EnvironmentConfig, spec: EnvironmentSpec, send: Send) -> EpisodeOutcomes:
-    artifact = Artifact.from_bytes(request.body, bytes.fromhex(request.header["digest"])).check_finite()
-    misfit = mismatch(artifact.spec, spec)
-    if misfit:
-        raise EvaluationError(f"the policy does not fit the environment: {misfit}")
-    last_sent = time.monotonic()
-
-    def on_progress(episodes: int) -> None:
-        nonlocal last_sent
-        if time.monotonic() - last_sent >= PROGRESS_S:
-            last_sent = time.monotonic()
-            send({"kind": "progress", "episodes": episodes}, b"")
-
-    # Non-finite logits are looked for in every step: NumPy's warnings about them would only fill the log.
-    with np.errstate(all="ignore"):
-        return evaluate_policy(
-            make_policy(artifact, "numpy"),
-            functools.partial(make_vector, config),
-            request.header["seeds"],
-            action_selection=request.header["action_selection"],
-            lanes_max=request.header["lanes_max"],
-            on_progress=on_progress,
-        )
+def _rehearse(environment: VectorEnvironment) -> None:
+    """One step of a policy without an opinion, by all the code that a candidate meets."""
+    data = blank_artifact(environment.spec).to_bytes()
+    policy = make_policy(Artifact.from_bytes(data, artifact_digest(data)).check_finite(), "numpy")
+    policy.act(environment.reset(np.arange(1), [0]), np.random.Generator(np.random.PCG64(0)))
+    environment.step(np.zeros(1, np.int32), np.ones(1, np.bool_))
 
 
 def _send(descriptor: int, header: Mapping[str, Any], body: bytes) -> None:

@@ -1,7 +1,10 @@
-"""What all tests share: short socket paths, a reproducible hypothesis, and a check that nothing is left running."""
+"""What all tests share: short socket paths, private keys away from home, a reproducible hypothesis, and a check that
+nothing is left running."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import tempfile
@@ -13,6 +16,8 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
+
+from safety.key_directory import PLACE_VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHIPPED = tuple(
@@ -35,6 +40,39 @@ def socket_directory() -> Iterator[Path]:
     """A directory with a path short enough for Unix sockets, which pytest's own tmp_path may not be."""
     with tempfile.TemporaryDirectory(prefix="temper-") as directory:
         yield Path(directory)
+
+
+@contextlib.contextmanager
+def _private_keys_in(place: Path) -> Iterator[None]:
+    before = os.environ.get(PLACE_VARIABLE)
+    os.environ[PLACE_VARIABLE] = str(place)
+    yield
+    if before is None:
+        del os.environ[PLACE_VARIABLE]
+    else:
+        os.environ[PLACE_VARIABLE] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Private keys of test runs go to a temporary directory, never to the home directory of whoever tests."""
+    with _private_keys_in(tmp_path_factory.mktemp("keys")):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keys_of_the_module(keys_of_the_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run ids of tests recur, keys must not."""
+    with _private_keys_in(tmp_path_factory.mktemp("keys")):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def keys_of_the_test(keys_of_the_module: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the private keys of this test's runs are made, in a directory for each run id."""
+    place = tmp_path_factory.mktemp("keys")
+    with _private_keys_in(place):
+        yield place
 
 
 @pytest.fixture(scope="module", autouse=True)

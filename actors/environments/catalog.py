@@ -14,7 +14,13 @@ MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 
 def names() -> tuple[str, ...]:
     """The names that can be made, without the open-ended family "gym:ID"."""
-    return ("cartpole", "catch", *(f"minatar:{game}" for game in MINATAR_GAMES))
+    return (
+        "cartpole",
+        "cartpole-edge",
+        "catch",
+        *(f"minatar:{game}" for game in MINATAR_GAMES),
+        "minatar-cost:space_invaders",
+    )
 
 
 def make_vector(config: EnvironmentConfig, lanes: int) -> VectorEnvironment:
@@ -30,12 +36,20 @@ def make_vector(config: EnvironmentConfig, lanes: int) -> VectorEnvironment:
         from actors.environments.cartpole import CartPoleVector  # noqa: PLC0415 - needs Gymnasium
 
         return CartPoleVector(config, lanes)
+    if config.name == "cartpole-edge":
+        from actors.environments.cartpole_edge import CartPoleEdgeVector  # noqa: PLC0415 - needs Gymnasium
+
+        return CartPoleEdgeVector(config, lanes)
     if config.name == "catch":
         return SequentialVector(lambda: Catch(config), lanes)
     if config.name in names() and family == "minatar":
         from actors.environments.minatar import MinAtar  # noqa: PLC0415 - needs MinAtar
 
         return SequentialVector(lambda: MinAtar(member, config), lanes)
+    if config.name == "minatar-cost:space_invaders":
+        from actors.environments.minatar_cost import SpaceInvadersClosedColumns  # noqa: PLC0415 - needs MinAtar
+
+        return SequentialVector(lambda: SpaceInvadersClosedColumns(config), lanes)
     if family == "gym" and member:
         from actors.environments.gymnasium_adapter import (  # noqa: PLC0415 - needs Gymnasium
             GymnasiumEnvironment,

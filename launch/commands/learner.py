@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 from launch.arguments import Learner
 from launch.config_file import read_config
 from launch.logs import configure_logging
+from launch.process import GAVE_UP
 from launch.securing import secure_process
 from launch.topology import Limits
 from learner.job import LearnerJob
@@ -34,7 +37,13 @@ def run(arguments: Learner) -> int:
         resume=arguments.resume,
     )
     secure_process(config.transport, arguments.certificates, job.replay_address, job.safety_address, job.listen_address)
-    from learner.process import run_learner  # noqa: PLC0415 - loads jax, which bad input must not wait for
+    # Loads jax, which bad input must not wait for.
+    from learner.process import run_learner  # noqa: PLC0415
+    from learner.train import BreachedTooOften  # noqa: PLC0415
 
     configure_logging()
-    return run_learner(job)
+    try:
+        return run_learner(job)
+    except BreachedTooOften as error:
+        print(f"temper: {error}", file=sys.stderr)
+        return GAVE_UP

@@ -98,6 +98,10 @@ def _lines(policy: LearntPolicy, ancestors: Sequence[LearntPolicy]) -> Iterator[
     yield f"policy        update {head.version:,}, {local_time(head.time_ns)}: {policy_words(policy)}"
     if head.artifact_digest:
         yield f"artifact      {head.artifact_digest.hex()}"
+    if policy.bound is not None:
+        yield "verdict       " + (
+            "binds this lineage" if policy.bound else "BINDS ANOTHER LINEAGE: this one was altered or exchanged"
+        )
     yield f"learnt from   {len(policy.consumed):,} records, {head.env_steps:,} environment steps"
     yield f"positions     {_ranges(policy)}"
     for environment, counts in provenance.environments.items():

@@ -30,6 +30,7 @@ def run(arguments: PolicyShow) -> int:
     count = sum(array.size for array in artifact.parameters.values())
     print(f"release     {release.number}, update {release.version}")
     _print_revocation(paths, release)
+    _print_canary(release)
     print(f"artifact    {release.digest.hex()}")
     print(f"network     {artifact.spec.network}")
     print(
@@ -57,6 +58,17 @@ def _print_revocation(paths: RunPaths, release: Release) -> None:
         print(f"REVOKED     {_time(revocation.issue_time_ns)}: {printable(revocation.why)}; {what}")
     elif problem:
         print(f"temper: whether only the gate's ledger knows it to be revoked is left out: {problem}", file=sys.stderr)
+
+
+def _print_canary(release: Release) -> None:
+    if not release.canary_share:
+        return
+    share = f"canary      a share of {release.canary_share:.4g} of the actors"
+    if release.promotion is None:
+        print(f"{share}, not promoted")
+    else:
+        when = _time(release.promotion.issue_time_ns)
+        print(f"{share}, promoted {when}: {printable(release.promotion.why)}")
 
 
 def _time(nanoseconds: int) -> str:

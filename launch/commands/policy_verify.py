@@ -1,4 +1,4 @@
-"""`temper policy verify`: reads every release, artifact and revocation of a run and says what is wrong with them.
+"""`temper policy verify`: reads every release, artifact, lineage and revocation of a run and says what is wrong.
 
 Wrong is also a revocation that is in the gate's ledger and not in the registry: then whoever revoked a release was
 stopped on the way, and perhaps nobody has dropped it yet.
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from launch.arguments import PolicyVerify
 from launch.json_output import printable
+from launch.lineage_report import unbound_releases
 from launch.releases import has_ledger, open_registry, undelivered
 from launch.run_paths import RunPaths, require_run_directory
 from policies.registry import PolicyRegistry
@@ -30,6 +31,7 @@ def run(arguments: PolicyVerify) -> int:
     if not problems:
         left, problems = _undelivered(paths, registry)
         releases = registry.releases()
+        problems = [*problems, *unbound_releases(paths, releases)]
         gone = {revocation.digest for revocation in [*registry.revocations(), *left]}
         revoked = sum(release.digest in gone for release in releases)
         print(f"{len(releases)} releases verified: signatures, digests and parameters; {revoked} revoked")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from launch.arguments import SafetyServe
 from launch.config_file import read_config
+from launch.run_paths import key_directory
 from launch.securing import secure_process
 from launch.serving import announce, serve_until_signal
 from protos.transport import check_address
@@ -15,6 +16,7 @@ def run(arguments: SafetyServe) -> int:
     """Serves until SIGTERM or SIGINT."""
     config = read_config(arguments.config)
     address = check_address(arguments.listen)
+    keys = key_directory(arguments.directory, arguments.run_id, arguments.keys)
     replay_address = ",".join(check_addresses(arguments.replay)) if arguments.replay else None
     secure_process(config.transport, arguments.certificates, address, replay_address or "")
     return serve_until_signal(
@@ -27,5 +29,6 @@ def run(arguments: SafetyServe) -> int:
             replay_address=replay_address,
             on_ready=announce("safety"),
             stop=stop,
+            keys=keys,
         )
     )

@@ -1,21 +1,33 @@
-"""`temper safety audit`: checks a run's ledger: chain, signatures, seeds; and a head that was kept earlier.
+"""`temper safety audit`: checks a run's ledger: chain, signatures, seeds, error rates, evidence; and a head that was
+kept earlier. Error rates are those of the run's settings; verdicts by other criteria are only counted.
 
 --json prints one object: directory, intact, reason ("" or what is wrong), entries, approved, rejected, revocations,
-evaluations_checked, head (INDEX:HEX of the newest entry; null where there is none). Numbers and head are null where
-something is wrong.
+evaluations_checked, levels_checked, evidence_checked, evidence_absent, keys (every one there was, the newest last:
+purpose, key_id, entry after which it signs), head (INDEX:HEX of the newest entry; null where there is none). Numbers,
+keys and head are null where something is wrong.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from typing import Any
 
 from launch.arguments import SafetyAudit
-from launch.errors import BadInput
+from launch.config_file import read_config
+from launch.errors import BadInput, ConfigFileError
 from launch.json_output import json_line
 from launch.releases import require_trust
-from launch.run_paths import require_run_directory
+from launch.run_paths import RunPaths, require_run_directory
+from replay.settings import SettingError
 from safety.audit import LedgerAudit, audit_ledger
+from safety.history import KnownSchedule
+from safety.key_directory import PURPOSES
 from safety.ledger import LedgerError, read_ledger
+from safety.levels import Schedule
+from safety.statistics.parameters import ParameterError
+from safety.suite import criteria_digest
+from safety.suite_file import SuiteFileError, make_suite
 
 _HEAD = re.compile(r"([0-9]{1,15}):([0-9a-fA-F]{64})")
 
@@ -27,7 +39,9 @@ def run(arguments: SafetyAudit) -> int:
     trust = require_trust(paths)
     audit, reason = None, ""
     try:
-        audit = audit_ledger(read_ledger(paths.safety), trust.verify_key, trust.run_id, kept)
+        entries = read_ledger(paths.safety)
+        known = _known(paths)
+        audit = audit_ledger(entries, trust.verify_key, trust.run_id, kept, directory=paths.safety, known=known)
     except LedgerError as error:
         reason = str(error)
     if arguments.json:
@@ -37,9 +51,22 @@ def run(arguments: SafetyAudit) -> int:
     return 1 if reason else 0
 
 
-def _fields(audit: LedgerAudit | None) -> dict[str, int | str | None]:
-    names = ("entries", "approved", "rejected", "revocations", "evaluations_checked")
-    return {**{name: getattr(audit, name, None) for name in names}, "head": _head(audit)}
+def _known(paths: RunPaths) -> KnownSchedule | None:
+    """How the candidates share the run's error rate, as its settings have it; None where they cannot be read here."""
+    try:
+        config = read_config(paths.config)
+        suite = make_suite(config.safety, config.environment)
+    except (ConfigFileError, SettingError, SuiteFileError, ParameterError):
+        return None
+    return KnownSchedule(criteria_digest(suite), Schedule(suite.error_rate, suite.error_schedule))
+
+
+def _fields(audit: LedgerAudit | None) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(LedgerAudit) if field.name not in {"head", "keys"}]
+    keys = None
+    if audit is not None:
+        keys = [{"purpose": each.purpose, "key_id": each.key.key_id, "entry": each.entry} for each in audit.keys]
+    return {**{name: getattr(audit, name, None) for name in names}, "keys": keys, "head": _head(audit)}
 
 
 def _head(audit: LedgerAudit | None) -> str | None:
@@ -50,8 +77,22 @@ def _described(audit: LedgerAudit) -> str:
     return (
         f"{audit.entries:,} entries intact: {audit.approved} approved, {audit.rejected} rejected, "
         f"{audit.revocations} revoked; the seeds of {audit.evaluations_checked} evaluations are those committed to "
-        f"before\nhead {_head(audit)}"
+        f"before, the error rates of {audit.levels_checked} those of the schedule, and the evidence of "
+        f"{audit.evidence_checked} says what they say"
+        + (f" ({audit.evidence_absent} without)" if audit.evidence_absent else "")
+        + f"\n{_keys(audit)}\nhead {_head(audit)}"
     )
+
+
+def _keys(audit: LedgerAudit) -> str:
+    """The keys that sign now, and how many came before them."""
+    said = []
+    for purpose in PURPOSES:
+        keys = [each for each in audit.keys if each.purpose == purpose]
+        if keys:
+            before = f", after {len(keys) - 1} before it, since entry {keys[-1].entry}" if len(keys) > 1 else ""
+            said.append(f"{purpose}s by key {keys[-1].key.key_id}{before}")
+    return "; ".join(said) or "no keys yet"
 
 
 def _kept_head(text: str) -> tuple[int, bytes]:

@@ -19,7 +19,8 @@ RISK_DIFFERENCE = "sequential_risk_non_inferiority"
 CAPABILITY_LOSS = "sequential_capability_non_inferiority"
 
 ACCEPTABLE_SHARE = 0.5
-"""A rate up to this share of the limit is one that early rejection should spare."""
+"""A rate up to this share of the limit, or a rise of it up to this share of the margin, is one that early rejection
+should spare."""
 
 
 def rate_rule(limit: float, *, alpha: float, beta: float, episodes_max: int, name: str = RATE) -> SequentialRule:
@@ -28,8 +29,9 @@ def rate_rule(limit: float, *, alpha: float, beta: float, episodes_max: int, nam
 
 
 def risk_difference_rule(margin: float, *, alpha: float, beta: float, episodes_max: int) -> SequentialRule:
-    """Promotion shows that the candidate violates in less than `margin` more of the pairs, rejection that in more."""
-    rule = SequentialRule(RISK_DIFFERENCE, Kind.SAFETY, -1.0, 1.0, margin, 0.0, alpha, beta, episodes_max)
+    """Promotion shows a rise of the rate below `margin`, rejection one above half of it."""
+    acceptable = ACCEPTABLE_SHARE * margin
+    rule = SequentialRule(RISK_DIFFERENCE, Kind.SAFETY, -1.0, 1.0, margin, acceptable, alpha, beta, episodes_max)
     # Who equals the incumbent must be able to pass, not only who is better in every episode.
     rule.check_attainable(0.0)
     return rule

@@ -17,7 +17,7 @@ from actors.rollout import Rollout
 from actors.seeds import training_seed
 from actors.unroll import UnrollBuffer
 from policies.client import ActingPolicy
-from policies.policy import ActionBatch
+from policies.policy import ActionBatch, RandomSource, sample_categorical
 from protos.common.v1 import common_pb2
 from replay.payload_encoding import RAW
 from replay.record import LoggedRecord
@@ -33,14 +33,10 @@ class UniformPolicy:
     def __init__(self, spec: EnvironmentSpec) -> None:
         self.spec = spec
 
-    def act(self, observation: NDArray[Any], generator: np.random.Generator) -> ActionBatch:
-        lanes, actions = len(observation), self.spec.num_actions
-        return ActionBatch(
-            generator.integers(0, actions, lanes, np.int32),
-            np.full(lanes, -np.log(actions), np.float32),
-            np.zeros((lanes, actions), np.float32),
-            None,
-        )
+    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
+        logits = np.zeros((len(observation), self.spec.num_actions), np.float32)
+        action, log_prob = sample_categorical(logits, generator)
+        return ActionBatch(action, log_prob, logits)
 
     def greedy(self, observation: NDArray[Any]) -> NDArray[np.int32]:
         raise NotImplementedError

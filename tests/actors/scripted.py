@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from actors.environment import EnvironmentSpec, Transition
 from policies.client import ActingPolicy
-from policies.policy import ActionBatch, PolicyIdentity
+from policies.policy import ActionBatch, PolicyIdentity, RandomSource
 from policies.served import InferenceUnavailable
 from protos.common.v1 import common_pb2
 from replay.client import ReplayUnavailable
@@ -82,7 +82,7 @@ class ScriptedPolicy:
         self.spec = spec
         self.identity = identity
 
-    def act(self, observation: NDArray[Any], generator: np.random.Generator) -> ActionBatch:
+    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
         choices = [choice_of(row) for row in observation]
         return ActionBatch(
             np.array([choice[0] for choice in choices], np.int32),
@@ -140,7 +140,7 @@ class UnavailableNowAndThen(ScriptedPolicy):
         self.calls = 0
         self._failures = failures
 
-    def act(self, observation: NDArray[Any], generator: np.random.Generator) -> ActionBatch:
+    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
         self.calls += 1
         if self.calls - 1 in self._failures:
             raise InferenceUnavailable("not now")

@@ -18,6 +18,7 @@ from actors.environments import catalog
 from actors.environments.catch import Catch
 from actors.environments.gymnasium_adapter import GymnasiumEnvironment
 from actors.environments.minatar import MinAtar
+from actors.environments.minatar_cost import SpaceInvadersClosedColumns
 from actors.testing import EnvironmentContract, VectorEnvironmentContract
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -85,6 +86,11 @@ class TestSpaceInvaders(EnvironmentContract):
         return MinAtar("space_invaders", EnvironmentConfig())
 
 
+class TestSpaceInvadersClosedColumns(EnvironmentContract):
+    def make(self) -> Environment:
+        return SpaceInvadersClosedColumns(EnvironmentConfig())
+
+
 class TestGymnasiumBox(EnvironmentContract):
     def make(self) -> Environment:
         return GymnasiumEnvironment("Acrobot-v1", EnvironmentConfig(episode_steps_max=80))
@@ -108,6 +114,16 @@ class TestCartPoleVector(VectorEnvironmentContract):
 class TestCartPoleVectorTruncated(VectorEnvironmentContract):
     def make(self, lanes: int) -> VectorEnvironment:
         return catalog.make_vector(EnvironmentConfig(name="cartpole", episode_steps_max=7), lanes)
+
+
+class TestCartPoleEdgeVector(VectorEnvironmentContract):
+    def make(self, lanes: int) -> VectorEnvironment:
+        return catalog.make_vector(EnvironmentConfig(name="cartpole-edge"), lanes)
+
+
+class TestSpaceInvadersClosedColumnsVector(VectorEnvironmentContract):
+    def make(self, lanes: int) -> VectorEnvironment:
+        return catalog.make_vector(EnvironmentConfig(name="minatar-cost:space_invaders"), lanes)
 
 
 class TestCatchVector(VectorEnvironmentContract):

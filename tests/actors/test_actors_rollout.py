@@ -284,6 +284,30 @@ def test_an_inference_service_that_fails_is_waited_for_and_asked_again() -> None
     check_against_reference(script, run, 2, 4, 3)
 
 
+def test_episodes_are_counted_by_the_right_under_which_policies_acted() -> None:
+    """T = 4, episodes of 3 steps; those of the seeds 1 to 3 violate."""
+
+    def script(_seed: int) -> tuple[int, bool, bool]:
+        return (3, *TERMINATED)
+
+    tags = ["release.1"] * 3 + ["lease.1"] * 2 + ["release.1"] * 2 + ["lease.2"] * 3 + [""] * 5
+    policies = {tag: dataclasses.replace(acting(1), tag=tag) for tag in set(tags)}
+    run = Run(script, lanes=1, length=4, unrolls=3, source=ScriptedSource(lambda call: policies[tags[call]]))
+    # Steps 0-2 by the release; 3-5 by a snapshot and the release; 6-8 by the release and a snapshot; 9-11 by a snapshot
+    # of the same epoch, and a served policy.
+    expected = ["release.1", "lease.1", "lease.2", "lease.2"]
+    violating = [any(cost_of(seed, step) for step in range(1, 4)) for seed in range(4)]
+    assert violating == [False, True, True, True]
+    found: list[dict[str, float]] = [
+        {name: value for name, value in headers[0].signals.items() if "." in name} for headers in run.headers
+    ]
+    assert found == [
+        {f"{expected[0]}.episodes": 1.0},
+        {f"{expected[1]}.episodes": 1.0, f"{expected[1]}.violating_episodes": 1.0},
+        {f"{expected[2]}.episodes": 2.0, f"{expected[2]}.violating_episodes": 2.0},
+    ]
+
+
 def test_it_waits_without_an_authorised_policy_and_goes_on_where_it_was() -> None:
     answers = [acting(1), acting(1), None, None, None, acting(2)]
 

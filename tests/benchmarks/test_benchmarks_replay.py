@@ -137,7 +137,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_starts(arguments: tu
     assert exit_status.value.code == 2
 
 
-@pytest.mark.robustness
+@pytest.mark.long
 def test_it_runs_from_one_end_to_the_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,8 @@ def test_catch_is_learnt_gated_released_and_told(tmp_path: Path) -> None:
     assert summary["revoked_releases"] == []
     assert summary["recipe"] == "catch"
     assert summary["evaluation"]["return_mean"] >= 0.95
-    assert summary["evaluation"]["episodes"] == 40
+    # As many as its trial needed: a chunk at least.
+    assert summary["evaluation"]["episodes"] >= 64
     low, high = summary["evaluation"]["return_ci95"]
     assert low <= summary["evaluation"]["return_mean"] <= high
     assert summary["candidates"]["approved"] >= 1

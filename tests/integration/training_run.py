@@ -31,7 +31,7 @@ QUICK = (
     "learner.log_interval_s=0.2",
     "learner.candidate_interval_s=1",
     "learner.candidate_return_min=-inf",
-    "safety.episodes=40",
+    "safety.episodes=100",
     "safety.lease_s=3",
 )
 """Settings under which everything a run does happens within seconds."""

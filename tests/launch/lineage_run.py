@@ -17,7 +17,7 @@ from launch.run_directory import RunDirectory
 from launch.run_paths import RunPaths
 from launch.topology import Addresses
 from learner.lineage_archive import DIRECTORY, LineageArchive
-from learner.lineage_file import Lineage, LineageHead
+from learner.lineage_file import Lineage, LineageHead, lineage_digest, read_lineage
 from learner.progress import Progress
 from policies.artifact import artifact_digest
 from policies.distribution import DistributionServer, PolicyBoard
@@ -27,16 +27,16 @@ from policies.signing import VerifyKey
 from policies.testing import make_artifact
 from policies.trust import TrustPolicy
 from protos.common.v1 import common_pb2
-from protos.safety.v1 import safety_pb2
 from replay.config import ReplayConfig
 from replay.lmdb_store import LmdbStore
 from replay.store import StoreSettings
 from replay.testing import make_append, make_header, make_origin, serving
 from safety.docket import Docket
-from safety.verdicts import Assessment, Offer, Rule
+from safety.statistics.combination import Outcome
+from safety.testing import MADE_UP_CONFIG, MADE_UP_RULE, made_up_assessment
+from safety.verdicts import Offer
 from tests.safety.safety_process import CARTPOLE, CONFIG, RUN, ServiceThread, parameters_of
 
-RULE = Rule(bytes(32), bytes(32), bytes(32))
 DATA = {version: make_artifact(seed=version).to_bytes() for version in (4, 5, 6)}
 DIGESTS = {version: artifact_digest(data) for version, data in DATA.items()}
 
@@ -83,10 +83,11 @@ def _release(paths: RunPaths) -> None:
     docket = Docket(paths.safety, RUN)
     registry = registry_of(paths)
     for version, data in DATA.items():
-        passed = safety_pb2.CriterionResult(name="violation_rate", passed=version != 5, explanation="too risky")
-        offer = Offer(RUN, version, DIGESTS[version], len(data))
-        signed = docket.record(offer, data, Assessment("", [passed]), RULE, validity_s=3600.0)
-        if passed.passed:
+        outcome = Outcome.REJECTED if version == 5 else Outcome.APPROVED
+        lineage = lineage_digest(read_lineage(paths.root / DIRECTORY / f"{version:012d}.lineage"))
+        offer = Offer(RUN, version, DIGESTS[version], len(data), lineage)
+        signed = docket.record(offer, data, made_up_assessment(docket, outcome), MADE_UP_RULE, MADE_UP_CONFIG)
+        if outcome is Outcome.APPROVED:
             registry.promote(data, signed)
     docket.close()
 

@@ -62,7 +62,10 @@ BAD_INPUT = {
     "unknown option": (("train", "catch", "--sed", "1"), "--sed"),
     "mistyped option": (("train", "catch", "--max-seconds", "soon"), "could not convert string to float: 'soon'"),
     "negative limit": (("train", "catch", "--max-env-steps", "-1"), "--max-env-steps -1 is negative"),
-    "unknown recipe": (("train", "cartpol"), "known: cartpole, catch, minatar-breakout, minatar-asterix, gym:ID"),
+    "unknown recipe": (
+        ("train", "cartpol"),
+        "known: cartpole, cartpole-cost, catch, minatar-breakout, minatar-asterix, minatar-cost-space-invaders, gym:ID",
+    ),
     "unknown key": (("train", "catch", "--set", "learner.lerning_rate=1"), "did you mean 'learner.learning_rate'?"),
     "mistyped key": (("train", "catch", "--set", "seed"), "'seed' is not of the form key=value"),
     "mistyped value": (("train", "catch", "--set", "seed=one"), "seed = 'one' is not an integer"),

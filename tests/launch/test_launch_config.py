@@ -103,3 +103,37 @@ def test_replays_own_cross_checks_are_made() -> None:
     config = replace(CONFIG, replay=replace(CONFIG.replay, records_max=1))
     with pytest.raises(SettingError, match="records_max = 1"):
         check_run(config)
+
+
+def canary(share: float, processes: int, **actor: Any) -> RunConfig:
+    return replace(
+        CONFIG,
+        actor=replace(CONFIG.actor, processes=processes, **actor),
+        safety=replace(CONFIG.safety, canary_share=share),
+    )
+
+
+@pytest.mark.parametrize(("share", "processes"), [(0.02, 2), (0.5678, 1), (0.0, 1), (0.9, 1000)])
+def test_a_canary_that_somebody_here_acts_with(share: float, processes: int) -> None:
+    """actor-0000 has its place at 0.56775, actor-0001 at 0.01812."""
+    check_run(canary(share, processes))
+
+
+@pytest.mark.parametrize(
+    ("share", "processes", "least"), [(0.25, 1, "0.5678"), (0.5677, 1, "0.5678"), (0.018, 4, "0.0182")]
+)
+def test_a_canary_that_nobody_here_would_act_with(share: float, processes: int, least: str) -> None:
+    with pytest.raises(SettingError, match=rf"none of the {processes} actors .* includes one is {least}, or raise"):
+        check_run(canary(share, processes))
+    check_run(canary(float(least), processes))
+
+
+def test_a_canary_whose_episodes_nobody_counts() -> None:
+    with pytest.raises(SettingError, match=r"canary_share = 0.5 does not go with actor\.inference = 'served'"):
+        check_run(canary(0.5, 4, inference="served"))
+
+
+def test_a_canary_that_could_never_be_promoted() -> None:
+    config = replace(CONFIG, safety=replace(CONFIG.safety, canary_episodes_max=4))
+    with pytest.raises(SettingError, match=r"safety\.canary_episodes_max = 4 does not go with"):
+        check_run(config)

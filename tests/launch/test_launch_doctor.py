@@ -15,15 +15,19 @@ import pytest
 from launch import doctor
 from launch.arguments import Doctor
 from launch.commands import doctor as command
-from launch.doctor import examine
+from launch.doctor import _confinement, examine
+from safety import landlock
 
 
 @pytest.fixture(autouse=True)
 def devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting jax's backend takes a second and is not what is tested here."""
+    """Starting jax's backend takes a second, confining a process half of one; neither is what is tested here."""
     real = importlib.import_module
     stub = SimpleNamespace(devices=lambda: ["cpu:0"])
     monkeypatch.setattr(importlib, "import_module", lambda name: stub if name == "jax" else real(name))
+    monkeypatch.setattr(
+        doctor, "_confinement", lambda: doctor.Finding("ok", "confinement", "evaluators are restricted")
+    )
 
 
 def test_this_machine_has_what_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,3 +101,17 @@ def test_a_missing_package_is_noted_with_its_extra(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else real(name))
     (finding,) = (found for found in examine(tmp_path) if found.name == package)
     assert (finding.level, "pip install 'temper[replay]'" in finding.text) == ("note", True)
+
+
+def test_how_evaluators_are_confined() -> None:
+    finding = _confinement()
+    whole = landlock.abi_version() >= landlock.SCOPE_ABI
+    assert (finding.level, finding.name) == ("ok" if whole else "note", "confinement")
+    assert "evaluators are restricted: " in finding.text
+
+
+def test_evaluators_that_cannot_be_confined_are_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", ["/nonexistent"])
+    finding = _confinement()
+    assert finding.level == "broken"
+    assert "evaluators cannot be confined" in finding.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from launch.commands import policy_lineage, replay_lineage
+from launch.arguments import PolicyVerify
+from launch.commands import policy_lineage, policy_verify, replay_lineage
 from launch.errors import BadInput, RunDirectoryError
 from launch.run_paths import RunPaths
+from learner.lineage import ConsumedRecords
 from learner.lineage_archive import lineage_paths
+from learner.lineage_file import encode_lineage, read_lineage
 from replay.testing import serving
 from tests.launch import lineage_run
 
@@ -46,7 +50,7 @@ def test_which_policies_learnt_from_a_record(
     out = capsys.readouterr().out
     assert "actor-b" in out
     assert "learnt from after update 4, by update 5; of the policies kept, 2 have:" in out
-    assert "candidate, rejected: violation_rate\n" in out
+    assert "candidate, rejected: sequential_violation_rate\n" in out
     assert out.splitlines()[-1].endswith("60  checkpoint; release 2")
 
 
@@ -161,3 +165,24 @@ def test_damage_is_said_and_left_out(paths: RunPaths, capsys: pytest.CaptureFixt
     assert shown["releases_unknown"] == [1]
     of_record(paths.root, "10")
     assert capsys.readouterr().out.splitlines()[-1] == "not known of: release 1"
+
+
+def test_a_lineage_that_the_verdict_does_not_bind_is_found(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    assert of_policy(paths, "release:2") == 0
+    assert "verdict       binds this lineage\n" in capsys.readouterr().out
+    assert policy_verify.run(PolicyVerify(paths.root)) == 0
+    (path,) = (each for each in lineage_paths(paths.root / "lineage") if each.stem == "000000000006")
+    honest = read_lineage(path)
+    # As by somebody who would have it that the poisoned records were never learnt from.
+    fewer = dataclasses.replace(honest, consumed=ConsumedRecords(range(20)))
+    path.write_bytes(encode_lineage(fewer))
+    capsys.readouterr()
+    assert of_policy(paths, "release:2") == 0
+    assert "BINDS ANOTHER LINEAGE" in capsys.readouterr().out
+    assert of_policy(paths, "release:2", json=True) == 0
+    assert json.loads(capsys.readouterr().out)["lineage_bound"] is False
+    assert policy_verify.run(PolicyVerify(paths.root)) == 1
+    assert "release 2: its lineage is not the one that its verdict binds" in capsys.readouterr().err
+    path.unlink()
+    assert policy_verify.run(PolicyVerify(paths.root)) == 1
+    assert "release 2: what it learnt from is not known any more" in capsys.readouterr().err

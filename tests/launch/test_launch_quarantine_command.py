@@ -71,7 +71,7 @@ def test_a_dry_run_says_what_it_would_reach_and_changes_nothing(
     assert quarantine(paths.root, OF_B, dry_run=True, revoke=True) == 0
     out = capsys.readouterr().out
     assert "20 records would no longer be sampled" in out
-    assert "10 of 50   20.0%  candidate, rejected: violation_rate\n" in out
+    assert "10 of 50   20.0%  candidate, rejected: sequential_violation_rate\n" in out
     assert "20 of 60   33.3%  checkpoint; release 2" in out
     assert "learnt from none of them: 4" in out
     assert out.splitlines()[-1] == "would revoke release 2"

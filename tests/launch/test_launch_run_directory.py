@@ -18,6 +18,7 @@ from launch.errors import RunDirectoryError
 from launch.recipes import make_recipe
 from launch.run_directory import RunDirectory, holder_of
 from launch.run_paths import RunPaths, default_run_directory, require_run_directory
+from policies.signing import KeyFileError
 from tests.launch.supervision import Eventually, MakeChild
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -190,3 +191,22 @@ def test_the_default_directory_is_named_after_recipe_and_time() -> None:
     assert path.parent == Path("runs")
     assert path.name.startswith("gym-my-Env-v0-2")
     assert len(path.name) == len("gym-my-Env-v0-YYYYmmdd-HHMMSS")
+
+
+def test_a_run_whose_keys_would_lie_in_it_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPER_KEYS", str(tmp_path / "run" / "keys"))
+    with pytest.raises(KeyFileError, match="keys must be apart"), RunDirectory(tmp_path / "run") as directory:
+        directory.begin(make_recipe("catch"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_has_lost_its_keys_does_not_go_on(tmp_path: Path, keys_of_the_test: Path) -> None:
+    config = make_recipe("catch")
+    with RunDirectory(tmp_path / "run") as directory:
+        run_id = directory.begin(config)
+        directory.paths.safety.mkdir()
+        (directory.paths.safety / "ledger.jsonl").touch()
+        with pytest.raises(KeyFileError, match=f"key directory {keys_of_the_test / run_id} is missing"):
+            directory.resume(config)
+        (keys_of_the_test / run_id).mkdir()
+        assert directory.resume(config) == run_id

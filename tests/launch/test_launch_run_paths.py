@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from launch.errors import RunDirectoryError
-from launch.run_paths import RunPaths, check_shards
+from launch.run_paths import RunPaths, check_keys, check_shards, key_directory
+from policies.signing import KeyFileError
 
 
 def add_store(directory: Path) -> None:
@@ -51,3 +52,35 @@ def test_a_single_shard_in_its_directory_is_not_one_store(tmp_path: Path) -> Non
     check_shards(paths, 2)
     with pytest.raises(RunDirectoryError, match=r"--set replay.shards=2"):
         check_shards(paths, 1)
+
+
+def test_keys_lie_where_they_are_meant_to_or_where_they_are_named(keys_of_the_test: Path, tmp_path: Path) -> None:
+    safety = tmp_path / "run" / "safety"
+    assert key_directory(safety, "run-1") == keys_of_the_test / "run-1"
+    assert key_directory(safety, "run-1", str(tmp_path / "k")) == tmp_path / "k"
+
+
+def test_keys_never_lie_in_a_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in that of the run itself, whatever it has so far, nor in another's, nor through a link."""
+    own, other = RunPaths(tmp_path / "own"), RunPaths(tmp_path / "other")
+    other.root.mkdir()
+    for path in (other.config, other.run_id):
+        path.touch()
+    (tmp_path / "link").symlink_to(other.root)
+    for named in (own.safety, own.safety / "k", other.root / "k", other.logs / "k", tmp_path / "link" / "k"):
+        with pytest.raises(KeyFileError, match="keys must be apart"):
+            key_directory(own.safety, "run-1", str(named))
+    monkeypatch.setenv("TEMPER_KEYS", str(own.root / "k"))
+    with pytest.raises(KeyFileError, match="keys must be apart"):
+        check_keys(own, "run-1")
+
+
+def test_a_run_that_has_decided_anything_needs_its_keys(tmp_path: Path, keys_of_the_test: Path) -> None:
+    paths = RunPaths(tmp_path)
+    check_keys(paths, "run-1")
+    paths.safety.mkdir()
+    (paths.safety / "ledger.jsonl").touch()
+    with pytest.raises(KeyFileError, match=f"key directory {keys_of_the_test}/run-1 is missing.*restore it"):
+        check_keys(paths, "run-1")
+    (keys_of_the_test / "run-1").mkdir()
+    check_keys(paths, "run-1")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from launch import cli
+from launch.run_directory import RunDirectory
 from launch.run_paths import RunPaths
+from policies.signing import VerifyKey
 from safety.docket import Docket
-from safety.ledger import read_ledger
+from safety.key_directory import default_place
+from safety.ledger import Ledger, read_ledger
 from tests.launch import lineage_run
 from tests.safety.safety_process import RUN
 
@@ -30,7 +35,7 @@ def test_verdicts(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
     head, first, second, third = capsys.readouterr().out.splitlines()
     assert head.split() == ["verdict", "update", "decided", "return", "violations", "outcome"]
     assert first.endswith("  release 1")
-    assert second.endswith("  rejected: violation_rate: too risky")
+    assert second.endswith("  rejected: sequential_violation_rate on held-out: too risky")
     assert third.endswith("  release 2, REVOKED since")
     assert [line.split()[1] for line in (first, second, third)] == ["4", "5", "6"]
 
@@ -41,18 +46,20 @@ def test_the_newest_verdicts_as_json(paths: RunPaths, capsys: pytest.CaptureFixt
     assert (rejected["version"], rejected["approved"], rejected["revoked"]) == (5, False, False)
     assert (released["release_number"], released["revoked"]) == (2, True)
     assert len(released["seed_key"]) == len(released["next_seed_commitment"]) == 64
-    assert released["criteria"][0]["name"] == "violation_rate"
+    assert released["criteria"][0]["name"] == "sequential_violation_rate"
 
 
 def test_an_audit_and_one_against_its_head(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["safety", "audit", str(paths.root)]) == 0
-    what, head = capsys.readouterr().out.splitlines()
+    what, keys, head = capsys.readouterr().out.splitlines()
     assert "5 entries intact: 2 approved, 1 rejected, 1 revoked" in what
+    assert re.fullmatch(r"verdicts by key [0-9a-f]{16}; leases by key [0-9a-f]{16}", keys)
     kept = head.removeprefix("head ")
     assert kept == f"4:{read_ledger(paths.safety)[-1].digest.hex()}"
     assert cli.main(["safety", "audit", str(paths.root), "--head", kept, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["intact"], found["reason"], found["entries"], found["head"]) == (True, "", 5, kept)
+    assert [(each["purpose"], each["entry"]) for each in found["keys"]] == [("verdict", 0), ("lease", 0)]
 
 
 def test_what_was_altered_is_named(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,15 +69,73 @@ def test_what_was_altered_is_named(paths: RunPaths, capsys: pytest.CaptureFixtur
     assert "NOT INTACT" in capsys.readouterr().out
     assert cli.main(["safety", "audit", str(paths.root), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert (found["intact"], found["entries"], found["head"]) == (False, None, None)
+    assert (found["intact"], found["entries"], found["keys"], found["head"]) == (False, None, None, None)
     assert "line 3" in found["reason"]
     assert cli.main(["safety", "verdicts", str(paths.root)]) == 2
     assert "line 3" in capsys.readouterr().err
 
 
+def test_a_rotation_says_what_actors_need(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["safety", "rotate", str(paths.root), "--why", "a disk was sold"]) == 0
+    leases, verdicts, _, trust = capsys.readouterr().out.splitlines()
+    newest = VerifyKey.load(paths.safety / "verify_key.2.pem")
+    assert verdicts == f"verdicts are signed by key {newest.key_id} from here on"
+    assert trust == f"  --trust {paths.safety / 'verify_key.2.pem'}"
+    assert read_ledger(paths.safety)[-1].fields["why"] == "a disk was sold"
+    assert cli.main(["safety", "rotate", str(paths.root), "--why", "x", "--purpose", "lease"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] != leases
+    assert cli.main(["safety", "audit", str(paths.root)]) == 0
+    said = capsys.readouterr().out
+    assert f"verdicts by key {newest.key_id}, after 1 before it, since entry 5; leases by key " in said
+    # Offline, what follows is signed by the new key, and the registry believes it.
+    assert cli.main(["policy", "revoke", str(paths.root), "1", "--why", "poisoned, too"]) == 0
+    capsys.readouterr()
+    assert cli.main(["policy", "verify", str(paths.root)]) == 0
+
+
+def test_the_gate_does_not_start_with_keys_that_are_not_apart(
+    paths: RunPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--config", str(paths.config), "--listen", f"unix:{tmp_path / 's'}", "--run-id", RUN]
+    for directory, keys in ((paths.safety, paths.root / "keys"), (tmp_path / "gate", tmp_path / "gate" / "keys")):
+        command = ["safety", "serve", *common, "--directory", str(directory), "--keys", str(keys)]
+        assert cli.main(command) == 2
+        assert "keys must be apart" in capsys.readouterr().err
+        assert not keys.exists()
+
+
+def test_under_a_running_run_no_key_is_rotated(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    before = len(read_ledger(paths.safety))
+    with RunDirectory(paths.root):
+        assert cli.main(["safety", "rotate", str(paths.root), "--why", "x"]) == 2
+    assert "is running, supervised by process" in capsys.readouterr().err
+    # As when a safety service was started by hand.
+    with contextlib.closing(Ledger(paths.safety)):
+        assert cli.main(["safety", "rotate", str(paths.root), "--why", "x"]) == 2
+    assert "in use by another safety service; stop it first" in capsys.readouterr().err
+    assert len(read_ledger(paths.safety)) == before
+
+
+def test_without_its_keys_nothing_is_rotated_or_revoked(
+    paths: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = default_place(RUN)
+    moved = place.rename(tmp_path / "moved")
+    monkeypatch.delenv("TEMPER_KEYS")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "empty"))
+    for command in (["safety", "rotate"], ["policy", "revoke"]):
+        words = [str(paths.root), *(["1"] if command[0] == "policy" else []), "--why", "x"]
+        assert cli.main([*command, *words]) == 2
+        assert f"key directory {place} is missing, but the ledger of run {RUN} has begun" in capsys.readouterr().err
+    assert not (tmp_path / "empty").exists()
+    assert cli.main(["safety", "rotate", str(paths.root), "--why", "x", "--keys", str(moved)]) == 0
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        (["rotate", "--why", ""], "why has 0 characters, must have 1 to 1000: nothing was changed"),
+        (["rotate", "--why", "x", "--purpose", "all"], "purpose"),
         (["audit", "--head", "4:abc"], "--head '4:abc' is not INDEX:HEX with 64 hexadecimal digits"),
         (["verdicts", "--limit", "-1"], "--limit is -1, must be at least 0"),
     ],

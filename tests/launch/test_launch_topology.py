@@ -17,6 +17,7 @@ from launch.parser import parse
 from launch.recipes import make_recipe
 from launch.run_paths import RunPaths
 from launch.topology import STOP_ORDER, Addresses, Limits, names_of, processes_of, stop_order
+from safety.key_directory import default_place
 
 PATHS = RunPaths(Path("/runs/x"))
 ADDRESSES = Addresses.in_directory(Path("/s"))
@@ -56,9 +57,15 @@ def test_every_process_is_a_public_command() -> None:
     )
     assert arguments_of(specs["replay"]) == ReplayServe(config, PATHS.replay, ADDRESSES.replay)
     assert arguments_of(specs["safety"]) == SafetyServe(
-        config, PATHS.safety, ADDRESSES.safety, "run-1", ADDRESSES.replay
+        config, PATHS.safety, ADDRESSES.safety, "run-1", ADDRESSES.replay, str(default_place("run-1"))
     )
     assert arguments_of(specs["actors"]) == Actor(config, ADDRESSES.replay, ADDRESSES.policy, trust, "run-1")
+
+
+def test_only_the_gate_is_told_where_the_private_keys_are() -> None:
+    place = str(default_place("run-1"))
+    for name, spec in processes("served", fraction=0.5).items():
+        assert any(place in word for word in spec.command) == (name == "safety")
 
 
 def test_the_learner_starts_first_alone_ends_the_run_and_resumes_only_when_restarted() -> None:

@@ -8,6 +8,7 @@ from launch.verdicts import WHY_CHARACTERS_MAX, describe_revoked, describe_verdi
 from policies.signing import SigningKey
 from policies.testing import signed_verdict
 from protos.common.v1 import common_pb2
+from protos.safety.v1 import safety_pb2
 
 
 def test_an_approval() -> None:
@@ -36,6 +37,21 @@ def test_a_rejection() -> None:
     verdict = read_verdict(signed)
     assert verdict is not None
     assert describe_verdict(verdict) == "candidate 8 rejected: parameters are not finite"
+
+
+def test_a_deferral_says_how_many_there_were() -> None:
+    signed = signed_verdict(
+        SigningKey.generate(),
+        bytes(32),
+        version=8,
+        approved=False,
+        reason="capability",
+        outcome=safety_pb2.OUTCOME_DEFERRED,
+        deferred_in_a_row=2,
+    )
+    verdict = read_verdict(signed)
+    assert verdict is not None
+    assert describe_verdict(verdict) == "candidate 8 deferred (2 in a row): capability"
 
 
 def test_what_is_no_verdict() -> None:

@@ -51,6 +51,14 @@ def test_revoked_releases_are_shown_where_there_are_some() -> None:
     assert dict(figures(snapshot))["revoked"] == "release 1 (worse), release 2 (bad sensor)"
 
 
+def test_rollbacks_are_shown_where_there_were_some() -> None:
+    assert "rollbacks" not in dict(figures(RunSnapshot(metrics={**METRICS, "rollbacks": 0})))
+    metrics = {**METRICS, "rollbacks": 2, "lease_refusal": "40 of 90 training episodes of snapshots had a cost"}
+    shown = dict(figures(RunSnapshot(metrics=metrics)))
+    assert shown["rollbacks"] == "2"
+    assert shown["lease"] == "refused: 40 of 90 training episodes of snapshots had a cost"
+
+
 def test_plain_revocations_come_at_once_and_once() -> None:
     stream, first, second = io.StringIO(), Revoked(1, "first"), Revoked(2, "second")
     view = PlainView(stream, interval_s=3600.0)

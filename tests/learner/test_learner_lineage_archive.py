@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import math
@@ -11,7 +12,15 @@ import pytest
 
 from learner.lineage import ConsumedRecords, LineageError
 from learner.lineage_archive import NEWEST_KEPT, LineageArchive, lineage_paths
-from learner.lineage_file import MAGIC, Lineage, LineageHead, decode_lineage, encode_lineage, read_lineage
+from learner.lineage_file import (
+    MAGIC,
+    Lineage,
+    LineageHead,
+    decode_lineage,
+    encode_lineage,
+    lineage_digest,
+    read_lineage,
+)
 from learner.lineage_provenance import ConsumedProvenance
 from replay.testing import make_header, make_origin
 
@@ -151,3 +160,29 @@ def test_what_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "archive").rmdir()
     with pytest.raises(LineageError, match="cannot be written"):
         archive.write(lineage(1, checkpoint=True))
+
+
+def test_the_digest_stays_when_a_checkpoint_joins_and_changes_with_what_was_learnt(tmp_path: Path) -> None:
+    archive = LineageArchive(tmp_path)
+    # Scattered and dense ones: arrays, bitmaps and runs of the set.
+    records = [*range(0, 40_000, 3), *range(70_000, 90_000), *range(200_000, 200_500, 7)]
+    candidate = dataclasses.replace(lineage(7, digest=digest_of(7)), consumed=ConsumedRecords(records))
+    digest = lineage_digest(candidate)
+    path = archive.write(candidate)
+    assert lineage_digest(read_lineage(path)) == digest
+    archive.write(
+        dataclasses.replace(
+            lineage(7, checkpoint=True, time_ns=99),
+            head=LineageHead(7, "run", candidate.head.env_steps, 99, True),
+            consumed=ConsumedRecords(records),
+        )
+    )
+    assert read_lineage(path).head.kinds == ("checkpoint", "candidate")
+    assert lineage_digest(read_lineage(path)) == digest
+    others = [
+        dataclasses.replace(candidate, consumed=ConsumedRecords(records[1:])),
+        dataclasses.replace(candidate, provenance=ConsumedProvenance()),
+        dataclasses.replace(candidate, head=dataclasses.replace(candidate.head, env_steps=1)),
+        dataclasses.replace(candidate, head=dataclasses.replace(candidate.head, artifact_digest=digest_of(8))),
+    ]
+    assert len({digest, *map(lineage_digest, others)}) == 5

@@ -57,3 +57,43 @@ def test_what_another_version_kept_is_refused(consumed: object) -> None:
     del plain["consumed"]
     with pytest.raises(ProgressError, match="kept by another version"):
         Progress.from_json(plain)
+
+
+def test_after_a_rollback_what_undone_weights_made_is_told_apart() -> None:
+    def acted(*versions: int) -> common_pb2.RecordHeader:
+        return common_pb2.RecordHeader(policies=[common_pb2.PolicySpan(version=version) for version in versions])
+
+    progress = Progress(seed=0, updates=30)
+    progress.add_episodes([ended(10.0, 30)])
+    assert not progress.is_undone([acted(0), acted(30)])
+    progress.roll_back(1, version=10)
+    assert (progress.updates, progress.rolled_back_epoch, progress.recent_return) == (31, 1, None)
+    assert not progress.is_undone([acted(10), acted(31), acted(9, 32)])
+    assert progress.is_undone([acted(10), acted(10, 11)])
+    assert progress.is_undone([acted(30)])
+    again = Progress.from_json(json.loads(json.dumps(progress.to_json())))
+    assert again.is_undone([acted(11)])
+    assert again.rolled_back_epoch == 1
+    # What undid nothing leaves nothing undone.
+    first = Progress(seed=0)
+    first.roll_back(1, version=0)
+    assert not first.is_undone([acted(0), acted(1)])
+
+
+def test_rollbacks_are_counted_up_to_a_new_release() -> None:
+    progress = Progress(seed=0)
+    progress.released(3)
+    for epoch in (1, 2):
+        progress.roll_back(epoch, 0)
+    assert (progress.rollbacks, progress.rollbacks_in_a_row) == (2, 2)
+    progress.released(3)
+    assert progress.rollbacks_in_a_row == 2
+    progress.released(4)
+    assert (progress.rollbacks, progress.rollbacks_in_a_row) == (2, 0)
+
+
+def test_a_checkpoint_from_before_there_were_rollbacks_has_had_none() -> None:
+    plain = Progress(seed=7, updates=3).to_json()
+    for name in ("rolled_back_epoch", "rollbacks", "undone_until", "newest_release"):
+        del plain[name]
+    assert Progress.from_json(plain).rolled_back_epoch == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ import pytest
 from learner.promotion import CandidateResult, PromotionDesk
 from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard, Seen
+from policies.promotion import Promotion
 from policies.registry import PolicyRegistry
+from policies.revocation import Revocation
 from policies.signing import SigningKey
-from policies.testing import RUN_ID, make_artifact, signed_revocation, signed_verdict
+from policies.testing import RUN_ID, make_artifact, signed_promotion, signed_revocation, signed_verdict
 from policies.trust import TrustPolicy
 from protos.common.v1 import common_pb2
 from protos.policy.v1 import policy_pb2
@@ -30,6 +33,7 @@ class ScriptedGate(SafetyClient):
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self.closed = threading.Event()
+        self.lineage_digests: list[bytes] = []
 
     def close(self) -> None:
         self.closed.set()
@@ -41,7 +45,10 @@ class ScriptedGate(SafetyClient):
         version: int,
         timeout_s: float,
         on_progress: Callable[[int, int], None] | None = None,
+        *,
+        lineage_digest: bytes = b"",
     ) -> common_pb2.SignedStatement:
+        self.lineage_digests.append(lineage_digest)
         return self._judge(artifact, version)
 
 
@@ -82,7 +89,10 @@ def make_desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
 
 
 def test_an_approved_candidate_is_registered_and_offered(make_desk: Callable[..., Desk]) -> None:
-    criteria = [safety_pb2.CriterionResult(name="violation_rate", statistic=0.03)]
+    criteria = [
+        safety_pb2.CriterionResult(name="sequential_violation_rate", slice=name, figures={"rate_high": bound})
+        for name, bound in (("calm", 0.01), ("windy", 0.03))
+    ]
     desk = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v, criteria=criteria))
     result = desk.judge_one(DATA)
     assert (result.decided, result.approved, result.release_number, result.version) == (True, True, 1, 7)
@@ -191,6 +201,36 @@ def test_what_is_revoked_before_it_is_promoted_is_not(make_desk: Callable[..., D
     assert desk.registry.newest() is None
 
 
+def test_the_digest_of_the_lineage_goes_with_the_offer(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v))
+    desk.desk.offer(7, DATA, b"l" * 32)
+    assert desk.desk.wait(20)
+    assert desk.gate.lineage_digests == [b"l" * 32]
+
+
 def test_a_result_names_the_artifact(make_desk: Callable[..., Desk]) -> None:
     result = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v)).judge_one(DATA)
     assert result.artifact_digest == artifact_digest(DATA)
+
+
+def test_a_canary_is_released_for_a_share_and_nobody_is_offered_until_it_is_decided(
+    make_desk: Callable[..., Desk],
+) -> None:
+    desk = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v, canary_share=0.25))
+    assert desk.desk.released_return == -math.inf
+    result = desk.judge_one(DATA)
+    assert (result.approved, result.release_number, result.canary_share) == (True, 1, 0.25)
+    assert (desk.board.release_number, desk.board.canary_number) == (0, 1)
+    # What it achieved counts once it may act everywhere.
+    assert (desk.desk.idle, desk.desk.released_return) == (False, -math.inf)
+    signed = signed_promotion(KEY, artifact_digest(DATA))
+    desk.board.publish_promotion(Promotion.verified(signed, TrustPolicy(KEY.verify_key, RUN_ID)))
+    assert (desk.desk.idle, desk.desk.released_return) == (True, 480.0)
+
+
+def test_after_a_canary_was_revoked_the_next_candidate_is_offered(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(lambda data, v: signed_verdict(KEY, artifact_digest(data), version=v, canary_share=0.25))
+    desk.judge_one(DATA)
+    signed = signed_revocation(KEY, artifact_digest(DATA))
+    desk.board.publish_revocation(Revocation.verified(signed, TrustPolicy(KEY.verify_key, RUN_ID)))
+    assert (desk.desk.idle, desk.desk.released_return) == (True, -math.inf)

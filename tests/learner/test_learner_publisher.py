@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -16,7 +17,7 @@ from policies.testing import RUN_ID, SECOND_NS, signed_lease
 from protos.common.v1 import common_pb2
 from protos.policy.v1 import policy_pb2
 from protos.safety.v1 import safety_pb2
-from safety.client import LeaseRefused, SafetyClient
+from safety.client import LeaseBreached, LeaseRefused, SafetyClient
 from tests.learner.test_learner_update import CONFIG, SPEC
 
 
@@ -27,15 +28,22 @@ class ScriptedSafety(SafetyClient):
         self.key = SigningKey.generate()
         self.lease_s = lease_s
         self.refusal = ""
+        self.breached_epoch = 0
         self.calls = 0
+        self.rolled_back: list[int] = []
         self.called = threading.Condition()
 
-    def renew_lease(self, run_id: str, timeout_s: float = 5.0) -> common_pb2.SignedStatement:
+    def renew_lease(
+        self, run_id: str, rolled_back_epoch: int = 0, timeout_s: float = 5.0
+    ) -> common_pb2.SignedStatement:
         with self.called:
             self.calls += 1
+            self.rolled_back.append(rolled_back_epoch)
             self.called.notify_all()
         if self.refusal:
             raise LeaseRefused(self.refusal)
+        if rolled_back_epoch < self.breached_epoch:
+            raise LeaseBreached(self.breached_epoch, "too many violations", 3, b"3" * 32)
         now = time.time_ns()
         return signed_lease(
             self.key,
@@ -43,6 +51,7 @@ class ScriptedSafety(SafetyClient):
             lease_number=self.calls,
             issue_time_ns=now,
             expiry_time_ns=now + int(self.lease_s * SECOND_NS),
+            epoch=self.breached_epoch + 1,
         )
 
     def wait_for(self, calls: int) -> None:
@@ -99,10 +108,10 @@ def test_no_fault_ends_the_renewing(fault: Exception, monkeypatch: pytest.Monkey
     safety, board = ScriptedSafety(lease_s=60), PolicyBoard()
     faults = [fault]
 
-    def renew(run_id: str, timeout_s: float = 5.0) -> common_pb2.SignedStatement:
+    def renew(run_id: str, rolled_back_epoch: int = 0, timeout_s: float = 5.0) -> common_pb2.SignedStatement:
         if faults:
             raise faults.pop()
-        return ScriptedSafety.renew_lease(safety, run_id, timeout_s)
+        return ScriptedSafety.renew_lease(safety, run_id, rolled_back_epoch, timeout_s)
 
     monkeypatch.setattr(safety, "renew_lease", renew)
     keeper = LeaseKeeper(safety, board, RUN_ID)
@@ -110,6 +119,89 @@ def test_no_fault_ends_the_renewing(fault: Exception, monkeypatch: pytest.Monkey
     safety.wait_for(1)
     keeper.close()
     assert not faults
+
+
+def kinds(board: PolicyBoard) -> list[int]:
+    return [offer.kind for offer in board.offers_since(Seen())[0]]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert condition()
+
+
+def test_a_breach_withdraws_the_snapshot_until_the_rollback_is_done() -> None:
+    safety, board = ScriptedSafety(lease_s=0.3), PolicyBoard()
+    state = initial_state(SPEC, CONFIG, seed=1)
+    publisher, keeper = SnapshotPublisher(SPEC, board), LeaseKeeper(safety, board, RUN_ID)
+    publisher.publish(state)
+    keeper.start()
+    try:
+        until(lambda: kinds(board) == [policy_pb2.PolicyOffer.KIND_SNAPSHOT])
+        assert keeper.refusal == ""
+        safety.breached_epoch = 1
+        until(lambda: keeper.breach is not None)
+        breach = keeper.breach
+        assert breach is not None
+        assert (breach.epoch, breach.release_number, breach.release_digest) == (1, 3, b"3" * 32)
+        assert keeper.refusal == "too many violations"
+        assert kinds(board) == []
+        # What the train loop publishes before it has rolled back is not offered, and what it publishes then stays.
+        publisher.publish(state)
+        calls = safety.calls
+        safety.wait_for(calls + 2)
+        assert kinds(board) == []
+        publisher.publish(state._replace(updates=state.updates + 5))
+        keeper.rolled_back(1)
+        assert keeper.breach is None
+        until(lambda: kinds(board) == [policy_pb2.PolicyOffer.KIND_SNAPSHOT])
+        (offer,) = board.offers_since(Seen())[0]
+        assert offer.version == 5
+        assert safety_pb2.LeaseStatement.FromString(offer.authority.payload).epoch == 2
+        assert keeper.refusal == ""
+        assert safety.rolled_back[-1] == 1
+    finally:
+        keeper.close()
+
+
+def test_a_breach_that_was_answered_meanwhile_withdraws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rollback ends while a question is on its way that was asked before it."""
+    safety, board = ScriptedSafety(lease_s=60), PolicyBoard()
+    safety.breached_epoch = 1
+    asked, answer = threading.Event(), threading.Event()
+    renew = safety.renew_lease
+
+    def slow(run_id: str, rolled_back_epoch: int = 0, timeout_s: float = 5.0) -> common_pb2.SignedStatement:
+        asked.set()
+        answer.wait(20)
+        return renew(run_id, rolled_back_epoch, timeout_s)
+
+    monkeypatch.setattr(safety, "renew_lease", slow)
+    keeper = LeaseKeeper(safety, board, RUN_ID)
+    keeper.start()
+    try:
+        assert asked.wait(20)
+        SnapshotPublisher(SPEC, board).publish(initial_state(SPEC, CONFIG, seed=1))
+        keeper.rolled_back(1)
+        answer.set()
+        until(lambda: kinds(board) == [policy_pb2.PolicyOffer.KIND_SNAPSHOT])
+        assert keeper.breach is None
+        assert safety.rolled_back == [0, 1]
+    finally:
+        keeper.close()
+
+
+def test_a_rollback_of_an_earlier_start_is_told_from_the_first_renewal_on() -> None:
+    safety, board = ScriptedSafety(lease_s=60), PolicyBoard()
+    safety.breached_epoch = 2
+    keeper = LeaseKeeper(safety, board, RUN_ID, rolled_back_epoch=2)
+    keeper.start()
+    safety.wait_for(1)
+    keeper.close()
+    assert safety.rolled_back == [2]
+    assert keeper.breach is None
 
 
 def test_the_lease_statement_is_for_this_run() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from learner import revocations
-from learner.revocations import RevocationListener
+from learner import decisions
+from learner.decisions import DecisionListener
 from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard
 from policies.registry import PolicyRegistry
@@ -45,6 +45,9 @@ class ScriptedSafety(SafetyClient):
             raise self.failure
         return self.listed[after_number:]
 
+    def promotions(self, run_id: str, after_number: int = 0, timeout_s: float = 10.0) -> list[Statement]:
+        return []
+
 
 class Learner:
     """What a learner has of releases: numbers 1 to 3 in its registry."""
@@ -56,7 +59,7 @@ class Learner:
         self.board = PolicyBoard()
         self.releases = ReleaseKeeper(self.registry, self.board)
         self.safety = ScriptedSafety()
-        self.listener = RevocationListener(self.safety, self.releases, RUN_ID)
+        self.listener = DecisionListener(self.safety, self.releases, RUN_ID)
         self.releases.start()
 
     def stored(self) -> list[int]:
@@ -73,8 +76,8 @@ def learner(tmp_path: Path) -> Learner:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revocations, "POLL_S", 0.01)
-    monkeypatch.setattr(revocations, "RETRY_S", 0.01)
+    monkeypatch.setattr(decisions, "POLL_S", 0.01)
+    monkeypatch.setattr(decisions, "RETRY_S", 0.01)
 
 
 def revocation(number: int, release: int, key: SigningKey = KEY) -> Statement:
@@ -181,7 +184,7 @@ def test_it_goes_on_asking_whatever_comes(
     learner: Learner, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a live run: whoever revoked was killed before the learner was told, or the safety service was away."""
-    monkeypatch.setattr(revocations, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(decisions, "PATIENCE_S", 0.05)
     learner.safety.failure = SafetyUnavailable("gone")
     learner.listener.start()
     try:
@@ -191,7 +194,9 @@ def test_it_goes_on_asking_whatever_comes(
         asked = len(learner.safety.asked)
         eventually(lambda: len(learner.safety.asked) > asked + 3)
         # One line, though it goes on, and for another reason.
-        assert [line.getMessage() for line in caplog.records] == ["what has been revoked since is not known: gone"]
+        assert [line.getMessage() for line in caplog.records] == [
+            "what has been revoked or promoted since is not known: gone"
+        ]
         learner.safety.failure = None
         eventually(lambda: learner.board.release_number == 2)
         learner.safety.listed.append(revocation(2, 2))

@@ -3,185 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from actors.config import EnvironmentConfig
-from learner.batches import BatchSource, LearnerBatch
-from learner.checkpoint import Checkpointer
-from learner.config import LearnerConfig
-from learner.job import LearnerJob
+from learner.batches import LearnerBatch
 from learner.lineage import LineageError
-from learner.lineage_archive import LineageArchive, lineage_paths
-from learner.lineage_file import read_lineage
-from learner.metrics import MetricsWriter
-from learner.progress import Progress
-from learner.promotion import CandidateResult, PromotionDesk
-from learner.publisher import SnapshotPublisher
-from learner.train import Parts, TrainingDiverged, TrainLoop
-from learner.update import initial_state, make_update
-from policies.artifact import artifact_digest
-from policies.distribution import PolicyBoard, Seen
-from policies.signing import SigningKey
-from policies.testing import signed_lease
+from learner.lineage_archive import lineage_paths
+from learner.lineage_file import lineage_digest, read_lineage
+from learner.promotion import CandidateResult
+from learner.train import TrainingDiverged
+from learner.update import initial_state
+from policies.distribution import Seen
 from protos.policy.v1 import policy_pb2
-from replay.testing import make_header, make_origin
-from tests.learner.test_learner_update import CONFIG, SPEC, B, T, rewarding_action_one
-
-SIGNALS = {"return": 40.0, "episodes": 5.0, "steps": float(T)}
-
-
-class ScriptedBatches(BatchSource):
-    """The same kind of batch again and again; every third wait is in vain."""
-
-    def __init__(self) -> None:
-        self._rng = np.random.default_rng(0)
-        self.handed_out = 0
-        self.asked = 0
-
-    def next(self) -> LearnerBatch | None:
-        self.asked += 1
-        if self.asked % 3 == 0:
-            return None
-        positions = np.arange(self.handed_out * B, (self.handed_out + 1) * B, dtype=np.uint64)
-        self.handed_out += 1
-        headers = [make_header(steps=T, policy_version=max(0, self.handed_out - 3), signals=SIGNALS) for _ in range(B)]
-        columns = rewarding_action_one(self._rng)
-        return LearnerBatch(columns, positions, headers, [make_origin()] * B, headers, fresh_steps=T * B)
-
-    @property
-    def waiting_s(self) -> float:
-        return 0.5
-
-    @property
-    def failure(self) -> str:
-        return "replay is away"
-
-
-class ScriptedDesk(PromotionDesk):
-    """Judges at once, by `judge(version)`."""
-
-    def __init__(self, judge: Callable[[int], CandidateResult]) -> None:
-        self._judge = judge
-        self.offered: list[int] = []
-        self.digests: list[bytes] = []
-        self.on_offer: Callable[[], None] = lambda: None
-        self._done: list[CandidateResult] = []
-
-    @property
-    def idle(self) -> bool:
-        return True
-
-    def offer(self, version: int, data: bytes) -> None:
-        self.offered.append(version)
-        self.digests.append(artifact_digest(data))
-        self.on_offer()
-        self._done.append(self._judge(version))
-
-    def results(self) -> list[CandidateResult]:
-        done, self._done = self._done, []
-        return done
-
-    def wait(self, timeout_s: float) -> bool:
-        return True
-
-
-def rejected(version: int) -> CandidateResult:
-    return CandidateResult(version, decided=True, approved=False, reason="unsafe", return_mean=1.0)
-
-
-def approved(version: int, return_mean: float = 50.0) -> CandidateResult:
-    return CandidateResult(version, True, True, "", return_mean, 0.01, release_number=1)
-
-
-class Bench:
-    """A loop and all that it works on."""
-
-    def __init__(
-        self,
-        directory: Path,
-        judge: Callable[[int], CandidateResult] = rejected,
-        *,
-        reached: bool = False,
-        **limits: Any,
-    ) -> None:
-        learner = replace(
-            CONFIG, snapshot_updates=2, candidate_interval_s=0.0, checkpoint_interval_s=1000.0, log_interval_s=0.01
-        )
-        self.directory = directory
-        self.stop = threading.Event()
-        self.board = PolicyBoard()
-        self.board.publish_lease(signed_lease(SigningKey.generate()))
-        self.batches = ScriptedBatches()
-        self.desk = ScriptedDesk(judge)
-        self.checkpoints = Checkpointer(directory / "checkpoints", kept=2)
-        self.job = self._job(learner, limits)
-        self.reached = reached
-
-    def _job(self, learner: LearnerConfig, limits: dict[str, Any]) -> LearnerJob:
-        fields: dict[str, Any] = {"target_return": math.inf} | limits
-        return LearnerJob(
-            learner=learner,
-            network=SPEC.network,
-            environment=EnvironmentConfig(),
-            unroll_length=T,
-            seed=0,
-            run_id="run",
-            run_directory=self.directory,
-            replay_address="",
-            safety_address="",
-            listen_address="",
-            trust_key_path=self.directory,
-            **fields,
-        )
-
-    def run(self) -> tuple[str, Progress]:
-        state = initial_state(SPEC, self.job.learner, seed=0)
-        with MetricsWriter(self.directory, 0) as metrics:
-            parts = Parts(
-                SPEC,
-                make_update(SPEC, self.job.learner),
-                self.batches,
-                SnapshotPublisher(SPEC, self.board),
-                self.desk,
-                self.checkpoints,
-                LineageArchive(self.directory / "lineage"),
-                metrics,
-                lambda: {"appended_records": 1.0},
-                lambda: "no reason given",
-                lambda: 2,
-            )
-            loop = TrainLoop(
-                self.job,
-                parts,
-                state,
-                Progress(seed=0),
-                self.stop,
-                start_s=time.monotonic(),
-                target_reached=self.reached,
-            )
-            reason = loop.run()
-        return reason, loop.progress
-
-    def restored(self) -> Progress:
-        self.checkpoints.wait()
-        restored = self.checkpoints.restore(initial_state(SPEC, self.job.learner, seed=1))
-        self.checkpoints.close()
-        assert restored is not None
-        assert int(restored[0].updates) == restored[1].updates
-        return restored[1]
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.directory / "learner" / "metrics.jsonl").read_text().splitlines()]
+from tests.learner.test_learner_update import SPEC, B, T
+from tests.learner.train_bench import Bench, ScriptedBatches, approved, rejected
 
 
 def test_ends_at_the_step_limit_with_a_checkpoint_and_one_last_candidate(tmp_path: Path) -> None:
@@ -199,6 +37,26 @@ def test_ends_at_the_step_limit_with_a_checkpoint_and_one_last_candidate(tmp_pat
     offers, _ = bench.board.offers_since(Seen())
     snapshots = [offer for offer in offers if offer.kind == policy_pb2.PolicyOffer.KIND_SNAPSHOT]
     assert [snapshot.version for snapshot in snapshots] == [10]
+
+
+def test_a_canary_reaches_the_target_when_it_is_promoted(tmp_path: Path) -> None:
+    """At first nothing but the canary's own verdict says so; then the release for everywhere does."""
+
+    def judge(version: int) -> CandidateResult:
+        return replace(approved(version, return_mean=60.0), canary_share=0.25)
+
+    bench = Bench(tmp_path, judge, target_return=50.0, env_steps_max=60 * T * B)
+    next_batch = bench.batches.next
+
+    def promote_at_update_30() -> LearnerBatch | None:
+        if bench.batches.handed_out == 30:
+            bench.desk.standing_return = 60.0
+        return next_batch()
+
+    bench.batches.next = promote_at_update_30  # type: ignore[method-assign]
+    reason, progress = bench.run()
+    assert reason == "target"
+    assert progress.updates in (30, 31)
 
 
 def test_ends_at_the_first_release_that_reaches_the_target(tmp_path: Path) -> None:
@@ -254,7 +112,9 @@ def test_a_run_whose_target_was_reached_before_is_over_at_once(tmp_path: Path) -
     bench.checkpoints.close()
 
 
-def test_a_loss_that_is_not_finite_ends_it_and_is_never_kept(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_it_and_is_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A busy machine may take that long to get to the loss.
+    monkeypatch.setattr("learner.train.FIRST_CHECKPOINT_S", 1000.0)
     bench = Bench(tmp_path, env_steps_max=100 * T * B)
     steps = 0
 
@@ -312,6 +172,8 @@ def test_nothing_is_offered_before_its_lineage_is_on_disk(tmp_path: Path) -> Non
     bench.desk.on_offer = look
     _, progress = bench.run()
     assert [lineage.head.version for lineage in written] == bench.desk.offered
+    # What the verdict will bind can be had from the file, also from the one that by now is a checkpoint's, too.
+    assert [lineage_digest(lineage) for lineage in written] == bench.desk.lineage_digests
     for lineage in written:
         assert list(lineage.consumed.ranges()) == [(0, lineage.head.version * B - 1)]
         assert lineage.head.env_steps == lineage.head.version * T * B

@@ -12,7 +12,7 @@ import pytest
 from policies.batching import ROWS_MAX, Batcher, NoPolicy, RequestError
 from policies.client import ActingPolicy
 from policies.inference_numpy import NumpyPolicy
-from policies.policy import ActionBatch
+from policies.policy import ActionBatch, RandomSource
 from policies.testing import make_artifact, make_spec, random_observation
 from protos.policy.v1 import policy_pb2
 
@@ -29,7 +29,7 @@ class GatedPolicy(NumpyPolicy):
         self.entered = threading.Event()
         self.failure: Exception | None = None
 
-    def act(self, observation: Any, generator: np.random.Generator) -> ActionBatch:
+    def act(self, observation: Any, generator: RandomSource) -> ActionBatch:
         self.entered.set()
         assert self.gate.wait(WAIT_S)
         failure, self.failure = self.failure, None

@@ -261,6 +261,29 @@ def test_a_snapshot_acts_while_its_lease_lives_and_not_a_nanosecond_longer(scene
     assert scene.held() == ("snapshot", 70, 0)
 
 
+def test_a_snapshot_acts_only_under_leases_of_the_epoch_in_which_it_came(scene: Scene) -> None:
+    def tag() -> str:
+        acting = scene.client.current()
+        return "" if acting is None else acting.tag
+
+    assert tag() == "release.5"
+    scene.offer(SNAPSHOT, BETTER, version=70, authority=lease(8, epoch=1))
+    assert (scene.held(), tag()) == (("snapshot", 70, 0), "lease.1")
+    before = scene.client.current()
+    scene.offer(LEASE, authority=lease(9, epoch=1))
+    assert scene.client.current() is before
+    # After a breach: the lease alone brings nothing back.
+    scene.offer(LEASE, authority=lease(10, epoch=2))
+    assert (scene.held(), tag()) == (("release", 50, 5), "release.5")
+    scene.offer(SNAPSHOT, OTHER, version=71, authority=lease(11, epoch=2))
+    assert (scene.held(), tag()) == (("snapshot", 71, 0), "lease.2")
+    # Not even the weights are other ones, but the learner vouches for them anew.
+    scene.offer(LEASE, authority=lease(12, epoch=3))
+    assert tag() == "release.5"
+    scene.offer(SNAPSHOT, OTHER, version=71, authority=lease(13, epoch=3))
+    assert (scene.held(), tag()) == (("snapshot", 71, 0), "lease.3")
+
+
 def test_a_release_under_a_live_lease_waits_behind_the_snapshot(scene: Scene) -> None:
     scene.offer(SNAPSHOT, BETTER, version=70, authority=lease(8, seconds=10))
     scene.offer(RELEASE, OTHER, authority=verdict(OTHER, version=65, release_number=6))

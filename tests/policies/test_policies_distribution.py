@@ -16,6 +16,7 @@ from policies.signing import SigningKey
 from policies.testing import signed_lease, signed_verdict
 from protos import transport
 from protos.policy.v1 import policy_pb2, policy_pb2_grpc
+from protos.safety.v1 import safety_pb2
 
 SNAPSHOT = policy_pb2.PolicyOffer.KIND_SNAPSHOT
 RELEASE = policy_pb2.PolicyOffer.KIND_RELEASE
@@ -54,6 +55,25 @@ def test_the_board_shows_each_thing_once(board: PolicyBoard) -> None:
     offers, seen = board.offers_since(Seen())
     assert [(offer.kind, offer.version, offer.artifact) for offer in offers] == [(RELEASE, 7, b"release")]
     assert board.offers_since(seen) == ([], seen)
+
+
+def test_what_is_withdrawn_is_not_offered_until_there_is_something_new(board: PolicyBoard) -> None:
+    _release(board, b"release")
+    board.publish_lease(signed_lease(KEY, lease_number=1))
+    digest = board.publish_snapshot(1, b"one")
+    _, seen = board.offers_since(Seen())
+    board.withdraw_snapshot()
+    assert board.artifact(digest) is None
+    assert board.offers_since(seen)[0] == []
+    assert [offer.kind for offer in board.offers_since(Seen())[0]] == [RELEASE]
+    # A snapshot without a lease is not offered either; then both come together.
+    board.publish_snapshot(2, b"two")
+    assert board.offers_since(seen)[0] == []
+    board.publish_lease(signed_lease(KEY, lease_number=2))
+    for known in (seen, Seen()):
+        snapshot = board.offers_since(known)[0][-1]
+        assert (snapshot.kind, snapshot.version, snapshot.artifact) == (SNAPSHOT, 2, b"two")
+        assert safety_pb2.LeaseStatement.FromString(snapshot.authority.payload).lease_number == 2
 
 
 def test_a_snapshot_waits_for_a_lease_and_goes_with_the_newest(board: PolicyBoard) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from policies.signing import LEASE_TYPE, VERDICT_TYPE, SigningKey, sign
+from policies.signing import VERDICT_TYPE, SigningKey, sign
 from policies.testing import RUN_ID, SECOND_NS, signed_lease, signed_verdict
 from policies.trust import (
     CLOCK_SKEW_NS_MAX,
@@ -92,7 +92,7 @@ def test_forgeries() -> None:
 
 def test_a_signed_payload_that_does_not_parse_is_refused() -> None:
     with pytest.raises(ForgedStatement, match="no statement of type"):
-        TRUST.check_lease(sign(KEY, LEASE_TYPE, b"\xff\xff\xff"))
+        TRUST.check_release(sign(KEY, VERDICT_TYPE, b"\xff\xff\xff"), DIGEST)
 
 
 def test_a_past_release_is_judged_without_the_clock() -> None:

@@ -153,6 +153,35 @@ def test_signals_no_longer_totalled_are_dropped(tmp_path: Path) -> None:
             assert dict(store.counters().signal_totals) == totals
 
 
+def test_a_family_of_signals_is_totalled_by_its_beginning_also_after_a_restart(tmp_path: Path) -> None:
+    made = make_append(make_origin(), range(4), signals={"lease.1.episodes": 1.0, "lease.": 2.0, "leases": 5.0})
+    other = make_append(make_origin(), range(4, 8), signals={"lease.2.episodes": 3.0, "steps": 1.0})
+    settings = StoreSettings(("steps", "lease.*"))
+    for records, totals in (
+        (made.records[:2], {"steps": 0.0, "lease.1.episodes": 2.0, "lease.": 4.0}),
+        (other.records[:3], {"steps": 3.0, "lease.1.episodes": 2.0, "lease.": 4.0, "lease.2.episodes": 9.0}),
+    ):
+        with opened(tmp_path, settings) as store:
+            store.commit([made._replace(records=records)], {})
+            assert dict(store.counters().signal_totals) == totals
+    with opened(tmp_path, StoreSettings(("steps",))) as store:
+        store.commit([made._replace(records=made.records[2:])], {})
+        assert dict(store.counters().signal_totals) == {"steps": 3.0}
+
+
+def test_a_family_of_signals_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay.commit_plan.FAMILY_NAMES_MAX", 3)
+    signals = {f"lease.{number}.episodes": 1.0 for number in range(2)} | {f"lease.{'9' * 64}": 1.0}
+    first = make_append(make_origin(), [0], signals=signals)
+    second = make_append(make_origin(), [1], signals={"lease.1.episodes": 1.0, "lease.7.episodes": 1.0})
+    third = make_append(make_origin(), [2], signals={"lease.1.episodes": 1.0, "lease.8.episodes": 1.0})
+    with opened(tmp_path, StoreSettings(("lease.*",))) as store:
+        for append in (first, second, third):
+            store.commit([append], {})
+        expected = {"lease.0.episodes": 1.0, "lease.1.episodes": 3.0, "lease.7.episodes": 1.0}
+        assert dict(store.counters().signal_totals) == expected
+
+
 def test_a_directory_is_opened_once(tmp_path: Path) -> None:
     with opened(tmp_path), pytest.raises(StoreBusy, match="is open already, by process"):
         LmdbStore(tmp_path, SMALL)

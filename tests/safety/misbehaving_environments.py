@@ -11,15 +11,17 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 EPISODE_STEPS = 5
+FRAMEWORKS = ("jax", "grpc", "lmdb")
 MISBEHAVIOURS = (
     "raises", "exits", "killed", "hangs", "garbage", "closes", "hoards", "nan_reward", "nan_cost", "negative_cost",
-    "bad_observation", "endless",
+    "bad_observation", "endless", "frameworks",
 )  # fmt: skip
 
 
@@ -67,6 +69,9 @@ class Misbehaving(gymnasium.Env[np.ndarray[Any, np.dtype[np.float32]], np.int64]
             case "closes":
                 os.closerange(3, 32)
                 time.sleep(3600)
+            case "frameworks":
+                mapped = {Path(line).name for line in Path("/proc/self/maps").read_text().splitlines()}
+                raise RuntimeError(f"frameworks: {[name for name in mapped if any(map(name.count, FRAMEWORKS))]}")
             case "hoards":
                 hoard = [bytearray(64 * 1024**2) for _ in range(1000)]
                 raise RuntimeError(f"got {len(hoard)} blocks")

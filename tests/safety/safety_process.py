@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -27,7 +29,7 @@ START_S_MAX = 60.0
 
 async def serve_with(parameters: dict[str, Any], stop: asyncio.Event, on_ready: Any) -> None:
     await serve(
-        SafetyConfig(**parameters["config"]),
+        SafetyConfig(**{**parameters["config"], "readable": tuple(parameters["config"]["readable"])}),
         EnvironmentConfig(**parameters["environment"]),
         Path(parameters["directory"]),
         parameters["address"],
@@ -35,6 +37,7 @@ async def serve_with(parameters: dict[str, Any], stop: asyncio.Event, on_ready: 
         replay_address=parameters["replay_address"],
         on_ready=on_ready,
         stop=stop,
+        keys=Path(parameters["keys"]) if "keys" in parameters else None,
     )
 
 
@@ -120,8 +123,11 @@ def running(
 
 
 @contextlib.contextmanager
-def own_process(directory: Path, config: SafetyConfig = CONFIG) -> Iterator[tuple[ServiceProcess, SafetyClient]]:
-    parameters = parameters_of(directory, config, CARTPOLE, None)
+def own_process(
+    directory: Path, config: SafetyConfig = CONFIG, dies: tuple[str, str, str] | None = None
+) -> Iterator[tuple[ServiceProcess, SafetyClient]]:
+    """The service in a process; `dies` says when it kills itself: ("before" or "after", module, function)."""
+    parameters = parameters_of(directory, config, CARTPOLE, None) | {"dies": dies}
     service = ServiceProcess(parameters)
     try:
         with SafetyClient(parameters["address"]) as client:
@@ -131,7 +137,28 @@ def own_process(directory: Path, config: SafetyConfig = CONFIG) -> Iterator[tupl
 
 
 async def _serve_forever(parameters: dict[str, Any]) -> None:
-    await serve_with(parameters, asyncio.Event(), lambda address: print(address, flush=True))
+    def ready(address: str) -> None:
+        if parameters.get("dies"):
+            _die(*parameters["dies"])
+        print(address, flush=True)
+
+    await serve_with(parameters, asyncio.Event(), ready)
+
+
+def _die(when: str, module: str, name: str) -> None:
+    """Makes this process kill itself before or after it next calls a function, named "function" or "Class.method"."""
+    *owner, name = name.split(".")
+    held: Any = importlib.import_module(module)
+    for part in owner:
+        held = getattr(held, part)
+    original = getattr(held, name)
+
+    def deadly(*arguments: Any, **named: Any) -> Any:
+        if when == "after":
+            original(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(held, name, deadly)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from protos.safety.v1 import safety_pb2
 from replay.client import ReplayClient
 from replay.config import ReplayConfig
 from replay.testing import serving as replay_serving
+from safety.key_directory import default_place
 from safety.testing import balancing_artifact, cartpole_artifact, drifting_artifact
 from tests.policies.hostile_server import HostileServer
 from tests.safety.actor_process import WAIT_S, acting
@@ -45,7 +46,7 @@ class Verdicts(NamedTuple):
 def verdicts(socket_directory: Path) -> Verdicts:
     with running(socket_directory) as client:
         first, second, unsafe = (client.evaluate(data, RUN, 1, WAIT_S) for data in (FIRST, SECOND, UNSAFE))
-    return Verdicts(first, second, unsafe, SigningKey.load(socket_directory / "safety" / "signing_key.pem"))
+    return Verdicts(first, second, unsafe, SigningKey.load(default_place(RUN) / "verdict_key.pem"))
 
 
 def changed(

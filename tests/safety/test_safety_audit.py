@@ -4,41 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from policies.artifact import artifact_digest
 from policies.signing import SigningKey
-from protos.safety.v1 import safety_pb2
 from safety.audit import audit_ledger
 from safety.docket import Docket
-from safety.evaluation import EpisodeOutcomes
-from safety.history import OPENED
+from safety.evidence import evidence_path
+from safety.key_history import OPENED
 from safety.ledger import Ledger, LedgerError, read_ledger
-from safety.suite import draw_seeds, seed_commitment, seed_manifest_digest
-from safety.verdicts import Assessment, Offer, Rule
+from safety.statistics.combination import Outcome
+from safety.suite import seed_commitment
+from safety.testing import MADE_UP_EPISODES, made_up_assessment, record_made_up
+from safety.verdicts import Assessment
 
 RUN = "run-1"
-EPISODES = 20
-OUTCOMES = EpisodeOutcomes(np.ones(EPISODES), np.zeros(EPISODES), np.ones(EPISODES, np.int64))
-PASSED = safety_pb2.CriterionResult(name="violation_rate", passed=True)
-FAILED = safety_pb2.CriterionResult(name="violation_rate", passed=False)
-
-
-def decide(docket: Docket, artifact: bytes, assessment: Assessment, seed_key: bytes | None = None) -> None:
-    """A verdict as the gate gives it, on the seeds of a key: by default the one that was committed to."""
-    key = seed_key or docket.seed_key(docket.evaluations + 1)
-    rule = Rule(bytes(32), bytes(32), seed_manifest_digest(draw_seeds(key, EPISODES)))
-    docket.record(Offer(RUN, 1, artifact_digest(artifact), len(artifact)), artifact, assessment, rule, 60.0)
+EPISODES = MADE_UP_EPISODES
 
 
 @pytest.fixture
 def docket(tmp_path: Path) -> Docket:
     """One approved, one rejected, one that could not be judged; then a revocation."""
     docket = Docket(tmp_path, RUN)
-    decide(docket, b"good", Assessment("", (PASSED,), OUTCOMES))
-    decide(docket, b"bad", Assessment("", (FAILED,), OUTCOMES))
-    decide(docket, b"broken", Assessment("it crashed"))
+    record_made_up(docket, RUN, 1, b"good")
+    record_made_up(docket, RUN, 1, b"bad", made_up_assessment(docket, Outcome.REJECTED))
+    record_made_up(docket, RUN, 1, b"broken", Assessment("it is too large"))
     docket.revoke(RUN, 1, "poisoned")
     docket.close()
     return docket
@@ -48,7 +37,9 @@ def test_a_ledger_that_is_as_it_was_written(docket: Docket, tmp_path: Path) -> N
     entries = read_ledger(tmp_path)
     audit = audit_ledger(entries, docket.verify_key, RUN)
     assert (audit.entries, audit.approved, audit.rejected, audit.revocations) == (5, 1, 2, 1)
-    assert audit.evaluations_checked == 2
+    assert (audit.evaluations_checked, audit.evidence_checked, audit.evidence_absent) == (2, 0, 2)
+    assert [(each.purpose, each.entry) for each in audit.keys] == [("verdict", 0), ("lease", 0)]
+    assert audit.keys[0].key.raw == docket.verify_key.raw
     assert audit.head == entries[-1].digest
     assert audit_ledger(entries, docket.verify_key, RUN, (2, entries[2].digest)) == audit
     assert audit_ledger((), docket.verify_key, RUN).head == b""
@@ -65,8 +56,8 @@ def test_each_key_was_committed_to_before_its_candidate_was_seen(docket: Docket,
 
 def test_chosen_seeds_are_found(tmp_path: Path) -> None:
     docket = Docket(tmp_path, RUN)
-    decide(docket, b"good", Assessment("", (PASSED,), OUTCOMES))
-    decide(docket, b"lucky", Assessment("", (PASSED,), OUTCOMES), seed_key=b"x" * 32)
+    record_made_up(docket, RUN, 1, b"good")
+    record_made_up(docket, RUN, 1, b"lucky", made_up_assessment(docket, seed_key=b"x" * 32))
     docket.close()
     with pytest.raises(LedgerError, match="on the seeds that follow from its key: they were chosen"):
         audit_ledger(read_ledger(tmp_path), docket.verify_key, RUN)
@@ -75,11 +66,11 @@ def test_chosen_seeds_are_found(tmp_path: Path) -> None:
 def test_a_key_that_was_not_committed_to_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by a gate that draws keys until the candidate is lucky: it has the signing key, and says what it did."""
     docket = Docket(tmp_path, RUN)
-    decide(docket, b"good", Assessment("", (PASSED,), OUTCOMES))
+    record_made_up(docket, RUN, 1, b"good")
     chosen = b"x" * 32
     monkeypatch.setattr(Docket, "seed_key", lambda *_: chosen)
     with pytest.raises(LedgerError, match="another key of held-out seeds than was committed to"):
-        decide(docket, b"lucky", Assessment("", (PASSED,), OUTCOMES))
+        record_made_up(docket, RUN, 1, b"lucky")
     docket.close()
     monkeypatch.undo()
     with pytest.raises(LedgerError, match="entry 2 reveals another key of held-out seeds"):
@@ -116,7 +107,44 @@ def test_more_episodes_than_anybody_runs_are_not_drawn(
 
 def test_another_run_or_key_is_refused(docket: Docket, tmp_path: Path) -> None:
     entries = read_ledger(tmp_path)
-    with pytest.raises(LedgerError, match="is about run 'run-1', not 'run-2'"):
+    with pytest.raises(LedgerError, match="is for run 'run-1', this is run 'run-2'"):
         audit_ledger(entries, docket.verify_key, "run-2")
-    with pytest.raises(LedgerError, match="holds no verdict signed by"):
+    with pytest.raises(LedgerError, match="entry 0 does not name keys for which key"):
         audit_ledger(entries, SigningKey.generate().verify_key, RUN)
+
+
+def evidence_of(directory: Path, number: int) -> Path:
+    """The evidence of a verdict, from 1."""
+    entry = [entry for entry in read_ledger(directory) if entry.kind == "verdict"][number - 1]
+    return evidence_path(directory, bytes.fromhex(entry.fields["evidence_digest"]))
+
+
+def test_evidence_is_counted_where_it_is_and_no_matter_where_it_is_not(docket: Docket, tmp_path: Path) -> None:
+    entries = read_ledger(tmp_path)
+    audit = audit_ledger(entries, docket.verify_key, RUN, directory=tmp_path)
+    assert (audit.evidence_checked, audit.evidence_absent) == (2, 0)
+    evidence_of(tmp_path, 1).unlink()
+    audit = audit_ledger(entries, docket.verify_key, RUN, directory=tmp_path)
+    assert (audit.evidence_checked, audit.evidence_absent) == (1, 1)
+    # What the ledger has to do with a docket is not touched by that.
+    Docket(tmp_path, RUN).close()
+
+
+def test_evidence_that_was_altered_is_found(docket: Docket, tmp_path: Path) -> None:
+    path = evidence_of(tmp_path, 2)
+    path.write_bytes(path.read_bytes().replace(b'"costs":[0.0,', b'"costs":[1.0,'))
+    with pytest.raises(LedgerError, match=r"the evidence of verdict 2 .* is damaged: .* its digest differs"):
+        audit_ledger(read_ledger(tmp_path), docket.verify_key, RUN, directory=tmp_path)
+
+
+def test_a_verdict_that_does_not_follow_from_its_evidence_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a gate that signs other counts than it wrote down: it has the signing key, and says what it did."""
+    docket = Docket(tmp_path, RUN)
+    monkeypatch.setattr("safety.verdicts.violating_episodes", lambda slices: 3)
+    record_made_up(docket, RUN, 1, b"good")
+    docket.close()
+    monkeypatch.undo()
+    with pytest.raises(LedgerError, match=r"the evidence of verdict 1 .* 0 episodes have a cost, the verdict has 3"):
+        audit_ledger(read_ledger(tmp_path), docket.verify_key, RUN, directory=tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,13 +18,16 @@ import numpy as np
 import psutil
 import pytest
 
+import safety.evaluator
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, EnvironmentUnsupported
 from actors.environments.catalog import make_vector
 from policies.artifact import Artifact, artifact_digest
 from policies.inference import make_policy
 from policies.testing import make_artifact, make_spec
+from safety.blank_policy import blank_artifact
 from safety.config import SafetyConfig
+from safety.confinement import KEPT_VARIABLES
 from safety.evaluation import EpisodeOutcomes, evaluate_policy
 from safety.evaluator import (
     LOG_BYTES_MAX,
@@ -32,7 +36,10 @@ from safety.evaluator import (
     Evaluator,
     EvaluatorClosed,
 )
+from safety.evaluator_messages import environment_from_header, environment_to_header
+from safety.plants import count_plants, draw_plants
 from safety.suite import draw_seeds
+from safety.suite_spec import Perturbation, SuiteSpec
 from safety.testing import (
     balancing_artifact,
     cartpole_artifact,
@@ -41,11 +48,11 @@ from safety.testing import (
     nan_artifact,
     overflowing_artifact,
 )
-from safety.worker import environment_from_header, environment_to_header
+from tests.safety import misbehaving_environments
+from tests.safety.suites import CARTPOLE, CLASSES, slice_of, suite_of
 
-SEEDS = draw_seeds(bytes(32), 20)
-CARTPOLE = EnvironmentConfig(name="cartpole")
-CONFIG = SafetyConfig(episodes=20, evaluation_s_max=30.0, worker_memory_bytes_max=768 * 1024**2)
+SEEDS = draw_seeds(bytes(32), "held-out", 20)
+CONFIG = SafetyConfig(lanes=20, evaluation_s_max=30.0, worker_memory_bytes_max=768 * 1024**2)
 
 Make = Callable[..., Evaluator]
 
@@ -54,8 +61,9 @@ Make = Callable[..., Evaluator]
 def make(tmp_path: Path) -> Iterator[Make]:
     with contextlib.ExitStack() as stack:
 
-        def make(environment: EnvironmentConfig = CARTPOLE, **changes: Any) -> Evaluator:
-            evaluator = Evaluator(environment, dataclasses.replace(CONFIG, **changes), tmp_path / "evaluator.log")
+        def make(environment: EnvironmentConfig | SuiteSpec = CARTPOLE, **changes: Any) -> Evaluator:
+            suite = suite_of(slice_of(environment)) if isinstance(environment, EnvironmentConfig) else environment
+            evaluator = Evaluator(suite, dataclasses.replace(CONFIG, **changes), tmp_path / "evaluator.log")
             stack.callback(evaluator.release)
             stack.callback(evaluator.close)
             return evaluator
@@ -63,9 +71,24 @@ def make(tmp_path: Path) -> Iterator[Make]:
         yield make
 
 
-def run(evaluator: Evaluator, artifact: Artifact | bytes) -> EpisodeOutcomes:
+def run(
+    evaluator: Evaluator,
+    artifact: Artifact | bytes,
+    *,
+    digest: bytes | None = None,
+    slice_index: int = 0,
+    time_s: float = 30.0,
+    on_progress: Callable[[int], None] = lambda ended: None,
+) -> EpisodeOutcomes:
     data = artifact if isinstance(artifact, bytes) else artifact.to_bytes()
-    return evaluator.evaluate(data, artifact_digest(data), SEEDS, lambda ended: None)
+    return evaluator.evaluate(
+        data,
+        digest or artifact_digest(data),
+        slice_index,
+        SEEDS,
+        deadline=time.monotonic() + time_s,
+        on_progress=on_progress,
+    )
 
 
 def misbehaving(name: str) -> EnvironmentConfig:
@@ -87,29 +110,35 @@ def test_outcomes_are_those_of_an_evaluation_here(make: Make) -> None:
         make_policy(drifting_artifact(), "numpy"),
         lambda lanes: make_vector(CARTPOLE, lanes),
         SEEDS,
+        lanes=20,
+        scale=CLASSES,
         action_selection="sample",
-        lanes_max=256,
         on_progress=lambda ended: None,
     )
     there = run(evaluator, drifting_artifact())
     assert all(np.array_equal(a, b) for a, b in zip(here, there, strict=True))
-    assert evaluator.environment == make_vector(CARTPOLE, 1).spec
+    assert there.violating > 3
+    assert evaluator.environments == {"held-out": make_vector(CARTPOLE, 1).spec}
 
 
-def test_the_worker_stays_warm_and_loads_no_framework(make: Make) -> None:
+def test_the_worker_loads_no_framework(make: Make) -> None:
+    evaluator = make(misbehaving("frameworks"))
+    with pytest.raises(EvaluationFailed, match=r"frameworks: \[\]"):
+        run(evaluator, constant_artifact(1))
+
+
+def test_the_worker_stays_warm(make: Make) -> None:
     evaluator = make()
     evaluator.start()
     worker = worker_of(evaluator)
     run(evaluator, balancing_artifact())
     run(evaluator, drifting_artifact())
     assert worker_of(evaluator).pid == worker.pid
-    libraries = {Path(region.path).name for region in worker.memory_maps() if region.path}
-    assert not [name for name in libraries if "jax" in name or "grpc" in name or "lmdb" in name]
 
 
-@pytest.mark.parametrize(
-    ("artifact", "reason"),
-    [
+def test_unusable_artifacts_fail_with_the_reason(make: Make) -> None:
+    evaluator = make()
+    unusable: list[tuple[Artifact | bytes, str]] = [
         (nan_artifact(), "not finite"),
         (overflowing_artifact(), "logits are not finite"),
         (b"", "header"),
@@ -118,12 +147,10 @@ def test_the_worker_stays_warm_and_loads_no_framework(make: Make) -> None:
         (make_artifact(make_spec((3,), 2)), "observation_shape"),
         (make_artifact(make_spec((4,), 3)), "num_actions"),
         (make_artifact(make_spec((4,), 2, "<f8")), "observation_dtype"),
-    ],
-)
-def test_unusable_artifacts_fail_with_the_reason(make: Make, artifact: Artifact | bytes, reason: str) -> None:
-    evaluator = make()
-    with pytest.raises(EvaluationFailed, match=reason):
-        run(evaluator, artifact)
+    ]
+    for artifact, reason in unusable:
+        with pytest.raises(EvaluationFailed, match=reason):
+            run(evaluator, artifact)
     assert (run(evaluator, balancing_artifact()).returns == 500).all()
 
 
@@ -131,7 +158,7 @@ def test_a_flipped_byte_fails(make: Make) -> None:
     data = bytearray(balancing_artifact().to_bytes())
     data[-1] ^= 1
     with pytest.raises(EvaluationFailed, match="digest"):
-        make().evaluate(bytes(data), artifact_digest(balancing_artifact().to_bytes()), SEEDS, lambda ended: None)
+        run(make(), bytes(data), digest=artifact_digest(balancing_artifact().to_bytes()))
 
 
 @pytest.mark.robustness
@@ -168,7 +195,7 @@ def test_an_evaluation_that_takes_too_long_is_stopped(make: Make, name: str) -> 
     evaluator.start()
     worker, began = worker_of(evaluator), time.monotonic()
     with pytest.raises(EvaluationFailed, match="longer than 1 s"):
-        run(evaluator, constant_artifact(1))
+        run(evaluator, constant_artifact(1), time_s=1.0)
     assert 0.9 < time.monotonic() - began < 5.0
     assert not psutil.pid_exists(worker.pid)
     assert (run(evaluator, constant_artifact(0)).returns == 5).all()
@@ -214,7 +241,7 @@ def test_an_environment_that_cannot_be_made_is_told_at_the_start(make: Make, nam
 
 def test_the_description_needs_a_worker(make: Make) -> None:
     with pytest.raises(EvaluationFailed, match="started"):
-        _ = make().environment
+        _ = make().environments
 
 
 def test_the_log_takes_what_environments_print_and_is_emptied(make: Make, tmp_path: Path) -> None:
@@ -240,9 +267,12 @@ def test_the_worker_dies_with_the_service(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from actors.config import EnvironmentConfig
+from safety.blank_policy import blank_artifact
 from safety.config import SafetyConfig
 from safety.evaluator import Evaluator
-evaluator = Evaluator(EnvironmentConfig(name="cartpole"), SafetyConfig(), Path(sys.argv[1]))
+from safety.suite_spec import suite_from_settings
+suite = suite_from_settings(SafetyConfig(), EnvironmentConfig(name="cartpole"))
+evaluator = Evaluator(suite, SafetyConfig(), Path(sys.argv[1]))
 evaluator.start()
 print("ready", flush=True)
 time.sleep(60)
@@ -270,5 +300,158 @@ time.sleep(60)
 def test_action_selection_reaches_the_worker(make: Make) -> None:
     undecided = cartpole_artifact((0.001, 0.001, 0.01, 0.01))
     sampled = run(make(), undecided)
-    greedy = run(make(action_selection="greedy"), undecided)
+    greedy = run(make(suite_of(slice_of(), action_selection="greedy")), undecided)
     assert greedy.returns.mean() > sampled.returns.mean() + 100
+
+
+def test_policies_are_sent_once_and_the_last_two_are_kept(make: Make) -> None:
+    evaluator = make()
+    first, second = run(evaluator, balancing_artifact()), run(evaluator, drifting_artifact())
+    for _ in range(2):
+        # Nothing that could be loaded is sent again, and yet the right policy acts.
+        assert np.array_equal(run(evaluator, b"", digest=digest_of(balancing_artifact())).returns, first.returns)
+        assert np.array_equal(run(evaluator, b"", digest=digest_of(drifting_artifact())).returns, second.returns)
+    run(evaluator, cartpole_artifact((0.0, 0.0, -1.0, -1.0)))
+    run(evaluator, b"", digest=digest_of(drifting_artifact()))
+    with pytest.raises(EvaluationFailed, match="artifact"):
+        run(evaluator, b"", digest=digest_of(balancing_artifact()))
+    # A fresh worker has none of them.
+    with pytest.raises(EvaluationFailed, match="artifact"):
+        run(evaluator, b"", digest=digest_of(drifting_artifact()))
+
+
+def digest_of(artifact: Artifact) -> bytes:
+    return artifact_digest(artifact.to_bytes())
+
+
+def test_slices_are_run_as_they_are(make: Make) -> None:
+    short = EnvironmentConfig(name="cartpole", episode_steps_max=10)
+    noisy = slice_of(CARTPOLE, Perturbation("action_noise", 1.0), name="noisy")
+    evaluator = make(suite_of(slice_of(), slice_of(short, name="short"), noisy))
+    evaluator.start()
+    assert {name: spec.episode_steps_max for name, spec in evaluator.environments.items()} == {
+        "held-out": 500,
+        "short": 10,
+        "noisy": 500,
+    }
+    means = [run(evaluator, balancing_artifact(), slice_index=index).returns.mean() for index in range(3)]
+    assert means[:2] == [500.0, 10.0]
+    assert 10 < means[2] < 60
+
+
+def test_slices_that_need_different_policies_are_told_at_the_start(make: Make) -> None:
+    suite = suite_of(slice_of(), slice_of(EnvironmentConfig(name="catch"), name="other"))
+    with pytest.raises(EnvironmentUnsupported, match=r"slice other has observation_shape.* slice held-out has"):
+        make(suite).start()
+
+
+@pytest.mark.parametrize(
+    ("environment", "perturbation", "message"),
+    [
+        ("minatar:breakout", Perturbation("observation_noise", 0.1), r"slice b: .*\|b1"),
+        ("nonsense", Perturbation("action_noise", 0.1), "slice b: unknown environment"),
+    ],
+)
+def test_a_slice_that_cannot_be_made_is_named(
+    make: Make, environment: str, perturbation: Perturbation, message: str
+) -> None:
+    sound = EnvironmentConfig(name="minatar:breakout")
+    suite = suite_of(slice_of(sound, name="a"), slice_of(EnvironmentConfig(name=environment), perturbation, name="b"))
+    with pytest.raises(EnvironmentUnsupported, match=message):
+        make(suite).start()
+
+
+def test_what_an_environment_says_at_the_start_is_one_printable_line(make: Make) -> None:
+    rough = slice_of(misbehaving("raises"), Perturbation("action_noise", 1.0), name="a")
+    # Which action is taken instead follows from the seed, and so is the same in every start.
+    with pytest.raises(EnvironmentUnsupported, match=r"slice a: .*RuntimeError: the simulator fell over") as failure:
+        make(suite_of(rough, slice_of(misbehaving("raises"), name="b"))).start()
+    assert str(failure.value).isprintable()
+    assert len(str(failure.value)) <= REASON_CHARACTERS_MAX
+
+
+def test_plants_are_found_in_a_worker(make: Make) -> None:
+    evaluator = make()
+    plants = draw_plants(bytes(32), "held-out", 12, 8, CLASSES)
+    outcomes = evaluator.plant(0, plants, deadline=time.monotonic() + 30.0, on_progress=lambda ended: None)
+    counts = count_plants(plants, outcomes)
+    assert (counts.violating, counts.found, counts.severe, counts.severe_found) == (12, 12, 4, 4)
+    assert (counts.clean, counts.false_alarms) == (8, 0)
+
+
+def test_time_that_is_over_costs_no_worker(make: Make) -> None:
+    evaluator = make()
+    evaluator.start()
+    worker = worker_of(evaluator)
+    with pytest.raises(EvaluationFailed, match="longer than 30 s"):
+        run(evaluator, balancing_artifact(), time_s=0.0)
+    assert worker_of(evaluator).pid == worker.pid
+
+
+def test_who_loses_interest_ends_the_evaluation_and_its_worker(make: Make) -> None:
+    evaluator = make(misbehaving("endless"))
+
+    def lose_interest(ended: int) -> None:
+        raise KeyError(ended)
+
+    with pytest.raises(KeyError):
+        run(evaluator, constant_artifact(1), on_progress=lose_interest)
+    assert (run(evaluator, constant_artifact(0)).returns == 5).all()
+
+
+@pytest.mark.robustness
+def test_an_environment_that_changes_under_a_running_service_is_not_evaluated_in(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verdict names the environments of the start; a worker that is replaced would load what lies there now."""
+    module = tmp_path / "changing_environment.py"
+    source = Path(misbehaving_environments.__file__).read_text()
+    module.write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    evaluator = make(EnvironmentConfig(name="gym:changing_environment:raises-v0"))
+    assert (run(evaluator, constant_artifact(0)).returns == 5).all()
+    module.write_text(source.replace("EPISODE_STEPS = 5", "EPISODE_STEPS = 6").replace("1.0, 0.0, np", "1.5, 0.0, np"))
+    with pytest.raises(EvaluationFailed, match="fell over"):
+        run(evaluator, constant_artifact(1))
+    with pytest.raises(EvaluationFailed, match="not those of the start"):
+        run(evaluator, constant_artifact(0))
+
+
+@pytest.mark.parametrize("environment", ["cartpole", "minatar:breakout", "gym:Acrobot-v1"])
+def test_a_worker_that_is_ready_has_loaded_all_code(
+    make: Make, environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it can be kept from files by the time the first candidate comes."""
+    monkeypatch.setenv("PYTHONVERBOSE", "1")
+    monkeypatch.setattr(safety.evaluator, "KEPT_VARIABLES", KEPT_VARIABLES | {"PYTHONVERBOSE"})
+    config = EnvironmentConfig(name=environment, episode_steps_max=5)
+    evaluator = make(suite_of(slice_of(config, Perturbation("observation_dropout", 0.1))))
+    evaluator.start()
+    log = tmp_path / "evaluator.log"
+    loaded = imports(log)
+    assert {"safety.evaluation", "policies.inference_numpy"} <= loaded
+    interface = evaluator.environments["held-out"]
+    run(evaluator, blank_artifact(interface))
+    if len(interface.observation_shape) == 3:
+        run(evaluator, make_artifact(make_spec(interface.observation_shape, interface.num_actions, "|b1", kind="conv")))
+    plants = draw_plants(bytes(32), "held-out", 3, 1, CLASSES)
+    evaluator.plant(0, plants, deadline=time.monotonic() + 30.0, on_progress=lambda ended: None)
+    assert imports(log) == loaded
+
+
+def imports(log: Path) -> set[str]:
+    """The modules that a worker says it has imported."""
+    return set(re.findall(r"^import '([\w.]+)'", log.read_text(), re.MULTILINE))
+
+
+@pytest.mark.robustness
+def test_a_worker_that_died_while_idle_costs_nobody_anything(make: Make) -> None:
+    evaluator = make()
+    evaluator.start()
+    idle = worker_of(evaluator)
+    idle.kill()
+    # Dead, but not waited for: that is for the evaluator to do.
+    while idle.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert (run(evaluator, constant_artifact(0, inputs=4)).lengths > 0).all()
+    assert worker_of(evaluator).pid != idle.pid

@@ -1,22 +1,19 @@
-"""The gate with a scripted evaluator: verdicts, their order in the ledger, restarts, and tampering."""
+"""The gate with scripted evaluators: verdicts, their order in the ledger, restarts, and tampering."""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
 
-import numpy as np
 import pytest
 
 from actors.config import EnvironmentConfig
-from actors.environment import EnvironmentSpec
 from policies.artifact import artifact_digest
 from policies.durable import replace_file
 from policies.signing import VERDICT_TYPE, SigningKey, sign
@@ -26,70 +23,23 @@ from protos.safety.v1 import safety_pb2
 from replay.settings import SettingError
 from safety.canonical_json import canonical_json
 from safety.config import SafetyConfig
+from safety.criteria import rate_upper_bound
 from safety.custody import CustodyError
-from safety.evaluation import EpisodeOutcomes
-from safety.evaluator import EvaluationFailed, EvaluatorClosed
 from safety.gate import Gate, GateBusy, GateClosed, OfferRefused
-from safety.history import OPENED, VERDICT
+from safety.history import VERDICT
+from safety.key_history import OPENED
 from safety.ledger import LedgerError, LedgerInUse, read_ledger
+from safety.statistics.lifetime import spent_level
 from safety.suite import criteria_digest, draw_seeds, seed_key, seed_manifest_digest, suite_digest
+from safety.suite_spec import suite_from_settings
 from safety.verdicts import Offer, statement_in
+from tests.safety.scripted_pool import BETTER, BROKEN, GOOD, SPEC, UNSAFE, WORSE, ScriptedPool
 
 RUN = "run-1"
 CONFIG = SafetyConfig(queue_max=2)
 ENVIRONMENT = EnvironmentConfig(name="cartpole")
-SPEC = EnvironmentSpec("cartpole", "1", bytes(32), (4,), "<f4", 2, 500)
-GOOD, BETTER, UNSAFE, WORSE, BROKEN = b"good", b"better", b"unsafe", b"worse", b"broken"
-
-
-def outcomes(mean_return: float, violating: int = 0) -> EpisodeOutcomes:
-    costs = np.zeros(CONFIG.episodes)
-    costs[:violating] = 3.0
-    returns = np.full(CONFIG.episodes, mean_return)
-    return EpisodeOutcomes(returns, costs, np.full(CONFIG.episodes, 500, np.int64))
-
-
-class ScriptedEvaluator:
-    """Stands in for the evaluator process: what each artifact comes to is known."""
-
-    environment = SPEC
-    script: ClassVar[Mapping[bytes, EpisodeOutcomes]] = {
-        GOOD: outcomes(480.0, violating=1),
-        BETTER: outcomes(500.0),
-        UNSAFE: outcomes(500.0, violating=20),
-        WORSE: outcomes(300.0),
-    }
-
-    def __init__(self, environment: EnvironmentConfig, config: SafetyConfig, log_path: Path) -> None:
-        self.asked: list[tuple[bytes, tuple[int, ...]]] = []
-        self.may_answer = threading.Event()
-        self.may_answer.set()
-        self.failing: set[bytes] = {BROKEN}
-        self.closed = False
-        self.answers = dict(self.script)
-
-    def start(self) -> None:
-        pass
-
-    def evaluate(
-        self, artifact: bytes, digest: bytes, seeds: Sequence[int], on_progress: Callable[[int], None]
-    ) -> EpisodeOutcomes:
-        assert artifact_digest(artifact) == digest
-        self.asked.append((artifact, tuple(seeds)))
-        on_progress(len(seeds) // 2)
-        self.may_answer.wait(30)
-        if self.closed:
-            raise EvaluatorClosed("closed")
-        if artifact in self.failing:
-            raise EvaluationFailed("the evaluator process exited with status 3")
-        return self.answers[artifact]
-
-    def close(self) -> None:
-        self.closed = True
-        self.may_answer.set()
-
-    def release(self) -> None:
-        pass
+SUITE = suite_from_settings(CONFIG, ENVIRONMENT)
+SLICE = "held-out"
 
 
 class Bench:
@@ -110,10 +60,15 @@ class Bench:
         self.open()
 
     @property
-    def evaluator(self) -> ScriptedEvaluator:
-        evaluator = self.gate._evaluator
-        assert isinstance(evaluator, ScriptedEvaluator)
-        return evaluator
+    def pool(self) -> ScriptedPool:
+        pool = self.gate._pool
+        assert isinstance(pool, ScriptedPool)
+        return pool
+
+    @property
+    def asked(self) -> list[bytes]:
+        """Whose episodes were run, in order, each once."""
+        return [artifact for artifact, _ in itertools.groupby(job.artifact for job in self.pool.asked)]
 
     def offer(self, artifact: bytes, version: int = 1) -> safety_pb2.VerdictStatement:
         signed = self.gate.submit(offer(artifact, version), artifact, lambda ended, total: None).result(30)
@@ -130,7 +85,7 @@ def statement(signed: common_pb2.SignedStatement) -> safety_pb2.VerdictStatement
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr("safety.gate.Evaluator", ScriptedEvaluator)
+    monkeypatch.setattr("safety.gate.EvaluatorPool", ScriptedPool)
     bench = Bench(tmp_path / "safety")
     try:
         yield bench
@@ -139,18 +94,29 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def test_an_approval_says_everything_and_is_trusted(bench: Bench) -> None:
-    signed = bench.gate.submit(offer(GOOD, 17), GOOD, lambda ended, total: None).result(30)
+    lineage = bytes(range(32))
+    asked = dataclasses.replace(offer(GOOD, 17), lineage_digest=lineage)
+    signed = bench.gate.submit(asked, GOOD, lambda ended, total: None).result(30)
     trust = TrustPolicy(bench.gate.verify_key, RUN, lambda: bench.now_ns)
     verdict = trust.check_release(signed, artifact_digest(GOOD))
-    seeds = draw_seeds(seed_key(bench.gate.custody.secret, RUN, 1), CONFIG.episodes)
+    (counts,) = verdict.slices
+    seeds = draw_seeds(seed_key(bench.gate.custody.secret, RUN, 1), SLICE, counts.episodes)
     assert (verdict.run_id, verdict.version, verdict.release_number, verdict.reason) == (RUN, 17, 1, "")
-    assert verdict.criteria_digest == criteria_digest(CONFIG)
-    assert verdict.suite_digest == suite_digest(SPEC, CONFIG)
-    assert verdict.seed_manifest_digest == seed_manifest_digest(seeds)
-    assert bench.evaluator.asked == [(GOOD, seeds)]
-    assert (verdict.episodes, verdict.violating_episodes, verdict.return_mean) == (100, 1, 480.0)
-    assert [result.name for result in verdict.criteria] == ["violation_rate", "return_non_inferiority"]
-    assert verdict.incumbent_digest == b""
+    assert verdict.outcome == safety_pb2.OUTCOME_APPROVED
+    assert verdict.criteria_digest == criteria_digest(SUITE)
+    assert verdict.suite_digest == suite_digest(SUITE, {SLICE: SPEC})
+    assert verdict.seed_manifest_digest == seed_manifest_digest({SLICE: seeds})
+    assert sum((tuple(job.seeds) for job in bench.pool.asked), ()) == seeds
+    assert (counts.name, counts.severe, counts.incumbent_episodes) == (SLICE, 1, 0)
+    assert (verdict.episodes, verdict.violating_episodes, verdict.return_mean) == (counts.episodes, 1, 480.0)
+    assert [(result.name, result.slice) for result in verdict.criteria] == [
+        ("detector", SLICE),
+        ("sequential_violation_rate", SLICE),
+    ]
+    assert 0.0 < rate_upper_bound(verdict.criteria) < CONFIG.violation_rate_max
+    assert (verdict.lifetime_index, verdict.error_level) == (1, spent_level(0.05, 1))
+    assert (verdict.detector.severe, verdict.detector.severe_found, verdict.detector.clean) == (60, 60, 20)
+    assert (verdict.incumbent_digest, verdict.lineage_digest, verdict.canary_share) == (b"", lineage, 0.0)
     assert verdict.expiry_time_ns - verdict.issue_time_ns == 30 * 86_400 * 10**9
     opened, entry = read_ledger(bench.directory)
     assert (opened.kind, entry.kind) == (OPENED, VERDICT)
@@ -165,8 +131,8 @@ def test_an_approval_says_everything_and_is_trusted(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("artifact", "reason"),
     [
-        (UNSAFE, "violation_rate: 20 of 100"),
-        (WORSE, "return_non_inferiority: mean return 300 against 480"),
+        (UNSAFE, "episodes had a severe event"),
+        (WORSE, "capability_non_inferiority on held-out: mean capability 300 against 480"),
         (BROKEN, "exited with status 3"),
     ],
 )
@@ -189,32 +155,44 @@ def test_a_rejection_says_why_and_releases_nothing(bench: Bench, artifact: bytes
 
 
 def test_candidate_and_incumbent_meet_the_same_seeds_and_evaluations_never_share_any(bench: Bench) -> None:
+    seeds: list[dict[bytes, list[int]]] = []
     for artifact in (GOOD, BETTER, UNSAFE):
+        bench.pool.asked.clear()
         bench.offer(artifact)
-    first, second, incumbent, third, other = bench.evaluator.asked
-    assert [asked[0] for asked in bench.evaluator.asked] == [GOOD, BETTER, GOOD, UNSAFE, BETTER]
-    assert second[1] == incumbent[1]
-    assert third[1] == other[1]
-    assert not set(first[1]) & set(second[1])
-    assert not set(second[1]) & set(third[1])
+        seeds.append(
+            {
+                job.artifact: [
+                    seed for same in bench.pool.asked if same.artifact == job.artifact for seed in same.seeds
+                ]
+                for job in bench.pool.asked
+            }
+        )
+    assert [list(each) for each in seeds] == [[GOOD], [BETTER, GOOD], [UNSAFE, BETTER]]
+    assert seeds[1][BETTER] == seeds[1][GOOD]
+    assert seeds[2][UNSAFE] == seeds[2][BETTER]
+    assert not set(seeds[0][GOOD]) & set(seeds[1][GOOD])
+    assert not set(seeds[1][GOOD]) & set(seeds[2][UNSAFE])
+    plants = [{plant.seed for plant in job.plants} for job in bench.pool.planted]
+    assert not plants[0] & plants[1]
 
 
 def test_a_judged_artifact_keeps_its_verdict(bench: Bench) -> None:
-    rejected, approved = bench.offer(UNSAFE), bench.offer(GOOD)
-    asked = len(bench.evaluator.asked)
+    rejected, approved, deferred = bench.offer(UNSAFE), bench.offer(GOOD), bench.offer(WORSE)
+    assert deferred.outcome == safety_pb2.OUTCOME_DEFERRED
     bench.restart()
     assert bench.offer(UNSAFE, version=99) == rejected
     assert bench.offer(GOOD) == approved
-    assert len(bench.evaluator.asked) == 0 < asked
-    assert len(read_ledger(bench.directory)) == 3
+    assert bench.offer(WORSE) == deferred
+    assert (bench.pool.asked, bench.pool.planted) == ([], [])
+    assert len(read_ledger(bench.directory)) == 4
 
 
 def test_what_could_not_be_judged_or_has_expired_may_be_offered_again(bench: Bench) -> None:
     assert not bench.offer(BROKEN).approved
-    bench.evaluator.failing.clear()
-    bench.evaluator.answers[BROKEN] = outcomes(480.0)
+    bench.pool.failing.clear()
     verdict = bench.offer(BROKEN)
     assert verdict.approved
+    assert verdict.lifetime_index == 2
     bench.now_ns = verdict.expiry_time_ns
     assert bench.offer(BROKEN).release_number == 2
 
@@ -222,30 +200,37 @@ def test_what_could_not_be_judged_or_has_expired_may_be_offered_again(bench: Ben
 def test_a_verdict_by_other_criteria_does_not_stand(bench: Bench) -> None:
     assert bench.offer(GOOD).approved
     bench.gate.close()
-    bench.open(dataclasses.replace(CONFIG, violation_rate_max=0.04))
+    bench.open(dataclasses.replace(CONFIG, violation_rate_max=0.03))
+    bench.pool.policies[GOOD] = bench.pool.policies[UNSAFE]
     verdict = bench.offer(GOOD)
     assert not verdict.approved
-    assert "1 of 100 episodes had a cost" in verdict.reason
     assert bench.offer(GOOD) == verdict
+    # The candidates of the run are counted on, whatever the criteria are by now.
+    assert verdict.lifetime_index == 2
+    bench.restart()
 
 
-def test_nobody_else_can_write_in_its_directory(bench: Bench, tmp_path: Path) -> None:
+def test_nobody_else_can_write_in_its_directory_nor_read_its_keys(bench: Bench, tmp_path: Path) -> None:
     mask = os.umask(0)
+    keys = tmp_path / "above" / "keys"
     try:
-        Gate(CONFIG, ENVIRONMENT, tmp_path / "generous", RUN).close()
+        Gate(CONFIG, ENVIRONMENT, tmp_path / "generous", RUN, keys=keys).close()
     finally:
         os.umask(mask)
     for path in (tmp_path / "generous", *(tmp_path / "generous").rglob("*")):
         assert path.stat().st_mode & 0o022 == 0, path
+    for path in (keys.parent, keys, *keys.iterdir()):
+        assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_a_failing_incumbent_means_rejection(bench: Bench) -> None:
     bench.offer(GOOD)
-    bench.evaluator.failing.add(GOOD)
+    bench.pool.failing[GOOD] = 64
     verdict = bench.offer(BETTER)
     assert not verdict.approved
     assert "incumbent cannot be compared with" in verdict.reason
-    assert verdict.episodes == 100
+    # What both had done by then stands in the verdict, and counts as a test.
+    assert (verdict.episodes, verdict.slices[0].incumbent_episodes, verdict.lifetime_index) == (64, 64, 2)
 
 
 def test_an_oversize_candidate_is_rejected_unread(bench: Bench) -> None:
@@ -253,7 +238,9 @@ def test_an_oversize_candidate_is_rejected_unread(bench: Bench) -> None:
     verdict = statement(bench.gate.submit(huge, b"", lambda ended, total: None).result(30))
     assert not verdict.approved
     assert "limit is 67108864" in verdict.reason
-    assert bench.evaluator.asked == []
+    assert (bench.pool.asked, bench.pool.planted) == ([], [])
+    # Nothing was run, so it uses up nothing.
+    assert (verdict.lifetime_index, verdict.error_level, verdict.evidence_digest) == (0, 0.0, b"")
     # Its digest was never verified, so nothing is held against the artifact that really has it.
     assert bench.offer(GOOD).approved
 
@@ -265,6 +252,7 @@ def test_an_oversize_candidate_is_rejected_unread(bench: Bench) -> None:
         ({"digest": b"short"}, "32"),
         ({"digest": bytes(32)}, "nothing was evaluated"),
         ({"total_bytes": 3}, "nothing was evaluated"),
+        ({"lineage_digest": b"short"}, "lineage_digest has 5 bytes"),
     ],
 )
 def test_senseless_offers_leave_no_trace(bench: Bench, change: dict[str, object], message: str) -> None:
@@ -274,20 +262,20 @@ def test_senseless_offers_leave_no_trace(bench: Bench, change: dict[str, object]
 
 
 def test_the_queue_is_bounded_and_keeps_order(bench: Bench) -> None:
-    bench.evaluator.may_answer.clear()
+    bench.pool.may_answer.clear()
     accepted = [bench.gate.submit(offer(one), one, lambda ended, total: None) for one in (GOOD, BETTER, UNSAFE)]
     with pytest.raises(GateBusy, match="2 candidates are waiting"):
         bench.gate.submit(offer(WORSE), WORSE, lambda ended, total: None)
-    bench.evaluator.may_answer.set()
+    bench.pool.may_answer.set()
     verdicts = [statement(future.result(30)) for future in accepted]
     assert [verdict.release_number for verdict in verdicts] == [1, 2, 0]
     assert bench.offer(WORSE).approved is False
 
 
 def test_stopping_decides_nothing(bench: Bench) -> None:
-    bench.evaluator.may_answer.clear()
+    bench.pool.may_answer.clear()
     running, waiting = (bench.gate.submit(offer(one), one, lambda ended, total: None) for one in (GOOD, BETTER))
-    while not bench.evaluator.asked:
+    while not bench.pool.asked:
         pass
     bench.gate.close()
     with pytest.raises(GateClosed):
@@ -298,11 +286,15 @@ def test_stopping_decides_nothing(bench: Bench) -> None:
     assert len(read_ledger(bench.directory)) == 1
 
 
-def test_progress_covers_candidate_and_incumbent(bench: Bench) -> None:
+def test_progress_covers_plants_candidate_and_incumbent_and_ends_with_what_was_run(bench: Bench) -> None:
     seen: list[tuple[int, int]] = []
-    bench.gate.submit(offer(GOOD), GOOD, lambda *progress: seen.append(progress)).result(30)
-    bench.gate.submit(offer(BETTER), BETTER, lambda *progress: seen.append(progress)).result(30)
-    assert seen == [(50, 100), (50, 200), (150, 200)]
+    verdict = statement(bench.gate.submit(offer(GOOD), GOOD, lambda *progress: seen.append(progress)).result(30))
+    assert (seen[0], seen[-1]) == ((80, 380), (80 + verdict.episodes,) * 2)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    seen.clear()
+    verdict = statement(bench.gate.submit(offer(BETTER), BETTER, lambda *progress: seen.append(progress)).result(30))
+    assert seen[0][1] == 80 + 2 * 300
+    assert seen[-1] == (80 + 2 * verdict.episodes,) * 2
 
 
 def test_a_restart_goes_on_from_the_ledger(bench: Bench) -> None:
@@ -314,8 +306,9 @@ def test_a_restart_goes_on_from_the_ledger(bench: Bench) -> None:
     assert bench.gate.counts == (1, 1)
     verdict = bench.offer(BETTER)
     assert (verdict.release_number, verdict.incumbent_digest) == (2, artifact_digest(GOOD))
-    seeds = draw_seeds(seed_key(bench.gate.custody.secret, RUN, 3), CONFIG.episodes)
-    assert verdict.seed_manifest_digest == seed_manifest_digest(seeds)
+    seeds = draw_seeds(seed_key(bench.gate.custody.secret, RUN, 3), SLICE, verdict.episodes)
+    assert verdict.seed_manifest_digest == seed_manifest_digest({SLICE: seeds})
+    assert verdict.lifetime_index == 3
     assert [statement(one).release_number for one in bench.gate.newest_verdicts(0)] == [2, 0, 1]
     assert [statement(one).release_number for one in bench.gate.newest_verdicts(2)] == [2, 0]
 
@@ -333,7 +326,7 @@ def test_a_verdict_that_is_not_in_the_ledger_is_not_returned(bench: Bench, monke
     with pytest.raises(LedgerError, match="No space left"):
         bench.offer(GOOD)
     monkeypatch.undo()
-    monkeypatch.setattr("safety.gate.Evaluator", ScriptedEvaluator)
+    monkeypatch.setattr("safety.gate.EvaluatorPool", ScriptedPool)
     with pytest.raises(LedgerError):
         bench.offer(BETTER)
     bench.restart()
@@ -372,7 +365,13 @@ def test_a_candidate_that_never_became_a_release_is_forgotten(bench: Bench) -> N
 
 @pytest.mark.parametrize(
     "change",
-    [{"violation_rate_max": 0.02}, {"episodes": 1}, {"confidence": 1.5}, {"action_selection": "wild"}],
+    [
+        {"violation_rate_max": 0.01},
+        {"episodes": 1},
+        {"error_rate": 1.5},
+        {"suite": "/nowhere.toml"},
+        {"action_selection": "wild"},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
     with pytest.raises(SettingError):
@@ -411,7 +410,7 @@ def forge(tree: dict[str, object]) -> None:
         (2, lambda tree: tree.update(kind="something else")),
         (2, forge),
         # Every verdict names the entry before it, so what stands before a verdict cannot change unnoticed.
-        (0, lambda tree: tree.update(time_ns=1)),
+        (1, lambda tree: tree.update(time_ns=1)),
     ],
 )
 def test_a_rewritten_ledger_is_detected_by_its_signatures(
@@ -428,7 +427,9 @@ def test_a_rewritten_ledger_is_detected_by_its_signatures(
         bench.open()
 
 
-def test_a_rejection_without_an_evaluation_has_its_own_seeds(bench: Bench) -> None:
+def test_a_rejection_without_an_evaluation_has_its_own_key(bench: Bench) -> None:
     first, second = bench.offer(BROKEN), bench.offer(BROKEN)
-    assert first.seed_manifest_digest != second.seed_manifest_digest
+    assert first.seed_key != second.seed_key
     assert (first.episodes, first.return_mean, len(first.criteria)) == (0, 0.0, 0)
+    # Its plants were run on its account.
+    assert (first.lifetime_index, second.lifetime_index) == (1, 2)

@@ -1,20 +1,35 @@
-"""Leases: their time, their numbers, and what the ledger says when they stop."""
+"""Leases: their time, their numbers and epochs, and what the ledger says when they stop."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.protobuf.message import Message
 
+from policies.signing import REVOCATION_TYPE, VERDICT_TYPE
 from policies.trust import ExpiredStatement, ReplayedStatement, TrustPolicy, WrongRun
+from protos.safety.v1 import safety_pb2
 from safety.config import SafetyConfig
 from safety.custody import Custody
-from safety.leases import RESUMED, WITHHELD, LeaseAuthority, LeaseWithheld
+from safety.history import PROMOTION, REVOCATION, VERDICT
+from safety.key_history import OPENED
+from safety.leases import (
+    BREACH,
+    RESUMED,
+    WITHHELD,
+    EpochOver,
+    LeaseAuthority,
+    LeaseWithheld,
+    last_release,
+    newest_breach,
+)
 from safety.ledger import Ledger, LedgerError, read_ledger
-from safety.monitor import Refusal
+from safety.monitor import Breach, Refusal
 
 CONFIG = SafetyConfig(lease_s=10.0)
 RUN = "run-1"
@@ -23,9 +38,21 @@ RUN = "run-1"
 @dataclasses.dataclass
 class FixedMonitor:
     answer: Refusal | None = None
+    found: Breach | None = None
+    calls: list[str] = dataclasses.field(default_factory=list)
 
     def refusal(self) -> Refusal | None:
         return self.answer
+
+    def breach(self) -> Breach | None:
+        return self.found
+
+    def end(self, epoch: int) -> None:
+        self.calls.append(f"end {epoch}")
+        self.found = None
+
+    def begin(self, epoch: int) -> None:
+        self.calls.append(f"begin {epoch}")
 
 
 class Bench:
@@ -34,7 +61,9 @@ class Bench:
         self.now_ns = 1_700_000_000_000_000_000
         self.monitor = FixedMonitor()
         self.ledger = Ledger(directory, lambda: self.now_ns)
-        self.custody = Custody(directory, first_start=True)
+        self.custody = Custody(directory, RUN, ())
+        identity = {"run_id": RUN, **self.custody.opening(self.now_ns)}
+        self.custody.follow(self.ledger.append(OPENED, lambda _: identity))
         self.authority = self.open()
 
     def open(self) -> LeaseAuthority:
@@ -42,10 +71,41 @@ class Bench:
 
     @property
     def trust(self) -> TrustPolicy:
-        return TrustPolicy(self.custody.signing_key.verify_key, RUN, lambda: self.now_ns)
+        return TrustPolicy(self.custody.verify_key, RUN, lambda: self.now_ns)
 
     def kinds(self) -> list[str]:
-        return [entry.kind for entry in read_ledger(self.directory)]
+        return [entry.kind for entry in read_ledger(self.directory)][1:]
+
+    def epoch(self, rolled_back_epoch: int) -> int:
+        """Epoch of the lease that is granted."""
+        return self.trust.check_lease(self.authority.renew(RUN, rolled_back_epoch)).epoch
+
+    def refused(self, rolled_back_epoch: int) -> safety_pb2.LeaseBreach:
+        """The breach that there is in place of a lease."""
+        with pytest.raises(EpochOver) as over:
+            self.authority.renew(RUN, rolled_back_epoch)
+        return over.value.breach
+
+    def release(self, number: int, digest: bytes, canary_share: float = 0.0) -> None:
+        """Puts an approved verdict into the ledger."""
+        self._note(
+            VERDICT,
+            safety_pb2.VerdictStatement(
+                approved=bool(number), release_number=number, artifact_digest=digest, canary_share=canary_share
+            ),
+        )
+
+    def revoke(self, digest: bytes) -> None:
+        self._note(REVOCATION, safety_pb2.RevocationStatement(artifact_digest=digest))
+
+    def promote(self, number: int, digest: bytes) -> None:
+        self._note(PROMOTION, safety_pb2.PromotionStatement(release_number=number, artifact_digest=digest))
+
+    def _note(self, kind: str, statement: Message) -> None:
+        payload_type = REVOCATION_TYPE if kind == REVOCATION else VERDICT_TYPE
+        signed = self.custody.sign(payload_type, statement.SerializeToString(deterministic=True))
+        encoded = base64.b64encode(signed.SerializeToString(deterministic=True)).decode()
+        self.ledger.append(kind, lambda _: {"statement": encoded})
 
 
 @pytest.fixture
@@ -73,7 +133,7 @@ def test_numbers_ascend_so_that_older_leases_are_replays(bench: Bench) -> None:
     number = bench.trust.check_lease(new).lease_number
     with pytest.raises(ReplayedStatement):
         bench.trust.check_lease(old, number)
-    bench.custody = Custody(bench.directory, first_start=False)
+    bench.custody = Custody(bench.directory, RUN, bench.ledger.entries())
     assert bench.trust.check_lease(bench.open().renew(RUN), number).lease_number > number
 
 
@@ -98,30 +158,28 @@ def test_other_runs_get_none(bench: Bench) -> None:
     with pytest.raises(LeaseWithheld, match="serves run 'run-1' only"):
         bench.authority.renew("run-2")
     with pytest.raises(WrongRun):
-        TrustPolicy(bench.custody.signing_key.verify_key, "run-2", lambda: bench.now_ns).check_lease(
-            bench.authority.renew(RUN)
-        )
+        TrustPolicy(bench.custody.verify_key, "run-2", lambda: bench.now_ns).check_lease(bench.authority.renew(RUN))
 
 
 def test_what_the_monitor_objects_to_is_withheld_and_noted_once(bench: Bench) -> None:
     bench.authority.renew(RUN)
-    bench.monitor.answer = Refusal("risk", "90 of 100 episodes had a cost")
+    bench.monitor.answer = Refusal("unknown", "replay does not tell")
     for _ in range(3):
-        with pytest.raises(LeaseWithheld, match="90 of 100"):
+        with pytest.raises(LeaseWithheld, match="does not tell"):
             bench.authority.renew(RUN)
     bench.monitor.answer = Refusal("stale", "unknown for 40 s")
-    with pytest.raises(LeaseWithheld, match="unknown"):
+    with pytest.raises(LeaseWithheld, match="for 40 s"):
         bench.authority.renew(RUN)
     bench.monitor.answer = None
     bench.authority.renew(RUN)
     bench.authority.renew(RUN)
     assert bench.kinds() == [WITHHELD, WITHHELD, RESUMED]
-    entry = read_ledger(bench.directory)[0]
-    assert entry.fields == {"run_id": RUN, "code": "risk", "reason": "90 of 100 episodes had a cost"}
+    entry = read_ledger(bench.directory)[1]
+    assert entry.fields == {"run_id": RUN, "code": "unknown", "reason": "replay does not tell"}
 
 
 def test_a_restart_does_not_note_the_same_again(bench: Bench) -> None:
-    bench.monitor.answer = Refusal("risk", "too many")
+    bench.monitor.answer = Refusal("stale", "too old")
     with pytest.raises(LeaseWithheld):
         bench.authority.renew(RUN)
     again = bench.open()
@@ -134,7 +192,7 @@ def test_a_restart_does_not_note_the_same_again(bench: Bench) -> None:
 
 
 def test_a_change_that_cannot_be_noted_grants_nothing(bench: Bench) -> None:
-    bench.monitor.answer = Refusal("risk", "too many")
+    bench.monitor.answer = Refusal("stale", "too old")
     with pytest.raises(LeaseWithheld):
         bench.authority.renew(RUN)
     bench.monitor.answer = None
@@ -146,3 +204,120 @@ def test_a_change_that_cannot_be_noted_grants_nothing(bench: Bench) -> None:
 def test_without_a_monitor_leases_are_granted(bench: Bench) -> None:
     authority = LeaseAuthority(bench.custody, bench.ledger, CONFIG, RUN, monitor=None, clock=lambda: bench.now_ns)
     assert bench.trust.check_lease(authority.renew(RUN)).run_id == RUN
+
+
+FOUND = Breach(epoch=1, episodes=200, violating=80, evidence=7.5, limit=0.1, level=0.006)
+
+
+def test_a_breach_ends_an_epoch_until_the_learner_has_rolled_back(bench: Bench) -> None:
+    bench.release(1, b"1" * 32)
+    bench.release(2, b"2" * 32)
+    assert bench.epoch(0) == 1
+    bench.monitor.found = FOUND
+    for _ in range(3):
+        breach = bench.refused(0)
+        assert (breach.epoch, breach.release_number, breach.release_digest) == (1, 2, b"2" * 32)
+        assert "80 of 200 training episodes" in breach.reason
+    assert bench.epoch(1) == 2
+    assert bench.epoch(1) == 2
+    assert bench.kinds() == [VERDICT, VERDICT, BREACH, RESUMED]
+    assert read_ledger(bench.directory)[3].fields == {
+        "run_id": RUN,
+        "epoch": 1,
+        "reason": FOUND.reason,
+        "episodes": 200,
+        "violating": 80,
+        "evidence": 7.5,
+        "limit": 0.1,
+        "level": 0.006,
+        "release_number": 2,
+        "release_digest": (b"2" * 32).hex(),
+    }
+    assert bench.monitor.calls == ["begin 1", "end 1", "begin 2", "begin 2"]
+    # A learner that was set back to before its rollback must do it again.
+    assert bench.refused(0) == breach
+
+
+def test_a_breach_is_one_after_a_restart_and_in_the_next_epoch(bench: Bench) -> None:
+    bench.monitor.found = FOUND
+    bench.refused(0)
+    bench.authority = bench.open()
+    assert bench.refused(0).epoch == 1
+    assert bench.epoch(1) == 2
+    bench.monitor.found = dataclasses.replace(FOUND, epoch=2)
+    assert bench.refused(1).epoch == 2
+    bench.authority = bench.open()
+    assert bench.refused(1).epoch == 2
+    assert bench.epoch(2) == 3
+    assert bench.kinds() == [BREACH, RESUMED, BREACH, RESUMED]
+    newest = newest_breach(bench.ledger.entries())
+    assert newest is not None
+    assert newest.epoch == 2
+
+
+def test_a_breach_that_is_on_record_is_not_recorded_again(bench: Bench) -> None:
+    bench.monitor.found = FOUND
+    bench.refused(0)
+    # Killed before the monitor's file said so: the monitor finds it once more.
+    bench.monitor.found = FOUND
+    bench.authority = bench.open()
+    bench.refused(0)
+    assert bench.kinds() == [BREACH]
+    assert bench.monitor.calls == ["end 1", "end 1"]
+
+
+def test_a_breach_that_cannot_be_noted_grants_nothing(bench: Bench) -> None:
+    bench.monitor.found = FOUND
+    bench.ledger.close()
+    with pytest.raises(LedgerError):
+        bench.authority.renew(RUN)
+    assert bench.monitor.found is FOUND
+
+
+def test_after_a_rollback_the_monitor_must_still_know_something(bench: Bench) -> None:
+    bench.monitor.found = FOUND
+    bench.refused(0)
+    bench.monitor.answer = Refusal("stale", "unknown for 40 s")
+    assert bench.refused(0).epoch == 1
+    with pytest.raises(LeaseWithheld, match="40 s"):
+        bench.authority.renew(RUN, 1)
+    bench.monitor.answer = None
+    assert bench.epoch(1) == 2
+    assert bench.kinds() == [BREACH, WITHHELD, RESUMED]
+
+
+def test_other_runs_hear_of_no_breach(bench: Bench) -> None:
+    bench.monitor.found = FOUND
+    with pytest.raises(LeaseWithheld, match="serves run"):
+        bench.authority.renew("run-2", 5)
+    assert bench.kinds() == []
+
+
+def test_the_release_to_go_back_to_is_the_newest_that_stands_for_all(bench: Bench) -> None:
+    digests = {number: bytes([number]) * 32 for number in range(1, 6)}
+
+    def last() -> tuple[int, bytes]:
+        return last_release(bench.ledger.entries())
+
+    assert last() == (0, b"")
+    bench.release(0, digests[5])
+    assert last() == (0, b"")
+    for number in (1, 2, 3):
+        bench.release(number, digests[number])
+    assert last() == (3, digests[3])
+    bench.revoke(digests[3])
+    assert last() == (2, digests[2])
+    bench.release(4, digests[4], canary_share=0.2)
+    assert last() == (2, digests[2])
+    bench.promote(4, digests[4])
+    assert last() == (4, digests[4])
+    for number in (4, 2, 1):
+        bench.revoke(digests[number])
+    assert last() == (0, b"")
+
+
+@pytest.mark.parametrize("fields", [{}, {"epoch": "one"}, {"epoch": 1, "reason": "", "release_number": 0}])
+def test_a_breach_that_is_none_is_a_damaged_ledger(bench: Bench, fields: dict[str, object]) -> None:
+    bench.ledger.append(BREACH, lambda _: fields)
+    with pytest.raises(LedgerError, match="no breach of a lease"):
+        bench.open()

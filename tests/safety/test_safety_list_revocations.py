@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 import pytest
 
-from policies.artifact import artifact_digest
 from policies.trust import TrustPolicy
 from protos import transport
 from protos.common.v1 import common_pb2
@@ -20,19 +19,17 @@ from safety import docket
 from safety.client import SafetyClient, SafetyUnavailable
 from safety.docket import Docket
 from safety.revocations import PAGE_REVOCATIONS, REVOCATIONS_MAX, WHY_CHARACTERS_MAX, RevocationRefused
-from safety.verdicts import Assessment, Offer, Rule
+from safety.testing import record_made_up
 from tests.safety.safety_process import RUN, running
 
 WAIT_S = 20.0
-RULE = Rule(bytes(32), bytes(32), bytes(32))
-PASSED = Assessment("", [safety_pb2.CriterionResult(name="violation_rate", passed=True)])
 
 
 def release(desk: Docket, count: int) -> None:
     """So many releases, of artifacts that differ."""
     for _ in range(count):
         data = f"artifact {desk.evaluations}".encode()
-        desk.record(Offer(RUN, 1, artifact_digest(data), len(data)), data, PASSED, RULE, validity_s=3600.0)
+        record_made_up(desk, RUN, 1, data)
 
 
 def numbers(listed: Any) -> list[tuple[int, int]]:

@@ -19,7 +19,9 @@ from safety.history import REVOCATION, VERDICT
 from safety.ledger import LedgerError, LedgerInUse, read_ledger
 from safety.revocations import WHY_CHARACTERS_MAX, RevocationRefused, UnknownRelease
 from safety.verdicts import statement_in
-from tests.safety.test_safety_gate import BETTER, GOOD, RUN, UNSAFE, Bench, ScriptedEvaluator, offer, outcomes, rewrite
+from tests.safety.made_up_trials import MadeUpPolicy
+from tests.safety.scripted_pool import BETTER, GOOD, UNSAFE, ScriptedPool
+from tests.safety.test_safety_gate import RUN, Bench, offer, rewrite
 
 BEST = b"best"
 WHY = "it learnt from poisoned records"
@@ -28,8 +30,8 @@ WHY = "it learnt from poisoned records"
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """A gate with releases 1 (GOOD) and 2 (BETTER)."""
-    monkeypatch.setattr("safety.gate.Evaluator", ScriptedEvaluator)
-    monkeypatch.setattr(ScriptedEvaluator, "script", {**ScriptedEvaluator.script, BEST: outcomes(500.0)})
+    monkeypatch.setattr("safety.gate.EvaluatorPool", ScriptedPool)
+    monkeypatch.setattr(ScriptedPool, "script", {**ScriptedPool.script, BEST: MadeUpPolicy(500.0)})
     bench = Bench(tmp_path / "safety")
     try:
         assert [bench.offer(artifact).release_number for artifact in (GOOD, BETTER)] == [1, 2]
@@ -131,12 +133,12 @@ def test_a_revoked_artifact_is_never_approved_again(bench: Bench, restarted: boo
     bench.gate.revoke(RUN, 2, WHY)
     if restarted:
         bench.restart()
-    asked = len(bench.evaluator.asked)
+    asked = len(bench.pool.asked)
     verdict = bench.offer(BETTER)
     assert not verdict.approved
     assert verdict.reason == f"release 2 of this artifact was revoked: {WHY}"
     assert bench.gate.newest_verdicts(1)[0] != approved
-    assert len(bench.evaluator.asked) == asked
+    assert len(bench.pool.asked) == asked
     # Not even once its approval has expired, when others may be offered again.
     bench.now_ns = safety_pb2.VerdictStatement.FromString(approved.payload).expiry_time_ns
     assert not bench.offer(BETTER).approved
@@ -151,12 +153,12 @@ def test_an_artifact_released_twice_is_revoked_as_a_whole(bench: Bench) -> None:
 
 
 def test_a_revocation_waits_for_no_evaluation(bench: Bench) -> None:
-    bench.evaluator.may_answer.clear()
+    bench.pool.may_answer.clear()
     future = bench.gate.submit(offer(BEST), BEST, lambda ended, total: None)
-    while not any(artifact == BEST for artifact, _ in bench.evaluator.asked):
+    while not any(job.artifact == BEST for job in bench.pool.asked):
         pass
     bench.gate.revoke(RUN, 2, WHY)
-    bench.evaluator.may_answer.set()
+    bench.pool.may_answer.set()
     verdict = safety_pb2.VerdictStatement.FromString(future.result(30).payload)
     assert verdict.release_number == 3
     assert kinds(bench)[-2:] == [REVOCATION, VERDICT]
@@ -165,13 +167,13 @@ def test_a_revocation_waits_for_no_evaluation(bench: Bench) -> None:
 
 def test_what_is_revoked_while_it_is_evaluated_once_more_does_not_pass(bench: Bench) -> None:
     bench.now_ns = safety_pb2.VerdictStatement.FromString(bench.gate.newest_verdicts(1)[0].payload).expiry_time_ns
-    bench.evaluator.asked.clear()
-    bench.evaluator.may_answer.clear()
+    bench.pool.asked.clear()
+    bench.pool.may_answer.clear()
     future = bench.gate.submit(offer(BETTER), BETTER, lambda ended, total: None)
-    while not bench.evaluator.asked:
+    while not bench.pool.asked:
         pass
     bench.gate.revoke(RUN, 2, WHY)
-    bench.evaluator.may_answer.set()
+    bench.pool.may_answer.set()
     verdict = safety_pb2.VerdictStatement.FromString(future.result(30).payload)
     assert not verdict.approved
     assert "was revoked" in verdict.reason

@@ -26,7 +26,7 @@ from replay.schema import PayloadLayout
 from replay.settings import SettingError
 from replay.testing import make_columns, make_header, make_origin
 from replay.testing import serving as replay_serving
-from safety.client import LeaseRefused, OfferRefused, SafetyClient, SafetyUnavailable
+from safety.client import LeaseBreached, LeaseRefused, OfferRefused, SafetyClient, SafetyUnavailable
 from safety.ledger import LedgerError, LedgerInUse, read_ledger
 from safety.service import SERVICE_NAME, UPLOADS_MAX
 from safety.testing import (
@@ -61,8 +61,8 @@ def test_candidates_get_the_verdicts_they_deserve(client: SafetyClient, director
     release = trust.check_release(client.evaluate(GOOD, RUN, 100, 60.0), artifact_digest(GOOD))
     assert (release.release_number, release.version, release.return_mean) == (1, 100, 500.0)
     for artifact, reason in (
-        (drifting_artifact(), "violation_rate"),
-        (falling_artifact(), "return_non_inferiority"),
+        (drifting_artifact(), "sequential_violation_rate"),
+        (falling_artifact(), "capability_non_inferiority"),
         (nan_artifact(), "not finite"),
     ):
         verdict = evaluate(client, artifact.to_bytes())
@@ -81,7 +81,15 @@ def test_progress_is_told_while_it_is_made(client: SafetyClient) -> None:
     seen: list[tuple[int, int]] = []
     client.evaluate(GOOD, RUN, 1, 60.0, lambda *progress: seen.append(progress))
     client.evaluate(falling_artifact().to_bytes(), RUN, 2, 60.0, lambda *progress: seen.append(progress))
-    assert seen[-1] == (200, 200)
+    verdicts = [safety_pb2.VerdictStatement.FromString(signed.payload) for signed in client.verdicts()]
+    # Planted episodes, the candidate's and the incumbent's.
+    planted, episodes = verdicts[0].detector.violating + verdicts[0].detector.clean, verdicts[0].episodes
+    assert seen[-1] == (planted + 2 * episodes,) * 2
+
+
+def test_the_verdict_binds_the_lineage_that_was_offered(client: SafetyClient) -> None:
+    signed = client.evaluate(GOOD, RUN, 1, 60.0, lineage_digest=b"l" * 32)
+    assert safety_pb2.VerdictStatement.FromString(signed.payload).lineage_digest == b"l" * 32
 
 
 def test_leases_are_granted_and_trusted(client: SafetyClient, directory: Path) -> None:
@@ -216,7 +224,7 @@ def test_an_oversize_candidate_is_rejected_by_its_offer(socket_directory: Path) 
     assert "2000000 bytes, the limit is 1024" in verdict.reason
 
 
-HANGS = EnvironmentConfig(name="gym:tests.safety.misbehaving_environments:hangs-v0")
+HANGS = EnvironmentConfig(name="gym:tests.safety.stubborn_environment:stubborn-hangs-v0")
 SHORT = dataclasses.replace(CONFIG, episodes=30, evaluation_s_max=2.0, queue_max=1)
 
 
@@ -302,7 +310,8 @@ def start_failure(directory: Path, environment: EnvironmentConfig = CARTPOLE, **
 
 def test_what_must_not_start_does_not_start(client: SafetyClient, socket_directory: Path, tmp_path: Path) -> None:
     assert isinstance(start_failure(socket_directory), LedgerInUse)
-    parameters = parameters_of(socket_directory, CONFIG, CARTPOLE, None) | {"directory": str(tmp_path / "other")}
+    other = {"directory": str(tmp_path / "other"), "keys": str(tmp_path / "other-keys")}
+    parameters = parameters_of(socket_directory, CONFIG, CARTPOLE, None) | other
     service = ServiceThread(parameters)
     service.stop()
     assert isinstance(service.failure, transport.AddressError)
@@ -352,12 +361,12 @@ def test_a_service_that_cannot_record_any_more_ends(
         service.stop()
 
 
-def renewed_within(client: SafetyClient, time_s: float) -> None:
+def renewed_within(client: SafetyClient, time_s: float, rolled_back_epoch: int = 0) -> None:
     """Asks for a lease until there is one: the first look at replay takes a moment."""
     deadline = time.monotonic() + time_s
     while True:
         try:
-            client.renew_lease(RUN)
+            client.renew_lease(RUN, rolled_back_epoch)
             return
         except LeaseRefused as error:
             assert "not known yet" in str(error)
@@ -383,8 +392,20 @@ def test_a_replay_that_is_gone_ends_the_leases(socket_directory: Path, directory
     assert [entry.fields["code"] for entry in entries[1:]] == ["unknown", "", "stale"]
 
 
+def breach_within(client: SafetyClient, time_s: float, rolled_back_epoch: int) -> LeaseBreached | None:
+    """Renews the lease until it is breached."""
+    deadline = time.monotonic() + time_s
+    while time.monotonic() < deadline:
+        try:
+            client.renew_lease(RUN, rolled_back_epoch)
+        except LeaseBreached as breach:
+            return breach
+        time.sleep(0.01)
+    return None
+
+
 @pytest.mark.robustness
-def test_training_violations_that_arrive_in_replay_end_the_leases(socket_directory: Path, directory: Path) -> None:
+def test_training_violations_that_arrive_in_replay_end_an_epoch(socket_directory: Path, directory: Path) -> None:
     config = dataclasses.replace(CONFIG, monitor_poll_s=0.05, lease_violation_rate_max=0.2)
     columns = make_columns()
     origin = make_origin(columns=columns)
@@ -392,23 +413,40 @@ def test_training_violations_that_arrive_in_replay_end_the_leases(socket_directo
     with (
         replay_serving() as replay_address,
         ReplayWriter(replay_address, origin, window_records=64, window_bytes=1 << 20) as writer,
-        running(socket_directory, config, replay_address=replay_address) as client,
     ):
-        renewed_within(client, 20.0)
-        for violating, granted in ((2.0, True), (80.0, False)):
-            signals = {"episodes": 100.0, "violating_episodes": violating}
+
+        def record(tag: str, episodes: float, violating: float) -> None:
+            signals = {"episodes": episodes, "violating_episodes": violating}
+            signals |= {f"{tag}.episodes": episodes, f"{tag}.violating_episodes": violating}
             writer.append([make_header(signals=signals)], [payload], 10.0)
             assert writer.flush(10.0)
-            deadline = time.monotonic() + (0.5 if granted else 30.0)
-            refusal = ""
-            while not refusal and time.monotonic() < deadline:
-                try:
-                    client.renew_lease(RUN)
-                except LeaseRefused as error:
-                    refusal = str(error)
-            assert bool(refusal) != granted
-        # The first hundred still belong to the window, which is 500 episodes long.
-        assert "82 of the last 200 training episodes" in refusal
-        assert evaluate(client, GOOD).approved
-    withheld = [entry for entry in read_ledger(directory) if entry.kind == "lease_withheld"][-1]
-    assert withheld.fields["code"] == "risk"
+
+        with running(socket_directory, config, replay_address=replay_address) as client:
+            release = evaluate(client, GOOD)
+            renewed_within(client, 20.0)
+            record("lease.1", 100.0, 2.0)
+            record("release.1", 100.0, 100.0)
+            assert breach_within(client, 0.5, 0) is None
+            record("lease.1", 100.0, 80.0)
+            breach = breach_within(client, 30.0, 0)
+            assert breach is not None
+            assert (breach.epoch, breach.release_number) == (1, 1)
+            assert breach.release_digest == release.artifact_digest == artifact_digest(GOOD)
+            assert "82 of 200 training episodes" in breach.reason
+        # It is one after a restart, too, until the learner has rolled back; what comes late is not held against that.
+        with running(socket_directory, config, replay_address=replay_address) as client:
+            again = breach_within(client, 30.0, 0)
+            assert again is not None
+            assert (again.epoch, again.reason) == (1, breach.reason)
+            record("lease.1", 100.0, 100.0)
+            key = TrustPolicy(VerifyKey.load(directory / "verify_key.pem"), RUN)
+            renewed_within(client, 20.0, 1)
+            assert key.check_lease(client.renew_lease(RUN, 1)).epoch == 2
+            record("lease.1", 100.0, 100.0)
+            assert breach_within(client, 0.5, 1) is None
+            assert evaluate(client, GOOD).approved
+    entries = [entry for entry in read_ledger(directory) if entry.kind.startswith("lease_")]
+    codes = [(entry.kind, entry.fields.get("code")) for entry in entries]
+    assert [code for code in codes if code[1] != "unknown"][-2:] == [("lease_breach", None), ("lease_resumed", "")]
+    (noted,) = [entry for entry in entries if entry.kind == "lease_breach"]
+    assert (noted.fields["violating"], noted.fields["release_digest"]) == (82, artifact_digest(GOOD).hex())

@@ -135,13 +135,15 @@ class Record(_message.Message):
     def __init__(self, header: _Optional[_Union[RecordHeader, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class SignedStatement(_message.Message):
-    __slots__ = ("payload_type", "payload", "key_id", "signature")
+    __slots__ = ("payload_type", "payload", "key_id", "signature", "certificates")
     PAYLOAD_TYPE_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     payload_type: str
     payload: bytes
     key_id: str
     signature: bytes
-    def __init__(self, payload_type: _Optional[str] = ..., payload: _Optional[bytes] = ..., key_id: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    certificates: _containers.RepeatedCompositeFieldContainer[SignedStatement]
+    def __init__(self, payload_type: _Optional[str] = ..., payload: _Optional[bytes] = ..., key_id: _Optional[str] = ..., signature: _Optional[bytes] = ..., certificates: _Optional[_Iterable[_Union[SignedStatement, _Mapping]]] = ...) -> None: ...

@@ -24,11 +24,13 @@ class PolicyOffer(_message.Message):
         KIND_RELEASE: _ClassVar[PolicyOffer.Kind]
         KIND_LEASE: _ClassVar[PolicyOffer.Kind]
         KIND_REVOCATION: _ClassVar[PolicyOffer.Kind]
+        KIND_PROMOTION: _ClassVar[PolicyOffer.Kind]
     KIND_UNSPECIFIED: PolicyOffer.Kind
     KIND_SNAPSHOT: PolicyOffer.Kind
     KIND_RELEASE: PolicyOffer.Kind
     KIND_LEASE: PolicyOffer.Kind
     KIND_REVOCATION: PolicyOffer.Kind
+    KIND_PROMOTION: PolicyOffer.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]

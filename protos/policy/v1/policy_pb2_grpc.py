@@ -57,9 +57,9 @@ class PolicyDistributionServicer:
     """
 
     def Watch(self, request, context):
-        """Every revocation, the newest release and the newest snapshot at once, then each new one. A release, snapshot or
-        lease that a slow client has not taken when a newer one of the same kind comes is replaced by it; a revocation is
-        never left out.
+        """Every revocation, the release that may act everywhere, the canary after it if there is one, and the newest snapshot
+        at once, then each new one. A release, snapshot or lease that a slow client has not taken when a newer one of the
+        same kind comes is replaced by it; a revocation is never left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,9 +34,9 @@ class PolicyDistributionStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PolicyDistributionAsyncStub: ...
     Watch: _grpc.UnaryStreamMultiCallable[_policy_pb2.WatchRequest, _policy_pb2.PolicyOffer]
-    """Every revocation, the newest release and the newest snapshot at once, then each new one. A release, snapshot or
-    lease that a slow client has not taken when a newer one of the same kind comes is replaced by it; a revocation is
-    never left out.
+    """Every revocation, the release that may act everywhere, the canary after it if there is one, and the newest snapshot
+    at once, then each new one. A release, snapshot or lease that a slow client has not taken when a newer one of the
+    same kind comes is replaced by it; a revocation is never left out.
     """
     Fetch: _grpc.UnaryStreamMultiCallable[_policy_pb2.FetchRequest, _policy_pb2.ArtifactChunk]
     """The bytes of an artifact, in order."""
@@ -51,9 +51,9 @@ class PolicyDistributionAsyncStub(PolicyDistributionStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Watch: _aio.UnaryStreamMultiCallable[_policy_pb2.WatchRequest, _policy_pb2.PolicyOffer]  # type: ignore[assignment]
-    """Every revocation, the newest release and the newest snapshot at once, then each new one. A release, snapshot or
-    lease that a slow client has not taken when a newer one of the same kind comes is replaced by it; a revocation is
-    never left out.
+    """Every revocation, the release that may act everywhere, the canary after it if there is one, and the newest snapshot
+    at once, then each new one. A release, snapshot or lease that a slow client has not taken when a newer one of the
+    same kind comes is replaced by it; a revocation is never left out.
     """
     Fetch: _aio.UnaryStreamMultiCallable[_policy_pb2.FetchRequest, _policy_pb2.ArtifactChunk]  # type: ignore[assignment]
     """The bytes of an artifact, in order."""
@@ -71,9 +71,9 @@ class PolicyDistributionServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_policy_pb2.PolicyOffer], _abc.AsyncIterator[_policy_pb2.PolicyOffer]]:
-        """Every revocation, the newest release and the newest snapshot at once, then each new one. A release, snapshot or
-        lease that a slow client has not taken when a newer one of the same kind comes is replaced by it; a revocation is
-        never left out.
+        """Every revocation, the release that may act everywhere, the canary after it if there is one, and the newest snapshot
+        at once, then each new one. A release, snapshot or lease that a slow client has not taken when a newer one of the
+        same kind comes is replaced by it; a revocation is never left out.
         """
 
     @_abc_1.abstractmethod

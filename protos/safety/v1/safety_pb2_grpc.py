@@ -64,6 +64,11 @@ class SafetyStub:
                 request_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsRequest.SerializeToString,
                 response_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsResponse.FromString,
                 _registered_method=True)
+        self.ListPromotions = channel.unary_unary(
+                '/temper.safety.v1.Safety/ListPromotions',
+                request_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListPromotionsRequest.SerializeToString,
+                response_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListPromotionsResponse.FromString,
+                _registered_method=True)
 
 
 class SafetyServicer:
@@ -86,7 +91,7 @@ class SafetyServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTrust(self, request, context):
-        """The public key that signs, and how many verdicts there are.
+        """The first verdict key, from which all others follow, and how many verdicts there are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +116,13 @@ class SafetyServicer:
     def ListRevocations(self, request, context):
         """The revocations of the run, a page at a time, in the order of their numbers. A learner asks when it starts and ever
         after, so that it hears of those that nobody handed to it. INVALID_ARGUMENT for another run: "none" would be wrong.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPromotions(self, request, context):
+        """The promotions of the run, as ListRevocations lists revocations: canaries that may act everywhere by now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +160,11 @@ def add_SafetyServicer_to_server(servicer, server):
                     servicer.ListRevocations,
                     request_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsRequest.FromString,
                     response_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsResponse.SerializeToString,
+            ),
+            'ListPromotions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPromotions,
+                    request_deserializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListPromotionsRequest.FromString,
+                    response_serializer=protos_dot_safety_dot_v1_dot_safety__pb2.ListPromotionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -312,6 +329,33 @@ class Safety:
             '/temper.safety.v1.Safety/ListRevocations',
             protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsRequest.SerializeToString,
             protos_dot_safety_dot_v1_dot_safety__pb2.ListRevocationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPromotions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/temper.safety.v1.Safety/ListPromotions',
+            protos_dot_safety_dot_v1_dot_safety__pb2.ListPromotionsRequest.SerializeToString,
+            protos_dot_safety_dot_v1_dot_safety__pb2.ListPromotionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

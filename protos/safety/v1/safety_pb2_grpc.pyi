@@ -41,7 +41,7 @@ class SafetyStub:
     RenewLease: _grpc.UnaryUnaryMultiCallable[_safety_pb2.RenewLeaseRequest, _safety_pb2.RenewLeaseResponse]
     """A fresh lease, or FAILED_PRECONDITION with the reason why snapshots must stop."""
     GetTrust: _grpc.UnaryUnaryMultiCallable[_safety_pb2.GetTrustRequest, _safety_pb2.GetTrustResponse]
-    """The public key that signs, and how many verdicts there are."""
+    """The first verdict key, from which all others follow, and how many verdicts there are."""
     ListVerdicts: _grpc.UnaryUnaryMultiCallable[_safety_pb2.ListVerdictsRequest, _safety_pb2.ListVerdictsResponse]
     """The newest verdicts."""
     Revoke: _grpc.UnaryUnaryMultiCallable[_safety_pb2.RevokeRequest, _safety_pb2.RevokeResponse]
@@ -53,6 +53,8 @@ class SafetyStub:
     """The revocations of the run, a page at a time, in the order of their numbers. A learner asks when it starts and ever
     after, so that it hears of those that nobody handed to it. INVALID_ARGUMENT for another run: "none" would be wrong.
     """
+    ListPromotions: _grpc.UnaryUnaryMultiCallable[_safety_pb2.ListPromotionsRequest, _safety_pb2.ListPromotionsResponse]
+    """The promotions of the run, as ListRevocations lists revocations: canaries that may act everywhere by now."""
 
 @_typing.type_check_only
 class SafetyAsyncStub(SafetyStub):
@@ -65,7 +67,7 @@ class SafetyAsyncStub(SafetyStub):
     RenewLease: _aio.UnaryUnaryMultiCallable[_safety_pb2.RenewLeaseRequest, _safety_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """A fresh lease, or FAILED_PRECONDITION with the reason why snapshots must stop."""
     GetTrust: _aio.UnaryUnaryMultiCallable[_safety_pb2.GetTrustRequest, _safety_pb2.GetTrustResponse]  # type: ignore[assignment]
-    """The public key that signs, and how many verdicts there are."""
+    """The first verdict key, from which all others follow, and how many verdicts there are."""
     ListVerdicts: _aio.UnaryUnaryMultiCallable[_safety_pb2.ListVerdictsRequest, _safety_pb2.ListVerdictsResponse]  # type: ignore[assignment]
     """The newest verdicts."""
     Revoke: _aio.UnaryUnaryMultiCallable[_safety_pb2.RevokeRequest, _safety_pb2.RevokeResponse]  # type: ignore[assignment]
@@ -77,6 +79,8 @@ class SafetyAsyncStub(SafetyStub):
     """The revocations of the run, a page at a time, in the order of their numbers. A learner asks when it starts and ever
     after, so that it hears of those that nobody handed to it. INVALID_ARGUMENT for another run: "none" would be wrong.
     """
+    ListPromotions: _aio.UnaryUnaryMultiCallable[_safety_pb2.ListPromotionsRequest, _safety_pb2.ListPromotionsResponse]  # type: ignore[assignment]
+    """The promotions of the run, as ListRevocations lists revocations: canaries that may act everywhere by now."""
 
 class SafetyServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -104,7 +108,7 @@ class SafetyServicer(metaclass=_abc_1.ABCMeta):
         request: _safety_pb2.GetTrustRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_safety_pb2.GetTrustResponse, _abc.Awaitable[_safety_pb2.GetTrustResponse]]:
-        """The public key that signs, and how many verdicts there are."""
+        """The first verdict key, from which all others follow, and how many verdicts there are."""
 
     @_abc_1.abstractmethod
     def ListVerdicts(
@@ -134,5 +138,13 @@ class SafetyServicer(metaclass=_abc_1.ABCMeta):
         """The revocations of the run, a page at a time, in the order of their numbers. A learner asks when it starts and ever
         after, so that it hears of those that nobody handed to it. INVALID_ARGUMENT for another run: "none" would be wrong.
         """
+
+    @_abc_1.abstractmethod
+    def ListPromotions(
+        self,
+        request: _safety_pb2.ListPromotionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_safety_pb2.ListPromotionsResponse, _abc.Awaitable[_safety_pb2.ListPromotionsResponse]]:
+        """The promotions of the run, as ListRevocations lists revocations: canaries that may act everywhere by now."""
 
 def add_SafetyServicer_to_server(servicer: SafetyServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

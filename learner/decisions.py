@@ -1,9 +1,11 @@
-"""Asks the safety service which releases were revoked, so that the learner hears also of those that nobody told it of.
+"""Asks the safety service which releases were revoked and which canaries promoted: nobody else tells the learner of
+all of them.
 
 Whoever revokes a release hands the revocation to the learner; but the learner may be down then, or whoever revokes may
-be killed in between, and the learner may have no access to the ledger. So it asks: before it offers the release that it
-finds when it starts, and every few seconds from then on. What it is told counts only as far as it is signed: that is
-for policies.release_keeper to see, which also stores it and tells the actors.
+be killed in between, and the learner may have no access to the ledger. What the safety service itself decides of a
+canary it hands to nobody. So it is asked: before the learner offers the release that it finds when it starts, and every
+second from then on. What it says counts only as far as it is signed: that is for policies.release_keeper to see, which
+also stores it and tells the actors.
 
 A safety service that does not answer at the start is not waited for without end: like its end in the middle of a run it
 leaves the actors the last release (docs/architecture.md).
@@ -23,7 +25,7 @@ from safety.client import SafetyClient
 PATIENCE_S = 10.0
 """How long the safety service may take to answer before the release that was found is offered all the same."""
 
-POLL_S = 5.0
+POLL_S = 1.0
 """Time between two questions."""
 
 RETRY_S = 0.5
@@ -35,8 +37,8 @@ _REFUSED_SHOWN_MAX = 5
 _log = logging.getLogger(__name__)
 
 
-class RevocationListener:
-    """Hands every revocation that the safety service lists to a ReleaseKeeper. Call `catch_up` before `start`, or not.
+class DecisionListener:
+    """Hands what the safety service lists to a ReleaseKeeper. Call `catch_up` before `start`, or not.
 
     Args:
       client: asked; not closed.
@@ -48,13 +50,14 @@ class RevocationListener:
         self._client = client
         self._releases = releases
         self._run_id = run_id
-        self._heard = 0
+        self._revocations_heard = 0
+        self._promotions_heard = 0
         self._refused: list[str] = []
         self._failure = ""
         self._silent_since_s: float | None = None
         self._silence_told = False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="revocation-listener", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="decision-listener", daemon=True)
 
     def catch_up(self, stop: threading.Event, patience_s: float = PATIENCE_S) -> bool:
         """Asks until there is an answer, the patience ends, or `stop` is set; returns whether there was an answer."""
@@ -85,9 +88,15 @@ class RevocationListener:
     def _ask(self) -> bool:
         """One question; whether there was an answer."""
         try:
-            listed = self._client.revocations(self._run_id, self._heard, _CALL_S_MAX)
-            refused = self._releases.catch_up(listed)
-        except Exception as error:  # noqa: BLE001  whatever it was: if asking ended, no revocation would be heard of
+            revocations = self._client.revocations(self._run_id, self._revocations_heard, _CALL_S_MAX)
+            refused = self._releases.catch_up(revocations)
+            # What was refused or not stored is asked for again: the disk may have room by then.
+            self._revocations_heard += 0 if refused else len(revocations)
+            promotions = self._client.promotions(self._run_id, self._promotions_heard, _CALL_S_MAX)
+            not_promoted = self._releases.promote(promotions)
+            self._promotions_heard += 0 if not_promoted else len(promotions)
+            refused = [*refused, *not_promoted]
+        except Exception as error:  # noqa: BLE001  whatever it was: if asking ended, nothing would be heard of
             self._not_answered(str(error))
             return False
         self._failure, self._silent_since_s, self._silence_told = "", None, False
@@ -97,8 +106,6 @@ class RevocationListener:
             if len(refused) > _REFUSED_SHOWN_MAX:
                 _log.error("and %d more", len(refused) - _REFUSED_SHOWN_MAX)
         self._refused = refused
-        # What was refused or not stored is asked for again: the disk may have room by then.
-        self._heard += 0 if refused else len(listed)
         return True
 
     def _not_answered(self, failure: str) -> None:
@@ -106,9 +113,9 @@ class RevocationListener:
         now_s = time.monotonic()
         self._failure = failure
         # Whoever comes back may have been set back: then its list is to be heard from the first.
-        self._heard = 0
+        self._revocations_heard = self._promotions_heard = 0
         if self._silent_since_s is None:
             self._silent_since_s = now_s
         elif now_s - self._silent_since_s >= PATIENCE_S and not self._silence_told:
             self._silence_told = True
-            _log.warning("what has been revoked since is not known: %s", failure)
+            _log.warning("what has been revoked or promoted since is not known: %s", failure)

@@ -1,0 +1,32 @@
+"""`temper safety rotate`: puts new signing keys in the place of a run's old ones, while no safety service runs."""
+
+from __future__ import annotations
+
+from launch.arguments import SafetyRotate
+from launch.errors import BadInput
+from launch.releases import has_ledger, require_trust
+from launch.run_directory import holder_of
+from launch.run_paths import key_directory, require_run_directory
+from safety.key_rotation import rotate
+
+
+def run(arguments: SafetyRotate) -> int:
+    """Rotates, and says what the actors need."""
+    paths = require_run_directory(arguments.run_dir)
+    holder = holder_of(paths)
+    if holder is not None:
+        raise BadInput(f"the run in {paths.root} is running, supervised by process {holder}: stop it first")
+    trust = require_trust(paths)
+    if not has_ledger(paths):
+        raise BadInput(f"{paths.safety} has no ledger to be read here: only where the safety service ran are its keys")
+    keys = key_directory(paths.safety, trust.run_id, arguments.keys)
+    rotation = rotate(paths.safety, trust.run_id, arguments.purpose, arguments.why, keys=keys)
+    print(f"leases are signed by key {rotation.lease_key.key_id} from here on")
+    if arguments.purpose == "verdict":
+        newest = paths.safety / f"verify_key.{rotation.verdict_keys}.pem"
+        print(
+            f"verdicts are signed by key {rotation.verdict_key.key_id} from here on\n"
+            f"who trusts {paths.verify_key} still believes all earlier keys, too: if one may have been stolen, start "
+            f"the actors with\n  --trust {newest}"
+        )
+    return 0
