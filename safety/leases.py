@@ -104,20 +104,27 @@ class LeaseAuthority:
 
         Raises:
           EpochOver: the newest breach has not been answered.
-          LeaseWithheld: the monitor does not know enough, or `run_id` is another run's.
+          LeaseWithheld: the monitor does not know enough, `run_id` is another run's, or the learner says that it has
+            answered a breach that there was not: whoever could do that beforehand need never roll back.
           LedgerError, CustodyError: it could not be noted.
         """
         if run_id != self._run_id:
             raise LeaseWithheld(f"run_id is {run_id!r}, this safety service serves run {self._run_id!r} only")
         with self._lock:
             self._note_breach()
-            if self._breach is not None and rolled_back_epoch < self._breach.epoch:
+            over = 0 if self._breach is None else self._breach.epoch
+            if rolled_back_epoch > over:
+                known = f"the newest on record ended epoch {over}" if over else "on record there are: none"
+                raise LeaseWithheld(
+                    f"the learner says to have answered the breach of epoch {rolled_back_epoch}, {known}; no lease"
+                )
+            if self._breach is not None and rolled_back_epoch < over:
                 raise EpochOver(self._breach)
             refusal = None if self._monitor is None else self._monitor.refusal()
             self._note(refusal)
             if refusal is not None:
                 raise LeaseWithheld(refusal.reason)
-            epoch = 1 if self._breach is None else self._breach.epoch + 1
+            epoch = over + 1
             if self._monitor is not None:
                 self._monitor.begin(epoch)
             return self._granted(epoch)

@@ -286,6 +286,19 @@ def test_after_a_rollback_the_monitor_must_still_know_something(bench: Bench) ->
     assert bench.kinds() == [BREACH, WITHHELD, RESUMED]
 
 
+def test_a_breach_that_is_still_to_come_cannot_be_answered(bench: Bench) -> None:
+    for answered in (1, 2**40):
+        with pytest.raises(LeaseWithheld, match=rf"answered the breach of epoch {answered}, .*: none;"):
+            bench.authority.renew(RUN, answered)
+    bench.monitor.found = FOUND
+    assert bench.refused(0).epoch == 1
+    # Whoever says so beforehand would never have to roll back.
+    with pytest.raises(LeaseWithheld, match="answered the breach of epoch 7, .* epoch 1;"):
+        bench.authority.renew(RUN, 7)
+    assert bench.epoch(1) == 2
+    assert bench.kinds() == [BREACH, RESUMED]
+
+
 def test_other_runs_hear_of_no_breach(bench: Bench) -> None:
     bench.monitor.found = FOUND
     with pytest.raises(LeaseWithheld, match="serves run"):
