@@ -297,7 +297,7 @@ def test_a_breach_that_is_still_to_come_cannot_be_answered(bench: Bench) -> None
     bench.monitor.found = FOUND
     assert bench.refused(0).epoch == 1
     # Whoever says so beforehand would never have to roll back.
-    with pytest.raises(LeaseWithheld, match="answered the breach of epoch 7, .* epoch 1;"):
+    with pytest.raises(LeaseWithheld, match=r"answered the breach of epoch 7, .* epoch 1;"):
         bench.authority.renew(RUN, 7)
     assert bench.epoch(1) == 2
     assert bench.kinds() == [BREACH, RESUMED]
