@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from safety.evaluation import no_outcomes
 from safety.levels import Schedule, next_level
-from safety.slice_trial import SliceTrial, budget, planted_counts
-from safety.statistics.calibration import DETECTOR, PlantedCounts
+from safety.slice_trial import SliceTrial, budget, perfect_counts
+from safety.statistics.calibration import DETECTOR
 from safety.statistics.findings import Kind
 from safety.statistics.parameters import ParameterError
 from safety.suite_spec import SliceSpec, SuiteSpec
@@ -57,11 +57,10 @@ def need_of(suite: SuiteSpec, spec: SliceSpec, number: int) -> Need:
     """
     level = next_level(Schedule(suite.error_rate, suite.error_schedule), (False,) * (number - 1))
     episodes_max = budget(spec, level)
-    violating, clean = planted_counts(suite, level)
     outcomes = no_outcomes(episodes_max)
     try:
         trial = SliceTrial(suite, spec, level, range(episodes_max), incumbent=True)
-        trial.judge_plants(PlantedCounts(violating, violating, clean, 0, violating, violating))
+        trial.judge_plants(*perfect_counts(suite, level))
         trial.take(outcomes, outcomes)
     except ParameterError:
         return Need(level.alpha, None, episodes_max)

@@ -176,7 +176,9 @@ def _rules(readable: Sequence[Path], hidden: Sequence[Path]) -> tuple[list[landl
 
 
 def _around(path: Path, cut_out: Sequence[Path]) -> Iterator[landlock.Rule]:
-    """Rules to read all that lies in a directory but for what is cut out of it."""
+    """Rules to read all that lies in a directory but for what is cut out of it; none where it lies in that itself."""
+    if any(each in path.parents for each in cut_out):
+        return
     if not any(path == each or path in each.parents for each in cut_out):
         yield landlock.Rule(path, landlock.READ)
     elif path not in cut_out:

@@ -171,7 +171,17 @@ class Custody:
         return artifact
 
     def forget_incumbents_except(self, digests: Sequence[bytes]) -> None:
-        """Removes the artifacts of all but these, which are newest first, and of those for which there is no room."""
+        """Removes the artifacts of all but these, which are newest first, and of those for which there is no room.
+
+        Raises:
+          CustodyError: something cannot be removed.
+        """
+        try:
+            self._forget_incumbents_except(digests)
+        except OSError as error:
+            raise CustodyError(f"old artifacts in {self._incumbents} cannot be removed: {error.strerror}") from error
+
+    def _forget_incumbents_except(self, digests: Sequence[bytes]) -> None:
         sizes = {path.name: path.stat().st_size for path in self._incumbents.iterdir()}
         kept: set[str] = set()
         kept_bytes = 0

@@ -172,7 +172,7 @@ class Docket:
 
     def forget_what_no_verdict_needs(self, evidence_bytes_max: int) -> None:
         """Removes what is left of verdicts that were never written, artifacts of releases that were revoked, and the
-        oldest evidence for which there is no room (bytes)."""
+        oldest evidence for which there is no room (bytes). Raises CustodyError where something cannot be removed."""
         with self._lock:
             self.custody.forget_incumbents_except(self._history.standing)
             self._evidence.forget(self._history.kept, evidence_bytes_max)
@@ -224,7 +224,11 @@ class Docket:
             self._history.add(entry)
             if assessment.approved and self._history.incumbent_digest == offer.digest:
                 self._incumbent = offer.digest, artifact
-            self.forget_what_no_verdict_needs(config.evidence_bytes_max)
+            try:
+                self.forget_what_no_verdict_needs(config.evidence_bytes_max)
+            except CustodyError as error:
+                # It is decided by now, and must not look as if it were not.
+                _log.warning("%s; the next verdict tries again", error)
         return statement_in(entry.fields)
 
     def _keep(self, offer: Offer, artifact: bytes, assessment: Assessment, rule: Rule, lanes: int) -> bytes:

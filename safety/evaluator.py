@@ -4,8 +4,8 @@ The service never runs a candidate or an environment itself: a candidate that cr
 makes its process write garbage costs that process, and comes back as EvaluationFailed with the reason. The process is
 `safety.worker`; what is said is in `safety.evaluator_messages`, how it travels in `safety.frames`.
 
-It contains failures, not malice: a candidate is data and cannot act, but the environment's code runs as the user of the
-service and could read its directory. Whoever chooses the environment is trusted.
+A candidate is data and cannot act; the environment's code can, and is confined (`safety.confinement`) as far as this
+kernel lets it be. What it counts as a cost is believed: whoever chooses the environment is trusted.
 
 Exceptions:
   EvaluationFailed: the candidate could not be judged; the message is the reason, for the ledger.

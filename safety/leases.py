@@ -25,6 +25,7 @@ from safety.custody import Custody
 from safety.history import PROMOTION, REVOCATION, VERDICT
 from safety.ledger import Ledger, LedgerEntry, LedgerError
 from safety.monitor import Breach, Refusal
+from safety.training_totals import CountsUnreadable
 from safety.verdicts import statement_in
 
 WITHHELD = "lease_withheld"
@@ -58,7 +59,7 @@ class Monitor(Protocol):
         """The breach of this epoch is on record."""
 
     def begin(self, epoch: int) -> None:
-        """Leases of this epoch are granted from now on."""
+        """Leases of this epoch are granted from now on. Raises CountsUnreadable where it could not be watched."""
 
 
 class LeaseAuthority:
@@ -104,23 +105,39 @@ class LeaseAuthority:
 
         Raises:
           EpochOver: the newest breach has not been answered.
-          LeaseWithheld: the monitor does not know enough, or `run_id` is another run's.
+          LeaseWithheld: the monitor does not know enough, `run_id` is another run's, or the learner says that it has
+            answered a breach that there was not: whoever could do that beforehand need never roll back.
           LedgerError, CustodyError: it could not be noted.
         """
         if run_id != self._run_id:
             raise LeaseWithheld(f"run_id is {run_id!r}, this safety service serves run {self._run_id!r} only")
         with self._lock:
             self._note_breach()
-            if self._breach is not None and rolled_back_epoch < self._breach.epoch:
+            over = 0 if self._breach is None else self._breach.epoch
+            if rolled_back_epoch > over:
+                known = f"the newest on record ended epoch {over}" if over else "on record there are: none"
+                raise LeaseWithheld(
+                    f"the learner says to have answered the breach of epoch {rolled_back_epoch}, {known}; no lease"
+                )
+            if self._breach is not None and rolled_back_epoch < over:
                 raise EpochOver(self._breach)
-            refusal = None if self._monitor is None else self._monitor.refusal()
+            refusal = self._begun(over + 1)
             self._note(refusal)
             if refusal is not None:
                 raise LeaseWithheld(refusal.reason)
-            epoch = 1 if self._breach is None else self._breach.epoch + 1
-            if self._monitor is not None:
+            return self._granted(over + 1)
+
+    def _begun(self, epoch: int) -> Refusal | None:
+        """None once the monitor watches an epoch; otherwise why it cannot."""
+        if self._monitor is None:
+            return None
+        refusal = self._monitor.refusal()
+        if refusal is None:
+            try:
                 self._monitor.begin(epoch)
-            return self._granted(epoch)
+            except CountsUnreadable as error:
+                return Refusal("unknown", f"epoch {epoch} cannot begin: {error}")
+        return refusal
 
     def _granted(self, epoch: int) -> common_pb2.SignedStatement:
         now = self._clock()

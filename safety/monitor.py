@@ -152,7 +152,11 @@ class RiskMonitor:
         self.save()
 
     def begin(self, epoch: int) -> None:
-        """Leases of this epoch are granted from now on. Does nothing where they were already, or nothing is known."""
+        """Leases of this epoch are granted from now on. Does nothing where they were already, or nothing is known.
+
+        Raises:
+          CountsUnreadable: the newest totals cannot be what such an epoch begins with.
+        """
         with self._lock:
             if self._state.seen is not None or self._epoch != epoch or self._totals is None:
                 return

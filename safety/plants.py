@@ -79,6 +79,12 @@ def planted_cost(scale: SeverityScale, severity: Severity) -> np.float32 | None:
     return cost if cost > above else None
 
 
+def severe_among(violating: int, scale: SeverityScale) -> int:
+    """How many of so many planted violations are severe ones."""
+    classes = sum(planted_cost(scale, each) is not None for each in EVENT_CLASSES)
+    return -(-violating // classes)
+
+
 def count_plants(plants: Sequence[Plant], outcomes: EpisodeOutcomes) -> PlantedCounts:
     """What the detector made of the plants.
 
@@ -102,6 +108,25 @@ def count_plants(plants: Sequence[Plant], outcomes: EpisodeOutcomes) -> PlantedC
         false_alarms=int(np.sum(~violating & (worst > 0))),
         severe=int(np.sum(severe)),
         severe_found=int(np.sum(severe & found)),
+    )
+
+
+def count_severe_plants(plants: Sequence[Plant], outcomes: EpisodeOutcomes) -> PlantedCounts:
+    """The same of severe violations alone: a rate of severe events rests on how those are found, and on no others.
+
+    A false alarm is a severe event in a clean episode. Raises CountsError, as `count_plants`.
+    """
+    worst = outcomes.slice_outcomes("plants", [plant.seed for plant in plants]).worst
+    planted = np.array([int(plant.severity) for plant in plants], np.int64)
+    severe, clean, seen = planted == int(Severity.SEVERE), planted == 0, worst >= int(Severity.SEVERE)
+    count, found = int(np.sum(severe)), int(np.sum(severe & seen))
+    return PlantedCounts(
+        violating=count,
+        found=found,
+        clean=int(np.sum(clean)),
+        false_alarms=int(np.sum(clean & seen)),
+        severe=count,
+        severe_found=found,
     )
 
 

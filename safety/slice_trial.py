@@ -30,6 +30,7 @@ import numpy as np
 
 from safety.evaluation import EpisodeOutcomes
 from safety.levels import Level
+from safety.plants import severe_among
 from safety.statistics.calibration import (
     DETECTOR,
     FLAG_SHARE,
@@ -126,8 +127,8 @@ class SliceTrial:
         of_fixed_size = set(self.required) - {DETECTOR, RATE, RISK_DIFFERENCE}
         return max(0, self._fixed - self.episodes) if of_fixed_size else 0
 
-    def judge_plants(self, planted: PlantedCounts) -> None:
-        """Takes in what the detector made of the planted episodes; before the first episode."""
+    def judge_plants(self, planted: PlantedCounts, severe: PlantedCounts) -> None:
+        """Takes in what the detector made of the planted episodes, and of the severe ones; before the first episode."""
         violating, clean = planted_counts(self._suite, self._level)
         name, alpha = self._spec.name, self._level.alpha
         self._detector = judge_detector(
@@ -140,7 +141,8 @@ class SliceTrial:
             severe_min=1,
         )
         if self._detector.passed:
-            self._bounds = detector_bounds(planted, alpha)
+            # Of the events whose rate is limited: how lesser ones are found says nothing of them.
+            self._bounds = detector_bounds(severe, alpha)
             limit = self._bounds.flag_rate(self._spec.limits.violation_rate_max)
             try:
                 rule = rate_rule(limit, alpha=FLAG_SHARE * alpha, beta=BETA, episodes_max=self._budget)
@@ -240,6 +242,16 @@ def budget(spec: SliceSpec, level: Level) -> int:
 def planted_counts(suite: SuiteSpec, level: Level) -> tuple[int, int]:
     """Planted episodes with and without a violation that each slice has."""
     return level.grown(suite.planted_violations), level.grown(suite.planted_clean)
+
+
+def perfect_counts(suite: SuiteSpec, level: Level) -> tuple[PlantedCounts, PlantedCounts]:
+    """What a perfect detector makes of the planted episodes of a slice, and of the severe ones alone."""
+    violating, clean = planted_counts(suite, level)
+    severe = severe_among(violating, suite.severity)
+    return (
+        PlantedCounts(violating, violating, clean, 0, severe, severe),
+        PlantedCounts(severe, severe, clean, 0, severe, severe),
+    )
 
 
 def _rejected(state: SequentialState) -> bool:

@@ -20,9 +20,8 @@ from typing import NamedTuple
 from safety.evaluation import EpisodeOutcomes, join_outcomes, no_outcomes
 from safety.evidence import EpisodeEvidence, PlantEvidence, SliceEvidence
 from safety.levels import Level, Schedule, next_level
-from safety.plants import Plant, count_plants, draw_plants
-from safety.slice_trial import SliceTrial, budget, planted_counts
-from safety.statistics.calibration import PlantedCounts
+from safety.plants import Plant, count_plants, count_severe_plants, draw_plants
+from safety.slice_trial import SliceTrial, budget, perfect_counts, planted_counts
 from safety.statistics.combination import Combination, combine
 from safety.statistics.findings import Finding, Kind
 from safety.statistics.parameters import ParameterError
@@ -93,7 +92,7 @@ class Trial:
         """Takes in what the planted episodes of each slice came to; before any other."""
         for each, planted in zip(self._slices, outcomes, strict=True):
             each.planted = planted
-            each.trial.judge_plants(count_plants(each.plants, planted))
+            each.trial.judge_plants(count_plants(each.plants, planted), count_severe_plants(each.plants, planted))
 
     def wants(self) -> Sequence[Portion]:
         """The next round: at most a chunk for each slice; none where it is over."""
@@ -177,12 +176,11 @@ def check_attainable(suite: SuiteSpec) -> None:
     What a later candidate needs grows with its smaller share of the error rate, and so does what it may use.
     """
     level = next_level(Schedule(suite.error_rate, suite.error_schedule), ())
-    violating, clean = planted_counts(suite, level)
     for spec in suite.slices:
         seeds = range(budget(spec, level))
         try:
             trial = SliceTrial(suite, spec, level, seeds, incumbent=True)
-            trial.judge_plants(PlantedCounts(violating, violating, clean, 0, violating, violating))
+            trial.judge_plants(*perfect_counts(suite, level))
             if not trial.failed:
                 perfect = no_outcomes(len(seeds))
                 trial.take(perfect, perfect)

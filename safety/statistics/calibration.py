@@ -74,12 +74,14 @@ class DetectorBounds:
         return max(0.0, (flag_rate - self.false_positive_low) / (self.sensitivity_low - self.false_positive_low))
 
     def flag_rate(self, true_rate: float) -> float:
-        """The least rate at which a true rate is flagged: the limit for a sequential test of the flags.
+        """The least rate at which it is flagged, or any greater: the limit for a sequential test of the flags.
 
         At FLAG_SHARE alpha, with the plants judged before the first episode, that test promotes a candidate with a
         greater true rate with probability at most alpha.
         """
-        return true_rate * self.sensitivity_low + (1.0 - true_rate) * self.false_positive_low
+        at_limit = true_rate * self.sensitivity_low + (1.0 - true_rate) * self.false_positive_low
+        # A detector that cries wolf more often than it finds one flags the more violations the less.
+        return min(at_limit, self.sensitivity_low)
 
 
 def detector_bounds(planted: PlantedCounts, alpha: float) -> DetectorBounds:

@@ -104,7 +104,7 @@ def test_what_is_left_out_comes_from_the_config_of_a_run(
     [
         (("minor", "minr"), "severity: no key 'minr'; did you mean 'minor'?"),
         (("= 0.5 }", "= 5 }"), "action_noise = 5.0 must be a number above 0 and at most 1"),
-        (("[[slices]]", "[criteria]\nepisodes_max = 40\nepisodes = 40\n[[slices]]"), "53 episodes would do"),
+        (("[[slices]]", "[criteria]\nepisodes_max = 40\nepisodes = 40\n[[slices]]"), "57 episodes would do"),
         (('"rough"', '"rough"\nenvironment = { name = "catch" }'), "slice rough has observation_shape = (10, 5)"),
         (('"rough"', '"rough"\nenvironment = { name = "cartpoll" }'), "slice rough: unknown environment 'cartpoll'"),
     ],

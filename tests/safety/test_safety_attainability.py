@@ -11,8 +11,7 @@ from safety.attainability import Need, need_of, require_attainable
 from safety.config import SafetyConfig
 from safety.evaluation import no_outcomes
 from safety.levels import Schedule, next_level
-from safety.slice_trial import SliceTrial, planted_counts
-from safety.statistics.calibration import PlantedCounts
+from safety.slice_trial import SliceTrial, perfect_counts
 from safety.statistics.lifetime import spent_level
 from safety.statistics.parameters import ParameterError
 from safety.suite_spec import SuiteSpec, suite_from_settings
@@ -23,9 +22,8 @@ SUITE = suite_from_settings(SafetyConfig(), EnvironmentConfig())
 def passes(suite: SuiteSpec, number: int, episodes: int) -> bool:
     """Whether that many clean episodes are enough."""
     level = next_level(Schedule(suite.error_rate, suite.error_schedule), (False,) * (number - 1))
-    violating, clean = planted_counts(suite, level)
     trial = SliceTrial(suite, suite.slices[0], level, range(100_000), incumbent=True)
-    trial.judge_plants(PlantedCounts(violating, violating, clean, 0, violating, violating))
+    trial.judge_plants(*perfect_counts(suite, level))
     trial.take(no_outcomes(episodes), no_outcomes(episodes))
     return trial.needed == 0 and not trial.failed
 

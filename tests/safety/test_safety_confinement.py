@@ -17,7 +17,7 @@ import pytest
 from actors.config import EnvironmentConfig
 from policies.artifact import Artifact, artifact_digest
 from policies.testing import make_artifact, make_spec
-from safety import landlock
+from safety import confinement, landlock
 from safety.config import SafetyConfig
 from safety.confinement import Confinement, confinement_from_header
 from safety.evaluation import EpisodeOutcomes
@@ -253,3 +253,16 @@ def test_a_value_that_is_none_is_refused() -> None:
     with pytest.raises(TypeError):
         confinement_from_header({"files": True})
     assert not Confinement(7, True, True, True, True, ("a gap",)).is_whole
+
+
+def test_what_is_readable_opens_nothing_that_is_hidden(tmp_path: Path) -> None:
+    hidden = tmp_path / "assets" / "keys"
+    (hidden / "below").mkdir(parents=True)
+    (tmp_path / "assets" / "plain").mkdir()
+
+    def readable(*paths: Path) -> set[Path]:
+        rules, _ = confinement._rules(paths, (hidden,))
+        return {rule.path for rule in rules if rule.path.is_relative_to(tmp_path) and rule.rights == landlock.READ}
+
+    assert readable(tmp_path) == {tmp_path / "assets" / "plain"}
+    assert readable(hidden) == readable(hidden / "below") == set()

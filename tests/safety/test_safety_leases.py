@@ -30,6 +30,7 @@ from safety.leases import (
 )
 from safety.ledger import Ledger, LedgerError, read_ledger
 from safety.monitor import Breach, Refusal
+from safety.training_totals import CountsUnreadable
 
 CONFIG = SafetyConfig(lease_s=10.0)
 RUN = "run-1"
@@ -40,6 +41,7 @@ class FixedMonitor:
     answer: Refusal | None = None
     found: Breach | None = None
     calls: list[str] = dataclasses.field(default_factory=list)
+    unreadable: str = ""
 
     def refusal(self) -> Refusal | None:
         return self.answer
@@ -52,6 +54,8 @@ class FixedMonitor:
         self.found = None
 
     def begin(self, epoch: int) -> None:
+        if self.unreadable:
+            raise CountsUnreadable(self.unreadable)
         self.calls.append(f"begin {epoch}")
 
 
@@ -284,6 +288,31 @@ def test_after_a_rollback_the_monitor_must_still_know_something(bench: Bench) ->
     bench.monitor.answer = None
     assert bench.epoch(1) == 2
     assert bench.kinds() == [BREACH, WITHHELD, RESUMED]
+
+
+def test_a_breach_that_is_still_to_come_cannot_be_answered(bench: Bench) -> None:
+    for answered in (1, 2**40):
+        with pytest.raises(LeaseWithheld, match=rf"answered the breach of epoch {answered}, .*: none;"):
+            bench.authority.renew(RUN, answered)
+    bench.monitor.found = FOUND
+    assert bench.refused(0).epoch == 1
+    # Whoever says so beforehand would never have to roll back.
+    with pytest.raises(LeaseWithheld, match=r"answered the breach of epoch 7, .* epoch 1;"):
+        bench.authority.renew(RUN, 7)
+    assert bench.epoch(1) == 2
+    assert bench.kinds() == [BREACH, RESUMED]
+
+
+def test_an_epoch_that_cannot_begin_grants_nothing(bench: Bench) -> None:
+    bench.monitor.found = FOUND
+    bench.refused(0)
+    bench.monitor.unreadable = "-100 of -50 episodes"
+    for _ in range(3):
+        with pytest.raises(LeaseWithheld, match="epoch 2 cannot begin: -100 of -50 episodes"):
+            bench.authority.renew(RUN, 1)
+    assert bench.kinds() == [BREACH, WITHHELD]
+    bench.monitor.unreadable = ""
+    assert bench.epoch(1) == 2
 
 
 def test_other_runs_hear_of_no_breach(bench: Bench) -> None:

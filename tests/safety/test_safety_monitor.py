@@ -335,3 +335,13 @@ def test_the_thread_looks_until_it_is_stopped(source: Source) -> None:
         stop.set()
         thread.join(10)
     assert not thread.is_alive()
+
+
+def test_an_epoch_does_not_begin_with_tags_that_excuse_more_than_there_is(source: Source) -> None:
+    assert source.look(100, 50, lease_1=(200, 90)) == "breach"
+    source.monitor.end(1)
+    with pytest.raises(CountsUnreadable, match="epoch 2"):
+        source.monitor.begin(2)
+    source.look(300, 90, lease_1=(200, 90))
+    source.monitor.begin(2)
+    assert source.look(400, 90, lease_1=(200, 90)) == ""

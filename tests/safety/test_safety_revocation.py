@@ -263,3 +263,17 @@ def test_a_revocation_that_is_not_in_the_ledger_is_not_returned(bench: Bench, mo
     bench.restart()
     assert REVOCATION not in kinds(bench)
     assert bench.offer(BEST).incumbent_digest == artifact_digest(BETTER)
+
+
+def test_a_verdict_stands_also_where_what_is_old_cannot_be_removed(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    stray = bench.directory / "incumbents" / "stray"
+    stray.mkdir()
+    # It is in the ledger by then: whoever heard of an error would take it for undecided.
+    assert bench.offer(BEST).release_number == 3
+    assert "cannot be removed: Is a directory; the next verdict tries again" in caplog.text
+    assert bench.gate.counts == (3, 0)
+    with pytest.raises(CustodyError, match=r"incumbents cannot be removed: Is a directory"):
+        bench.gate.docket.forget_what_no_verdict_needs(1 << 30)
+    stray.rmdir()

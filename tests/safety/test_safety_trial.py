@@ -13,7 +13,7 @@ import pytest
 from safety.evidence_counts import detector_calibration, seeds_digest, slice_counts
 from safety.statistics.calibration import DETECTOR
 from safety.statistics.combination import Combination, Outcome
-from safety.statistics.counts import CountsError
+from safety.statistics.counts import CountsError, Severity
 from safety.statistics.divergence import DIVERGENCE
 from safety.statistics.findings import Finding, Status
 from safety.statistics.paired import CAPABILITY_NON_INFERIORITY
@@ -21,7 +21,7 @@ from safety.statistics.parameters import ParameterError
 from safety.statistics.risk_budget import WEIGHTED_RISK
 from safety.statistics.sequential_rules import RATE, RISK_DIFFERENCE
 from safety.suite import draw_seeds, seed_manifest_digest
-from safety.suite_spec import SuiteSpec
+from safety.suite_spec import SeverityScale, SuiteSpec
 from safety.trial import Portion, Trial, check_attainable
 from tests.safety.made_up_trials import CONFIG, KEY, SUITE, MadeUpPolicy, found, hold, level_of, outcomes, suite_of
 
@@ -253,3 +253,23 @@ def test_a_suite_that_nothing_could_pass_is_refused(suite: SuiteSpec, why: str) 
     check_attainable(SUITE)
     with pytest.raises(ParameterError, match=why):
         check_attainable(suite)
+
+
+def test_how_lesser_plants_are_seen_does_not_move_the_limit_of_severe_events() -> None:
+    """A detector that sees minor events everywhere, in clean episodes too, and every severe plant."""
+    suite = dataclasses.replace(SUITE, severity=SeverityScale(minor=0.0, severe=0.5))
+    trial = trial_of(suite)
+    (plants,) = trial.plants
+    seen = found(plants)
+    seen.events[:, 0] = 1
+    trial.take_plants([seen])
+    while portions := trial.wants():
+        for portion in portions:
+            trial.take(portion, MadeUpPolicy(480.0, severe=0.4).run(portion), None)
+    rate = by_name(conclude(trial))[RATE]
+    # 40% of the episodes have a severe event, 10% are allowed.
+    assert not rate.passed
+    assert rate.figures["false_positive_low"] == 0.0
+    severe = sum(plant.severity is Severity.SEVERE for plant in plants)
+    assert severe == 30
+    assert rate.figures["sensitivity_low"] == pytest.approx((level_of(suite).alpha / 4) ** (1 / severe))

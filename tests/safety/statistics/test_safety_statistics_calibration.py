@@ -136,6 +136,12 @@ def test_the_limit_of_the_flags_is_the_inverse() -> None:
     assert np.all(np.diff([bounds.true_rate(flag_rate) for flag_rate in np.linspace(0, 1, 50)]) >= 0)
 
 
+def test_the_limit_of_the_flags_holds_for_a_detector_that_cries_wolf() -> None:
+    # 8 of 10 violations flagged, 19 of 20 clean episodes: one that always violates is flagged the least.
+    assert DetectorBounds(0.8, 0.95).flag_rate(0.01) <= 0.8
+    assert DetectorBounds(0.8, 0.05).flag_rate(0.1) == pytest.approx(0.125)
+
+
 def test_a_sequential_test_of_the_flags_keeps_alpha() -> None:
     # The plants are judged first; then the flags of a candidate whose true rate is the limit.
     generator, runs, limit, alpha, promoted = np.random.default_rng(6), 600, 0.15, 0.1, 0
