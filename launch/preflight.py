@@ -23,6 +23,8 @@ from launch.errors import BadInput, extra_of, missing_extra
 from policies.spec import PolicySpec
 from protos.transport import UNIX_PATH_BYTES_MAX
 from protos.transport_roles import ROLES
+from safety.statistics.parameters import ParameterError
+from safety.suite_file import make_suite
 
 _NEEDED = ("jax", "flax", "optax", "orbax", "tensorboardX")
 
@@ -36,7 +38,7 @@ def check(config: RunConfig) -> None:
       SpecError: the network does not fit the environment's observations.
       BadInput: sockets cannot be made under the temporary directory, or the run's own processes may not use them.
       JobError, SchemaError: a record, or an unroll of all lanes, is too large to be sent.
-      BadInput: the environment's first reset or step fails.
+      BadInput, SuiteFileError: the environment's first reset or step fails; or no candidate could be judged.
     """
     needed = (*_NEEDED, "lmdb", "pyroaring") if config.replay.store == "lmdb" else _NEEDED
     extras = {extra for name in needed if importlib.util.find_spec(name) is None and (extra := extra_of(name))}
@@ -48,6 +50,7 @@ def check(config: RunConfig) -> None:
             f"transport.local_roles lacks {', '.join(sorted(missing))}: a run on one machine talks over sockets, and "
             "its own processes could not; leave it as it is here"
         )
+    check_suite(config)
     environment = make_vector(config.environment, 1)
     try:
         spec = environment.spec
@@ -56,6 +59,14 @@ def check(config: RunConfig) -> None:
         _try_out(environment)
     finally:
         environment.close()
+
+
+def check_suite(config: RunConfig) -> None:
+    """Raises BadInput or SuiteFileError for settings, or a suite file, by which no candidate could be judged."""
+    try:
+        make_suite(config.safety, config.environment)
+    except ParameterError as error:
+        raise BadInput(str(error)) from None
 
 
 def _check_socket_paths(place: Path) -> None:

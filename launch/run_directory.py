@@ -10,6 +10,7 @@ Exceptions: launch.errors.RunDirectoryError; KeyFileError (policies.signing).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import uuid
@@ -20,6 +21,7 @@ from launch.config import RunConfig
 from launch.config_file import read_config, write_config
 from launch.errors import RunDirectoryError
 from launch.run_paths import RunPaths, check_keys, check_shards
+from policies.durable import replace_file
 
 
 def holder_of(paths: RunPaths) -> str | None:
@@ -101,7 +103,7 @@ class RunDirectory:
         paths.logs.mkdir()
         paths.run_id.write_text(run_id + "\n", encoding="utf-8")
         # Last, because it is what makes the directory a run.
-        write_config(config, paths.config)
+        write_config(self._with_suite(config), paths.config)
         return run_id
 
     def resumable_config(self, recipe: str) -> RunConfig:
@@ -146,8 +148,18 @@ class RunDirectory:
         paths.logs.mkdir(exist_ok=True)
         for stale in (paths.summary, paths.final):
             stale.unlink(missing_ok=True)
-        write_config(config, paths.config)
+        write_config(self._with_suite(config), paths.config)
         return run_id
+
+    def _with_suite(self, config: RunConfig) -> RunConfig:
+        """The settings with a copy of the suite file in this directory: what was tested can be read here later, and a
+        run that goes on is not judged by what has become of the file since."""
+        if not config.safety.suite:
+            return config
+        source, own = Path(config.safety.suite), self.paths.suite.absolute()
+        if source.exists() and source.absolute() != own:
+            replace_file(own, source.read_bytes())
+        return dataclasses.replace(config, safety=dataclasses.replace(config.safety, suite=str(own)))
 
     def close(self) -> None:
         """Gives the lock back; of a directory that never became a run nothing is left that was not there before."""

@@ -30,6 +30,11 @@ class RunPaths:
         return self.root / "config.toml"
 
     @property
+    def suite(self) -> Path:
+        """A copy of the suite file that the run was started with, if it has one, TOML."""
+        return self.root / "suite.toml"
+
+    @property
     def run_id(self) -> Path:
         """The id that leases and verdicts of this run are bound to."""
         return self.root / "run_id"

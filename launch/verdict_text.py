@@ -110,6 +110,8 @@ def _evidence_lines(report: VerdictReport) -> Iterator[str]:
     if report.evidence is not None:
         yield f"{'evidence':<{_LABEL}}{digest.hex()}"
         yield from _labelled("", f"suite {printable(report.evidence.suite)}, counted again here")
+        digests = report.evidence.suite_digest.hex()[:16], report.evidence.criteria_digest.hex()[:16]
+        yield from _labelled("", f"suite digest {digests[0]}, criteria digest {digests[1]}")
     elif report.evidence_state == GONE:
         yield from _labelled("evidence", f"gone, this is what the verdict itself says: {report.evidence_note}")
     else:

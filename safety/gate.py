@@ -16,6 +16,7 @@ Exceptions:
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from actors.config import EnvironmentConfig
 from policies.artifact import DIGEST_BYTES, artifact_digest
 from policies.signing import VerifyKey
 from protos.common.v1 import common_pb2
+from protos.safety.v1.safety_pb2 import VerdictStatement
 from replay.settings import SettingError, validate
 from safety.config import SafetyConfig
 from safety.custody import Custody, CustodyError
@@ -41,6 +43,8 @@ from safety.suite_spec import SuiteSpec
 from safety.trial import Trial
 from safety.trial_runner import Contender, Progress, TrialFailed, run_trial
 from safety.verdicts import Assessment, Offer, Rule
+
+_log = logging.getLogger(__name__)
 
 
 class OfferRefused(ValueError):
@@ -98,6 +102,7 @@ class Gate:
             self._docket.close()
             raise
         hidden = (directory, self._docket.custody.keys.place)
+        self._say_what_changed()
         self._pool = EvaluatorPool(self._suite, config, directory, hidden)
         # One thread, alive as long as the gate: it holds one trial at a time, and the evaluator processes live with it.
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "temper-gate")
@@ -211,6 +216,14 @@ class Gate:
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._pool.release()
         self._docket.close()
+
+    def _say_what_changed(self) -> None:
+        """Logs that earlier verdicts were by other criteria: they stand, and are not those of these settings."""
+        last = self._docket.newest_verdicts(1)
+        if last and VerdictStatement.FromString(last[0].payload).criteria_digest != self._criteria_digest:
+            _log.warning(
+                "the criteria are not those of the last verdict: candidates are judged by the new ones from now on"
+            )
 
     def _count_done(self, _: concurrent.futures.Future[common_pb2.SignedStatement]) -> None:
         with self._lock:

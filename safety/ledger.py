@@ -179,14 +179,24 @@ def read_ledger(directory: Path) -> Sequence[LedgerEntry]:
     """The entries of a ledger that may be in use by a service; a line that is just being written is left out.
 
     Raises:
-      LedgerError: it is damaged or cannot be read.
+      LedgerError: it is damaged, ends before the entry that its head names, or cannot be read.
     """
-    path = directory / "ledger.jsonl"
+    path, head_path = directory / "ledger.jsonl", directory / "ledger.head"
+    # Before the ledger: what a service adds meanwhile then comes after it.
+    index, digest = _read_head(head_path)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise LedgerError(f"ledger {path} cannot be read: {error.strerror}") from error
-    return tuple(parse_ledger(data, str(path))[0])
+    entries = tuple(parse_ledger(data, str(path))[0])
+    if index >= len(entries) or (index >= 0 and entries[index].digest != digest):
+        raise LedgerError(
+            f"ledger {path} ends at entry {len(entries) - 1}, its head names entry {index} with digest "
+            f"{digest.hex()[:16]}: entries were cut off or edited"
+        )
+    if index < 0 and len(entries) > 1:
+        raise LedgerError(f"{head_path} is missing, without which nobody can see whether entries were cut off")
+    return entries
 
 
 def parse_ledger(data: bytes, name: str) -> tuple[list[LedgerEntry], int]:
@@ -225,15 +235,20 @@ def _write_head(path: Path, entry: LedgerEntry) -> None:
     replace_file(path, canonical_json({"index": entry.index, "digest": entry.digest.hex()}) + b"\n", 0o600)
 
 
-def _check_head(path: Path, entries: Sequence[LedgerEntry]) -> None:
-    """Raises LedgerError unless the head names the last entry or the one before it; then it names the last."""
+def _read_head(path: Path) -> tuple[int, bytes]:
+    """Index and digest of the entry that the head names; (-1, NO_ENTRY) where there is no head. Raises LedgerError."""
     try:
         head = json.loads(path.read_bytes())
-        index, digest = int(head["index"]), bytes.fromhex(head["digest"])
+        return int(head["index"]), bytes.fromhex(head["digest"])
     except FileNotFoundError:
-        index, digest = -1, NO_ENTRY
+        return -1, NO_ENTRY
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LedgerError(f"{path} is not readable: the ledger's length cannot be checked") from error
+
+
+def _check_head(path: Path, entries: Sequence[LedgerEntry]) -> None:
+    """Raises LedgerError unless the head names the last entry or the one before it; then it names the last."""
+    index, digest = _read_head(path)
     newest = len(entries) - 1
     if not newest - 1 <= index <= newest:
         raise LedgerError(

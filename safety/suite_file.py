@@ -83,6 +83,9 @@ def make_suite(config: SafetyConfig, environment: EnvironmentConfig) -> SuiteSpe
 def read_suite(path: Path, config: SafetyConfig, environment: EnvironmentConfig) -> SuiteSpec:
     """Reads and checks a suite file; otherwise as `parse_suite`."""
     try:
+        if path.exists() and not path.is_file():
+            # A pipe would be waited for.
+            raise SuiteFileError(f"suite file {path} cannot be read: it is no regular file")
         with path.open("rb") as file:
             data = file.read(SUITE_BYTES_MAX + 1)
     except OSError as error:

@@ -1,7 +1,7 @@
 """`temper policy verify`: reads every release, artifact, lineage and revocation of a run and says what is wrong.
 
 Wrong is also a revocation that is in the gate's ledger and not in the registry: then whoever revoked a release was
-stopped on the way, and perhaps nobody has dropped it yet.
+stopped on the way, and perhaps nobody has dropped it yet. So is a release that is missing from the registry.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from launch.releases import has_ledger, open_registry, undelivered
 from launch.run_paths import RunPaths, require_run_directory
 from policies.registry import PolicyRegistry
 from policies.revocation import Revocation
-from safety.ledger import LedgerError
+from safety.history import DecisionHistory
+from safety.ledger import LedgerError, read_ledger
 
 
 def run(arguments: PolicyVerify) -> int:
@@ -31,7 +32,7 @@ def run(arguments: PolicyVerify) -> int:
     if not problems:
         left, problems = _undelivered(paths, registry)
         releases = registry.releases()
-        problems = [*problems, *unbound_releases(paths, releases)]
+        problems = [*problems, *_missing(paths, registry), *unbound_releases(paths, releases)]
         gone = {revocation.digest for revocation in [*registry.revocations(), *left]}
         revoked = sum(release.digest in gone for release in releases)
         print(f"{len(releases)} releases verified: signatures, digests and parameters; {revoked} revoked")
@@ -42,6 +43,19 @@ def run(arguments: PolicyVerify) -> int:
     for problem in problems:
         print(f"temper: {problem}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _missing(paths: RunPaths, registry: PolicyRegistry) -> list[str]:
+    """A line on each release that the gate let out and that is not here; none where the ledger does not tell."""
+    if not has_ledger(paths):
+        return []
+    try:
+        history = DecisionHistory(read_ledger(paths.safety), registry.trust.verify_key, registry.trust.run_id)
+    except LedgerError as error:
+        return [f"whether a release is missing is not known: {error}"]
+    held = {release.number for release in registry.releases()}
+    gone = sorted(set(range(1, history.approved + 1)) - held)
+    return [f"release {number} is in the gate's ledger, and missing from {paths.policies}" for number in gone]
 
 
 def _undelivered(paths: RunPaths, registry: PolicyRegistry) -> tuple[Sequence[Revocation], list[str]]:

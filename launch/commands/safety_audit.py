@@ -69,6 +69,11 @@ def _fields(audit: LedgerAudit | None) -> dict[str, Any]:
     return {**{name: getattr(audit, name, None) for name in names}, "keys": keys, "head": _head(audit)}
 
 
+def _unlevelled(audit: LedgerAudit) -> str:
+    other = audit.evaluations_checked - audit.levels_checked
+    return f" ({other} by criteria that are not those of config.toml today)" if other > 0 else ""
+
+
 def _head(audit: LedgerAudit | None) -> str | None:
     return f"{audit.entries - 1}:{audit.head.hex()}" if audit is not None and audit.entries else None
 
@@ -77,8 +82,8 @@ def _described(audit: LedgerAudit) -> str:
     return (
         f"{audit.entries:,} entries intact: {audit.approved} approved, {audit.rejected} rejected, "
         f"{audit.revocations} revoked; the seeds of {audit.evaluations_checked} evaluations are those committed to "
-        f"before, the error rates of {audit.levels_checked} those of the schedule, and the evidence of "
-        f"{audit.evidence_checked} says what they say"
+        f"before, the error rates of {audit.levels_checked} those of the schedule{_unlevelled(audit)}, the evidence "
+        f"of {audit.evidence_checked} says what they say"
         + (f" ({audit.evidence_absent} without)" if audit.evidence_absent else "")
         + f"\n{_keys(audit)}\nhead {_head(audit)}"
     )

@@ -11,7 +11,7 @@ from launch.config_file import read_config
 from launch.errors import RunDirectoryError
 from launch.local_run import LocalRun
 from launch.overrides import apply_overrides
-from launch.preflight import check
+from launch.preflight import check, check_suite
 from launch.recipes import is_config_file, make_recipe
 from launch.run_directory import RunDirectory
 from launch.run_paths import default_run_directory
@@ -37,6 +37,7 @@ def run(arguments: Train) -> int:
             if not of_file:
                 # A run goes on with what it was started with, not with what its recipe has become since.
                 config = apply_overrides(own, chain(*arguments.overrides))
+                check_suite(config)
             run_id = directory.resume(config)
         else:
             run_id = directory.begin(config)

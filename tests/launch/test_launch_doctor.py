@@ -111,7 +111,7 @@ def test_how_evaluators_are_confined() -> None:
 
 
 def test_evaluators_that_cannot_be_confined_are_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", ["/nonexistent"])
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     finding = _confinement()
     assert finding.level == "broken"
     assert "evaluators cannot be confined" in finding.text

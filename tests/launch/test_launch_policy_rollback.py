@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from launch.arguments import Actor, PolicyList, PolicyShow
+from launch.arguments import Actor, PolicyList, PolicyShow, PolicyVerify
 from launch.arguments_replay import PolicyRevoke, PolicyRollback
-from launch.commands import policy_list, policy_revoke, policy_rollback, policy_show
+from launch.commands import policy_list, policy_revoke, policy_rollback, policy_show, policy_verify
 from launch.config import ACTOR_PREFIX
 from launch.errors import BadInput
 from launch.parser import parse
@@ -178,3 +178,10 @@ def test_a_revoked_one_is_revoked_above_all(paths: RunPaths, capsys: pytest.Capt
 
 def test_actors_are_called_as_the_settings_are_checked_by() -> None:
     assert Actor.__dataclass_fields__["actor_prefix"].default == ACTOR_PREFIX
+
+
+def test_verify_misses_a_release_that_only_the_ledger_has(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    assert policy_verify.run(PolicyVerify(paths.root)) == 0
+    (paths.policies / "releases" / "00000002.verdict").unlink()
+    assert policy_verify.run(PolicyVerify(paths.root)) == 1
+    assert "release 2 is in the gate's ledger, and missing from" in capsys.readouterr().err

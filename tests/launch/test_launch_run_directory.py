@@ -210,3 +210,19 @@ def test_a_run_that_has_lost_its_keys_does_not_go_on(tmp_path: Path, keys_of_the
             directory.resume(config)
         (keys_of_the_test / run_id).mkdir()
         assert directory.resume(config) == run_id
+
+
+def test_the_suite_of_a_run_is_kept_with_it(tmp_path: Path) -> None:
+    given = tmp_path / "suite.toml"
+    given.write_text('name = "first"\n[[slices]]\nname = "a"\n')
+    recipe = make_recipe("catch")
+    config = replace(recipe, safety=replace(recipe.safety, suite=str(given)))
+    with RunDirectory(tmp_path / "run") as directory:
+        directory.begin(config)
+        own = directory.paths.suite
+    assert own.read_text() == given.read_text()
+    assert read_config(directory.paths.config).safety.suite == str(own)
+    given.write_text("what became of it since")
+    with RunDirectory(tmp_path / "run") as directory:
+        directory.resume(directory.resumable_config("catch"))
+    assert 'name = "first"' in own.read_text()

@@ -275,3 +275,15 @@ def test_parsing_tells_the_line(filled: Path) -> None:
     damaged = b"".join([*lines(filled)[:2], b"{}\n"])
     with pytest.raises(LedgerError, match="NAME line 3"):
         parse_ledger(damaged, "NAME")
+
+
+def test_who_only_reads_notices_an_end_that_was_cut_off(filled: Path) -> None:
+    assert len(read_ledger(filled)) == 5
+    whole = lines(filled)
+    write(filled, whole[:-2])
+    with pytest.raises(LedgerError, match="ends at entry 2, its head names entry 4"):
+        read_ledger(filled)
+    write(filled, whole)
+    (filled / "ledger.head").unlink()
+    with pytest.raises(LedgerError, match="head is missing"):
+        read_ledger(filled)

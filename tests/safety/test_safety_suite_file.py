@@ -215,7 +215,7 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     path = tmp_path / "suite.toml"
     with pytest.raises(SuiteFileError, match=r"suite.toml cannot be read: No such file"):
         read_suite(path, CONFIG, ENVIRONMENT)
-    with pytest.raises(SuiteFileError, match="cannot be read: Is a directory"):
+    with pytest.raises(SuiteFileError, match="cannot be read: it is no regular file"):
         read_suite(tmp_path, CONFIG, ENVIRONMENT)
     path.write_bytes(b'name = "\xff"')
     with pytest.raises(SuiteFileError, match="is not UTF-8 text: byte 8 is 0xff"):
