@@ -110,12 +110,17 @@ def describe_verdict(verdict: Verdict) -> str:
     """One line for a person."""
     if not verdict.approved:
         again = f" ({verdict.deferred_in_a_row} in a row)" if verdict.deferred_in_a_row > 1 else ""
-        return f"candidate {verdict.version} {verdict.outcome or 'rejected'}{again}: {verdict.reason}"
+        return f"candidate {verdict.version} {verdict.outcome or 'rejected'}{again}: {in_short(verdict.reason)}"
     low, high = verdict.return_ci95
     return (
         f"candidate {verdict.version} approved as release {verdict.release_number}: return {verdict.return_mean:.2f} "
         f"[{low:.2f}, {high:.2f}], {verdict.violating_episodes} of {verdict.episodes} episodes with a violation"
     )
+
+
+def in_short(reason: str) -> str:
+    """What decided first, for a line among others; `temper safety explain` has all of it."""
+    return reason.partition("; ")[0]
 
 
 def revocation_json(revocation: Revocation) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from launch.errors import BadInput
 from launch.json_output import json_line, local_time, message_json, printable
 from launch.releases import require_trust
 from launch.run_paths import require_run_directory
-from launch.verdicts import outcome_of
+from launch.verdicts import in_short, outcome_of
 from protos.safety.v1 import safety_pb2
 from safety.history import DecisionHistory
 from safety.ledger import read_ledger
@@ -44,7 +44,7 @@ def _row(statement: safety_pb2.VerdictStatement, revoked: bool) -> str:
     if statement.approved:
         outcome = f"release {statement.release_number}{', REVOKED since' if revoked else ''}"
     else:
-        outcome = f"{outcome_of(statement)}: {printable(statement.reason)}"
+        outcome = f"{outcome_of(statement)}: {printable(in_short(statement.reason))}"
     outcome += "".join(f"; ALARM: {printable(alarm)}" for alarm in statement.alarms)
     judged = statement.episodes > 0
     mean = f"{statement.return_mean:.2f}" if judged else "-"
