@@ -1,7 +1,8 @@
 """`temper policy verify`: reads every release, artifact, lineage and revocation of a run and says what is wrong.
 
 Wrong is also a revocation that is in the gate's ledger and not in the registry: then whoever revoked a release was
-stopped on the way, and perhaps nobody has dropped it yet. So is a release that is missing from the registry.
+stopped on the way, and perhaps nobody has dropped it yet. A release that is in the ledger alone is told and is not wrong:
+where the gate or the learner died in between, nobody ever had it.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ def run(arguments: PolicyVerify) -> int:
     if not problems:
         left, problems = _undelivered(paths, registry)
         releases = registry.releases()
-        problems = [*problems, *_missing(paths, registry), *unbound_releases(paths, releases)]
+        problems = [*problems, *unbound_releases(paths, releases)]
         gone = {revocation.digest for revocation in [*registry.revocations(), *left]}
         revoked = sum(release.digest in gone for release in releases)
         print(f"{len(releases)} releases verified: signatures, digests and parameters; {revoked} revoked")
+        for line in _in_ledger_alone(paths, registry):
+            print(line)
         if not has_ledger(paths):
             print(
                 "the gate's ledger is not here, or not for us to read: what only it knows to be revoked is not counted"
@@ -45,7 +48,7 @@ def run(arguments: PolicyVerify) -> int:
     return 1 if problems else 0
 
 
-def _missing(paths: RunPaths, registry: PolicyRegistry) -> list[str]:
+def _in_ledger_alone(paths: RunPaths, registry: PolicyRegistry) -> list[str]:
     """A line on each release that the gate let out and that is not here; none where the ledger does not tell."""
     if not has_ledger(paths):
         return []
@@ -55,7 +58,10 @@ def _missing(paths: RunPaths, registry: PolicyRegistry) -> list[str]:
         return [f"whether a release is missing is not known: {error}"]
     held = {release.number for release in registry.releases()}
     gone = sorted(set(range(1, history.approved + 1)) - held)
-    return [f"release {number} is in the gate's ledger, and missing from {paths.policies}" for number in gone]
+    return [
+        f"release {number} is in the gate's ledger alone: it was never taken, or was removed from {paths.policies}"
+        for number in gone
+    ]
 
 
 def _undelivered(paths: RunPaths, registry: PolicyRegistry) -> tuple[Sequence[Revocation], list[str]]:
