@@ -1,8 +1,8 @@
 """`temper policy verify`: reads every release, artifact, lineage and revocation of a run and says what is wrong.
 
 Wrong is also a revocation that is in the gate's ledger and not in the registry: then whoever revoked a release was
-stopped on the way, and perhaps nobody has dropped it yet. A release that is in the ledger alone is told and is not wrong:
-where the gate or the learner died in between, nobody ever had it.
+stopped on the way, and perhaps nobody has dropped it yet. A release that is in the ledger alone is told, and is not
+wrong: where the gate or the learner died in between, nobody ever had it.
 """
 
 from __future__ import annotations
