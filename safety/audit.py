@@ -22,6 +22,7 @@ from safety.evidence import EvidenceDamaged, EvidenceMissing, read_evidence
 from safety.evidence_audit import contradiction
 from safety.history import DecisionHistory, KnownSchedule
 from safety.key_history import KeyInUse
+from safety.leases import BREACH
 from safety.ledger import LedgerEntry, LedgerError
 from safety.suite import draw_seeds, seed_manifest_digest
 
@@ -37,6 +38,8 @@ class LedgerAudit:
       entries: how many, of every kind.
       approved, rejected: verdicts; those deferred or void are among the rejected.
       revocations: of releases.
+      promotions: of canaries.
+      breaches: epochs of leases that ended with one.
       evaluations_checked: verdicts whose seeds were drawn again; the others rest on no episodes.
       levels_checked: verdicts whose error rate is what the schedule gives their candidate; of the others, it is not
         known by which schedule.
@@ -50,6 +53,8 @@ class LedgerAudit:
     approved: int
     rejected: int
     revocations: int
+    promotions: int
+    breaches: int
     evaluations_checked: int
     levels_checked: int
     evidence_checked: int
@@ -92,6 +97,8 @@ def audit_ledger(
         approved=history.approved,
         rejected=history.rejected,
         revocations=len(history.revocations),
+        promotions=len(history.promotions),
+        breaches=sum(entry.kind == BREACH for entry in entries),
         evaluations_checked=checked,
         levels_checked=sum(_is_known(statement, known) for statement in statements),
         evidence_checked=present,

@@ -2,9 +2,9 @@
 kept earlier. Error rates are those of the run's settings; verdicts by other criteria are only counted.
 
 --json prints one object: directory, intact, reason ("" or what is wrong), entries, approved, rejected, revocations,
-evaluations_checked, levels_checked, evidence_checked, evidence_absent, keys (every one there was, the newest last:
-purpose, key_id, entry after which it signs), head (INDEX:HEX of the newest entry; null where there is none). Numbers,
-keys and head are null where something is wrong.
+promotions, breaches, evaluations_checked, levels_checked, evidence_checked, evidence_absent, keys (every one there was,
+the newest last: purpose, key_id, entry after which it signs), head (INDEX:HEX of the newest entry; null where there is
+none). Numbers, keys and head are null where something is wrong.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def _head(audit: LedgerAudit | None) -> str | None:
 def _described(audit: LedgerAudit) -> str:
     return (
         f"{audit.entries:,} entries intact: {audit.approved} approved, {audit.rejected} rejected, "
-        f"{audit.revocations} revoked; the seeds of {audit.evaluations_checked} evaluations are those committed to "
+        f"{audit.revocations} revoked, {audit.promotions} promoted, {audit.breaches} leases breached; "
+        f"the seeds of {audit.evaluations_checked} evaluations are those committed to "
         f"before, the error rates of {audit.levels_checked} those of the schedule{_unlevelled(audit)}, the evidence "
         f"of {audit.evidence_checked} says what they say"
         + (f" ({audit.evidence_absent} without)" if audit.evidence_absent else "")

@@ -11,6 +11,7 @@ from safety.audit import audit_ledger
 from safety.docket import Docket
 from safety.evidence import evidence_path
 from safety.key_history import OPENED
+from safety.leases import BREACH
 from safety.ledger import Ledger, LedgerError, read_ledger
 from safety.statistics.combination import Outcome
 from safety.suite import seed_commitment
@@ -40,6 +41,7 @@ def test_a_ledger_that_is_as_it_was_written(docket: Docket, tmp_path: Path) -> N
     assert (audit.evaluations_checked, audit.evidence_checked, audit.evidence_absent) == (2, 0, 2)
     assert [(each.purpose, each.entry) for each in audit.keys] == [("verdict", 0), ("lease", 0)]
     assert audit.keys[0].key.raw == docket.verify_key.raw
+    assert (audit.promotions, audit.breaches) == (0, 0)
     assert audit.head == entries[-1].digest
     assert audit_ledger(entries, docket.verify_key, RUN, (2, entries[2].digest)) == audit
     assert audit_ledger((), docket.verify_key, RUN).head == b""
@@ -148,3 +150,13 @@ def test_a_verdict_that_does_not_follow_from_its_evidence_is_found(
     monkeypatch.undo()
     with pytest.raises(LedgerError, match=r"the evidence of verdict 1 .* 0 episodes have a cost, the verdict has 3"):
         audit_ledger(read_ledger(tmp_path), docket.verify_key, RUN, directory=tmp_path)
+
+
+def test_promotions_and_breaches_are_counted(tmp_path: Path) -> None:
+    docket = Docket(tmp_path, RUN)
+    record_made_up(docket, RUN, 1, b"canary", canary_share=0.5)
+    docket.promote(1, episodes=40, violating_episodes=0, why="harmless")
+    docket.ledger.append(BREACH, lambda _: {"run_id": RUN, "epoch": 1})
+    docket.close()
+    audit = audit_ledger(read_ledger(tmp_path), docket.verify_key, RUN)
+    assert (audit.approved, audit.promotions, audit.breaches) == (1, 1, 1)
