@@ -28,7 +28,7 @@ from benchmarks.peer_settings import VARIANTS, VERSION, PeerVariant
 from benchmarks.process_group import BenchmarkError, run_to_end
 from benchmarks.results import Measurement, summary, table
 from launch.metrics_tail import Metrics, MetricsTail
-from safety.key_directory import PLACE_VARIABLE
+from safety.keys.directory import PLACE_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET_RETURN = 475.0

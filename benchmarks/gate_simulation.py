@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safety.intervals import clopper_pearson_lower, clopper_pearson_upper
 from safety.statistics.counts import Discordance
+from safety.statistics.intervals import clopper_pearson_lower, clopper_pearson_upper
 from safety.statistics.lifetime import recycled_level, spent_level
 from safety.statistics.paired import risk_difference_upper
 from safety.statistics.sequential import Decision, Losses, SequentialRule, advance, start

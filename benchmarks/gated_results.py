@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.trained_run import Evaluated
-from safety.intervals import clopper_pearson_lower, clopper_pearson_upper, mean_interval
+from safety.statistics.intervals import clopper_pearson_lower, clopper_pearson_upper, mean_interval
 
 RESAMPLES = 10_000
 

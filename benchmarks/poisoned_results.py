@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.trained_run import Evaluated
-from safety.intervals import clopper_pearson_lower, clopper_pearson_upper
+from safety.statistics.intervals import clopper_pearson_lower, clopper_pearson_upper
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from policies.config import NetworkConfig
 from replay.config import ReplayConfig, check_config
 from replay.limiter import ratio_limiter
 from replay.settings import SettingError, setting, validate
-from safety.canary_rule import canary_rule
+from safety.canaries.rule import canary_rule
 from safety.config import SafetyConfig
 
 ACTOR_PREFIX = "actor"

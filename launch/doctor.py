@@ -25,7 +25,7 @@ from typing import Literal
 
 from launch.errors import ForeignPackageError, extra_of
 from launch.ownership import check_packages
-from safety.confinement import confinement_from_header
+from safety.confinement.confine import confinement_from_header
 
 OPEN_FILES_MIN = 1024
 DISK_BYTES_MIN = 2 * 1024**3
@@ -198,7 +198,7 @@ def _sockets() -> Finding:
 
 def _confinement() -> Finding:
     """Tries it on a process of its own, as an evaluator's is: what is given up cannot be had again."""
-    command = [sys.executable, "-P", "-m", "safety.confinement"]
+    command = [sys.executable, "-P", "-m", "safety.confinement.confine"]
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     done = subprocess.run(
         command,

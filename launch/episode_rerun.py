@@ -28,8 +28,8 @@ from launch.process import ONE_THREAD, SUPERVISOR_VARIABLE, import_path
 from launch.run_paths import RunPaths
 from policies.artifact import artifact_digest
 from safety.config import SafetyConfig
-from safety.evidence import CANDIDATES_DIRECTORY, EpisodeEvidence, Evidence, SliceEvidence
-from safety.frames import Frame, FrameClosed, FrameError, FrameTimeout, receive_frame, send_frame
+from safety.evaluation.frames import Frame, FrameClosed, FrameError, FrameTimeout, receive_frame, send_frame
+from safety.evidence.file import CANDIDATES_DIRECTORY, EpisodeEvidence, Evidence, SliceEvidence
 
 RUN_S_MAX = 120.0
 """An episode that takes longer is given up."""

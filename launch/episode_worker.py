@@ -1,9 +1,9 @@
 """The process in which an evaluated episode runs again, as it ran: one thread, no key.
 
 Started by `launch.episode_rerun` as `python -m launch.episode_worker MEMORY_BYTES [READABLE_DIRECTORY ...]`; it is
-confined as an evaluator is (safety.confinement). One frame (safety.frames) comes in on standard input, one goes out on
-what was standard output, and that is all it does. Standard output itself is joined to standard error, so that an
-environment that prints cannot damage the frame.
+confined as an evaluator is (safety.confinement.confine). One frame (safety.evaluation.frames) comes in on standard
+input, one goes out on what was standard output, and that is all it does. Standard output itself is joined to standard
+error, so that an environment that prints cannot damage the frame.
 
     in   {"slice", "lanes", "index", "seed", "action_selection", "severity", "digest"} + artifact
     out  {"kind": "trace", "steps": T, "terminated", "return", "cost", "length", "events"}
@@ -27,11 +27,11 @@ from actors.environments.catalog import make_vector
 from launch.process import die_with_supervisor
 from policies.artifact import Artifact, ArtifactError
 from policies.inference import make_policy
-from safety.confinement import confine
-from safety.episode_replay import EpisodeTrace, replay_episode
-from safety.evaluation import EvaluationError
-from safety.frames import Frame, FrameError, receive_frame, send_frame
-from safety.suite_spec import Perturbation, SeverityScale, SliceLimits, SliceSpec
+from safety.confinement.confine import confine
+from safety.evaluation.episode_replay import EpisodeTrace, replay_episode
+from safety.evaluation.episodes import EvaluationError
+from safety.evaluation.frames import Frame, FrameError, receive_frame, send_frame
+from safety.suites.spec import Perturbation, SeverityScale, SliceLimits, SliceSpec
 
 ARTIFACT_BYTES_MAX = 2**32
 

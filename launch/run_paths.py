@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.errors import RunDirectoryError
-from safety.key_directory import check_place, place_of, require_place
+from safety.keys.directory import check_place, place_of, require_place
 
 _SHARD = "shard-"
 _STORE_NOTE = "format.json"

@@ -14,7 +14,7 @@ import numpy as np
 
 from launch.verdict_criteria import Speaks, reading_of, severity_of
 from protos.safety.v1 import safety_pb2
-from safety.evidence import EpisodeEvidence, Evidence, SliceEvidence
+from safety.evidence.file import EpisodeEvidence, Evidence, SliceEvidence
 from safety.statistics.counts import EVENT_CLASSES, Severity
 
 SHOWN_MAX = 10

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from launch.verdict_criteria import severity_of
 from protos.safety.v1 import safety_pb2
-from safety.evidence import Evidence, SliceEvidence
-from safety.evidence_audit import contradiction
+from safety.evidence.audit import contradiction
+from safety.evidence.file import Evidence, SliceEvidence
 from safety.statistics.betting import log_evidence, log_factors
 from safety.statistics.counts import CountsError, PairedOutcomes
 from safety.statistics.sequential_rules import ACCEPTABLE_SHARE, RATE, RISK_DIFFERENCE

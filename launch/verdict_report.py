@@ -9,7 +9,7 @@ The JSON, beside every field of the verdict's statement:
     episodes [{index, seed, return, cost, length, events, incumbent_return, incumbent_events, replay}],
     plants [{seed, severity, place, events}]}]
 
-Exceptions: EvidenceDamaged (safety.evidence).
+Exceptions: EvidenceDamaged (safety.evidence.file).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from launch.json_output import message_json
 from launch.verdict_choice import ChosenVerdict
 from launch.verdict_episodes import DecidingEpisode, DecidingGroup, MissedPlant, deciding_episodes
 from launch.verdict_recount import Recount, recount
-from safety.evidence import Evidence, EvidenceMissing, read_evidence
-from safety.slice_trial import BETA
+from safety.evidence.file import Evidence, EvidenceMissing, read_evidence
+from safety.trials.slice_trial import BETA
 
 THERE, GONE, NONE = "there", "gone", "none"
 

@@ -19,9 +19,9 @@ from launch.verdict_plot import COLUMNS_MAX, Glyphs, evidence_plot, interval_bar
 from launch.verdict_recount import Recount, tests_by_criterion
 from launch.verdict_report import GONE, VerdictReport, replay_command
 from protos.safety.v1 import safety_pb2
-from safety.evidence import SliceEvidence
-from safety.intervals import IntervalError, mean_interval
-from safety.slice_trial import BETA
+from safety.evidence.file import SliceEvidence
+from safety.statistics.intervals import IntervalError, mean_interval
+from safety.trials.slice_trial import BETA
 
 _LABEL = 13
 _COLUMN = 22

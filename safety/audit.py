@@ -2,10 +2,10 @@
 
 That the entries are chained is for safety.ledger to see, and that each decision is signed and stands where it must for
 safety.history. What is added here is that each evaluation ran on the seeds that follow from the key that its verdict
-reveals; the key itself was committed to before the candidate was seen (safety.suite). Where the evidence of a verdict
-is still there, it must be what the verdict binds, and say what the verdict says; where it is gone, nothing is wrong. A
-chain shows what was altered to whoever remembers a later digest: so the head is given, to be kept elsewhere, and can be
-compared with one kept earlier.
+reveals; the key itself was committed to before the candidate was seen (safety.suites.manifest). Where the evidence of
+a verdict is still there, it must be what the verdict binds, and say what the verdict says; where it is gone, nothing
+is wrong. A chain shows what was altered to whoever remembers a later digest: so the head is given, to be kept
+elsewhere, and can be compared with one kept earlier.
 
 Exceptions: LedgerError for the first entry that is not what it must be.
 """
@@ -18,13 +18,13 @@ from pathlib import Path
 
 from policies.signing import VerifyKey
 from protos.safety.v1 import safety_pb2
-from safety.evidence import EvidenceDamaged, EvidenceMissing, read_evidence
-from safety.evidence_audit import contradiction
+from safety.evidence.audit import contradiction
+from safety.evidence.file import EvidenceDamaged, EvidenceMissing, read_evidence
 from safety.history import DecisionHistory, KnownSchedule
-from safety.key_history import KeyInUse
-from safety.leases import BREACH
+from safety.keys.history import KeyInUse
+from safety.leases.authority import BREACH
 from safety.ledger import LedgerEntry, LedgerError
-from safety.suite import draw_seeds, seed_manifest_digest
+from safety.suites.manifest import draw_seeds, seed_manifest_digest
 
 EPISODES_MAX = 1_000_000
 """A verdict that claims more is not believed: drawing their seeds would take minutes."""

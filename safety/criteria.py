@@ -1,6 +1,6 @@
 """From findings to the results that a verdict carries, and back to what a person reads. Judges nothing.
 
-What is judged, and how, is in `safety.slice_trial` and `safety.statistics`.
+What is judged, and how, is in `safety.trials.slice_trial` and `safety.statistics`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Everything that has been decided about one run, and what deciding needs: ledger, keys, history and the incumbent.
 
 What is decided is written here and nowhere else: verdicts by the gate, promotions of canaries by who watches them
-(safety.canary), revocations by both or, where no safety service runs, by whoever opens the directory in its place. Only
-one process at a time can. Evaluates nothing.
+(safety.canaries.watch), revocations by both or, where no safety service runs, by whoever opens the directory in its
+place. Only one process at a time can. Evaluates nothing.
 
 What a verdict rests on is on the disk before the verdict is: the artifact, and the evidence whose digest it binds. What
 a crash leaves of that without a verdict is removed at the next start.
@@ -31,14 +31,13 @@ from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.alarms import divergence_alarms
 from safety.config import SafetyConfig
-from safety.custody import Custody, CustodyError
-from safety.evidence_counts import slice_counts
-from safety.evidence_store import EvidenceStore
+from safety.evidence.counts import slice_counts
+from safety.evidence.store import EvidenceStore
 from safety.history import PROMOTION, REVOCATION, VERDICT, DecisionHistory, KnownSchedule
 from safety.in_toto import SIGNATURE_FIELD
-from safety.key_history import OPENED
+from safety.keys.custody import Custody, CustodyError
+from safety.keys.history import OPENED
 from safety.ledger import Ledger
-from safety.levels import Level, Schedule, next_level
 from safety.promotions import PAGE_PROMOTIONS, PROMOTIONS_MAX, PromotionRefused, promotion_fields
 from safety.revocations import (
     PAGE_REVOCATIONS,
@@ -48,7 +47,8 @@ from safety.revocations import (
     checked_why,
     revocation_fields,
 )
-from safety.suite import seed_commitment, seed_key
+from safety.suites.manifest import seed_commitment, seed_key
+from safety.trials.levels import Level, Schedule, next_level
 from safety.verdicts import (
     Assessment,
     Offer,
@@ -71,7 +71,7 @@ class Docket:
       run_id: the training run.
       clock: present time in ns since the epoch.
       known: how the candidates share the run's error rate, where that is known; see `DecisionHistory`.
-      keys: the directory of the private keys; None: the one that is meant for the run (safety.key_directory).
+      keys: the directory of the private keys; None: the one that is meant for the run (safety.keys.directory).
 
     Raises:
       LedgerError, CustodyError: the directory cannot be trusted, or another process has it open.

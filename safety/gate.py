@@ -29,19 +29,19 @@ from protos.common.v1 import common_pb2
 from protos.safety.v1.safety_pb2 import VerdictStatement
 from replay.settings import SettingError, validate
 from safety.config import SafetyConfig
-from safety.custody import Custody, CustodyError
 from safety.docket import Docket
-from safety.evaluator import EvaluatorClosed
-from safety.evaluator_pool import EvaluatorPool
+from safety.evaluation.evaluator import EvaluatorClosed
+from safety.evaluation.pool import EvaluatorPool
 from safety.history import KnownSchedule
+from safety.keys.custody import Custody, CustodyError
 from safety.ledger import Ledger
-from safety.levels import Schedule
 from safety.statistics.parameters import ParameterError
-from safety.suite import criteria_digest, suite_digest
 from safety.suite_file import SuiteFileError, make_suite
-from safety.suite_spec import SuiteSpec
-from safety.trial import Trial
-from safety.trial_runner import Contender, Progress, TrialFailed, run_trial
+from safety.suites.manifest import criteria_digest, suite_digest
+from safety.suites.spec import SuiteSpec
+from safety.trials.levels import Schedule
+from safety.trials.runner import Contender, Progress, TrialFailed, run_trial
+from safety.trials.trial import Trial
 from safety.verdicts import Assessment, Offer, Rule
 
 _log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Gate:
       directory: the safety service's own; made if it is not there.
       run_id: the training run.
       clock: present time in ns since the epoch.
-      keys: the directory of the private keys; None: the one that is meant for the run (safety.key_directory).
+      keys: the directory of the private keys; None: the one that is meant for the run (safety.keys.directory).
 
     Raises:
       SettingError: the settings are out of bounds, or no candidate could satisfy them.

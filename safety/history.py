@@ -21,14 +21,14 @@ from policies.signing import PROMOTION_TYPE, REVOCATION_TYPE, VERDICT_TYPE, Sign
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.alarms import EVALUATIONS_LOOKED_AT
-from safety.evidence_store import Kept
+from safety.evidence.store import Kept
 from safety.in_toto import SIGNATURE_FIELD, EnvelopeError, check_in_toto
-from safety.key_history import OPENED, KeyHistory
+from safety.keys.history import OPENED, KeyHistory
 from safety.ledger import LedgerEntry, LedgerError
-from safety.levels import Schedule
 from safety.promotions import promotion_fields
 from safety.revocations import revocation_fields
-from safety.suite import seed_commitment
+from safety.suites.manifest import seed_commitment
+from safety.trials.levels import Schedule
 from safety.verdicts import ledger_fields, statement_in
 
 VERDICT = "verdict"

@@ -5,7 +5,7 @@
     3. Each new private key is moved to where the old one was, which removes that one; the new public key is written.
 
 Whoever is killed before the second step is complete has changed nothing, and after it, everything: the next to open the
-directory, a safety service or this, throws the new keys away or finishes the third step (safety.custody).
+directory, a safety service or this, throws the new keys away or finishes the third step (safety.keys.custody).
 
 What that is worth: with the old private key nothing new can be entered in the ledger, but an actor cannot tell when a
 statement was signed. To whoever trusts the first key, a stolen old key is good for ever; give the actors the public key
@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 
 from policies.key_chain import LEASE_PURPOSE, VERDICT_PURPOSE
 from policies.signing import KeyFileError, VerifyKey
-from safety.custody import Custody, CustodyError
 from safety.docket import Docket
-from safety.key_directory import PURPOSES
-from safety.key_history import KEY, VERDICT_KEYS_MAX, key_statement, rotation_fields
+from safety.keys.custody import Custody, CustodyError
+from safety.keys.directory import PURPOSES
+from safety.keys.history import KEY, VERDICT_KEYS_MAX, key_statement, rotation_fields
 from safety.ledger import LedgerEntry
 
 WHY_CHARACTERS_MAX = 1_000

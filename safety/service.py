@@ -27,19 +27,19 @@ from protos.safety.v1 import safety_pb2, safety_pb2_grpc
 from protos.transport_guard import guarded_server
 from replay.client_sharded import open_client
 from replay.settings import SettingError
-from safety.canary import CanaryWatch, ReadCounts
-from safety.canary_counts import canary_counts
+from safety.canaries.counts import canary_counts
+from safety.canaries.watch import CanaryWatch, ReadCounts
 from safety.config import SafetyConfig
-from safety.custody import CustodyError
 from safety.gate import Gate, GateBusy, GateClosed, OfferRefused
-from safety.leases import EpochOver, LeaseAuthority, LeaseWithheld, newest_breach
+from safety.keys.custody import CustodyError
+from safety.leases.authority import EpochOver, LeaseAuthority, LeaseWithheld, newest_breach
+from safety.leases.monitor import RiskMonitor
+from safety.leases.monitor_file import FILE_NAME as MONITOR_FILE_NAME
+from safety.leases.training_counts import STATS_S_MAX, replay_totals
+from safety.leases.training_totals import CountsUnreadable, TrainingCounts
 from safety.ledger import LedgerError
-from safety.monitor import RiskMonitor
-from safety.monitor_file import FILE_NAME as MONITOR_FILE_NAME
 from safety.promotions import PromotionRefused
 from safety.revocations import RevocationRefused, UnknownRelease
-from safety.training_counts import STATS_S_MAX, replay_totals
-from safety.training_totals import CountsUnreadable, TrainingCounts
 from safety.verdicts import Offer
 
 SERVICE_NAME = "temper.safety.v1.Safety"
@@ -83,7 +83,7 @@ async def serve(
       replay_address: where the training violations are counted, and those of canaries; None: nothing is monitored.
       on_ready: called with the bound address once calls are answered.
       stop: ends the service in order; a candidate in evaluation is then left undecided.
-      keys: the directory of the private keys; None: the one that is meant for the run (safety.key_directory).
+      keys: the directory of the private keys; None: the one that is meant for the run (safety.keys.directory).
 
     Raises:
       SettingError, AddressError, LedgerError, CustodyError, EnvironmentUnsupported, EvaluationFailed: it cannot start.

@@ -37,11 +37,10 @@ from typing import Any, TypeVar
 
 from actors.config import EnvironmentConfig
 from replay.settings import SettingError, validate
-from safety.attainability import require_attainable
 from safety.config import SafetyConfig
 from safety.statistics.parameters import ParameterError
 from safety.statistics.risk_budget import SeverityWeights
-from safety.suite_spec import (
+from safety.suites.spec import (
     PERTURBATIONS,
     Perturbation,
     SeverityScale,
@@ -50,6 +49,7 @@ from safety.suite_spec import (
     SuiteSpec,
     suite_from_settings,
 )
+from safety.trials.attainability import require_attainable
 
 SUITE_BYTES_MAX = 1 << 20
 """A larger file is not a suite."""

@@ -19,12 +19,12 @@ from policies.spec import PolicySpec
 from protos.common.v1 import common_pb2
 from safety.config import SafetyConfig
 from safety.docket import Docket
-from safety.evidence import EpisodeEvidence, PlantEvidence, SliceEvidence
-from safety.levels import Schedule
+from safety.evidence.file import EpisodeEvidence, PlantEvidence, SliceEvidence
 from safety.statistics.combination import Combination, Outcome
 from safety.statistics.findings import Finding, Kind, status_of
-from safety.suite import draw_seeds
-from safety.suite_spec import suite_from_settings
+from safety.suites.manifest import draw_seeds
+from safety.suites.spec import suite_from_settings
+from safety.trials.levels import Schedule
 from safety.verdicts import Assessment, Offer, Rule
 
 MADE_UP_CONFIG = SafetyConfig()

@@ -13,18 +13,18 @@ from typing import Any
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.criteria import OUTCOMES, criterion_result
-from safety.evidence import Evidence, SliceEvidence
-from safety.evidence_counts import (
+from safety.evidence.counts import (
     detector_calibration,
     return_interval,
     seeds_digest,
     slice_counts,
     violating_episodes,
 )
-from safety.levels import Level
+from safety.evidence.file import Evidence, SliceEvidence
 from safety.statistics.combination import Combination, Outcome
 from safety.statistics.findings import Finding
-from safety.suite_spec import SuiteSpec
+from safety.suites.spec import SuiteSpec
+from safety.trials.levels import Level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Rule:
     """What was evaluated and by which rule.
 
     Attributes:
-      criteria_digest, suite_digest: see `safety.suite` (32 bytes each).
+      criteria_digest, suite_digest: see `safety.suites.manifest` (32 bytes each).
       suite: what they are the digests of, but for what its environments turned out to be.
     """
 
@@ -62,7 +62,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class SeedDisclosure:
-    """What a verdict makes known of held-out seeds; see `safety.suite`.
+    """What a verdict makes known of held-out seeds; see `safety.suites.manifest`.
 
     Attributes:
       key: that this evaluation's were drawn from (32 bytes).

@@ -17,7 +17,7 @@ import hypothesis
 import psutil
 import pytest
 
-from safety.key_directory import PLACE_VARIABLE
+from safety.keys.directory import PLACE_VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHIPPED = tuple(

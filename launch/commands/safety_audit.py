@@ -22,12 +22,12 @@ from launch.run_paths import RunPaths, require_run_directory
 from replay.settings import SettingError
 from safety.audit import LedgerAudit, audit_ledger
 from safety.history import KnownSchedule
-from safety.key_directory import PURPOSES
+from safety.keys.directory import PURPOSES
 from safety.ledger import LedgerError, read_ledger
-from safety.levels import Schedule
 from safety.statistics.parameters import ParameterError
-from safety.suite import criteria_digest
 from safety.suite_file import SuiteFileError, make_suite
+from safety.suites.manifest import criteria_digest
+from safety.trials.levels import Schedule
 
 _HEAD = re.compile(r"([0-9]{1,15}):([0-9a-fA-F]{64})")
 

@@ -27,17 +27,17 @@ from launch.errors import LaunchError
 from launch.json_output import json_line, printable
 from launch.recipes import is_config_file, make_recipe
 from policies.artifact import artifact_digest
-from safety.attainability import need_of
-from safety.blank_policy import blank_artifact
 from safety.config import SafetyConfig
-from safety.evaluation import EpisodeOutcomes
-from safety.evaluator import EvaluationFailed
-from safety.evaluator_pool import EvaluatorPool, Job, PlantJob, PolicyJob
-from safety.plants import Plant, count_plants, draw_plants
+from safety.evaluation.blank_policy import blank_artifact
+from safety.evaluation.episodes import EpisodeOutcomes
+from safety.evaluation.evaluator import EvaluationFailed
+from safety.evaluation.plants import Plant, count_plants, draw_plants
+from safety.evaluation.pool import EvaluatorPool, Job, PlantJob, PolicyJob
 from safety.statistics.counts import EVENT_CLASSES
-from safety.suite import draw_seeds
 from safety.suite_file import read_suite
-from safety.suite_spec import SliceSpec, SuiteSpec
+from safety.suites.manifest import draw_seeds
+from safety.suites.spec import SliceSpec, SuiteSpec
+from safety.trials.attainability import need_of
 
 CANDIDATES = (1, 2, 10, 100)
 """Of a run, whose error rates and needs are shown."""

@@ -16,7 +16,7 @@ from launch.verdict_choice import choose_verdict
 from launch.verdict_plot import ASCII, glyphs_for
 from launch.verdict_report import make_report, report_json
 from launch.verdict_text import report_lines
-from safety.evidence import EvidenceDamaged
+from safety.evidence.file import EvidenceDamaged
 
 
 def run(arguments: SafetyExplain) -> int:

@@ -20,7 +20,7 @@ from launch.episode_rerun import Figures, Rerun, find_artifact, recorded, run_ag
 from launch.errors import BadInput, LaunchError
 from launch.json_output import json_line
 from launch.verdict_choice import ChosenVerdict, choose_verdict
-from safety.evidence import Evidence, EvidenceDamaged, EvidenceMissing, read_evidence
+from safety.evidence.file import Evidence, EvidenceDamaged, EvidenceMissing, read_evidence
 from safety.statistics.counts import Severity
 
 STEPS_AROUND = 2

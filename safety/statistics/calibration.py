@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from safety.intervals import clopper_pearson_lower, clopper_pearson_upper
 from safety.statistics.counts import CountsError
 from safety.statistics.findings import Finding, Kind, Status, cannot_tell, confidence_text, status_of
+from safety.statistics.intervals import clopper_pearson_lower, clopper_pearson_upper
 from safety.statistics.parameters import check_alpha, check_count, check_share
 
 DETECTOR = "detector"

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from safety.incomplete_beta import incomplete_beta
 from safety.statistics.counts import PairedOutcomes, Severity
 from safety.statistics.findings import Finding, Kind, cannot_tell, status_of
+from safety.statistics.incomplete_beta import incomplete_beta
 from safety.statistics.parameters import ParameterError, check_count, check_share
 
 DIVERGENCE = "divergence"

@@ -21,9 +21,9 @@ import math
 
 import numpy as np
 
-from safety.intervals import clopper_pearson_lower, clopper_pearson_upper, mean_lower
 from safety.statistics.counts import Discordance, PairedOutcomes, Severity
 from safety.statistics.findings import Finding, Kind, cannot_tell, confidence_text, status_of
+from safety.statistics.intervals import clopper_pearson_lower, clopper_pearson_upper, mean_lower
 from safety.statistics.parameters import check_alpha, check_between, check_count, check_finite, check_share
 
 RISK_NON_INFERIORITY = "risk_non_inferiority"

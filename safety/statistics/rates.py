@@ -9,9 +9,9 @@ Exceptions: ParameterError (safety.statistics.parameters).
 
 from __future__ import annotations
 
-from safety.intervals import clopper_pearson_upper
 from safety.statistics.counts import Severity, SliceOutcomes
 from safety.statistics.findings import Finding, Kind, cannot_tell, confidence_text, status_of
+from safety.statistics.intervals import clopper_pearson_upper
 from safety.statistics.parameters import check_alpha, check_count, check_share
 
 VIOLATION_RATE = "violation_rate"

@@ -15,9 +15,9 @@ import dataclasses
 
 import numpy as np
 
-from safety.intervals import clopper_pearson_upper
 from safety.statistics.counts import EVENT_CLASSES, Severity, SliceOutcomes
 from safety.statistics.findings import Finding, Kind, cannot_tell, confidence_text, status_of
+from safety.statistics.intervals import clopper_pearson_upper
 from safety.statistics.parameters import ParameterError, check_alpha, check_between, check_count, check_finite
 
 WEIGHTED_RISK = "weighted_risk"

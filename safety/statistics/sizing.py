@@ -12,9 +12,9 @@ import math
 
 import numpy as np
 
-from safety.incomplete_beta import incomplete_beta
-from safety.intervals import clopper_pearson_upper
 from safety.statistics.betting import log_evidence, log_factors
+from safety.statistics.incomplete_beta import incomplete_beta
+from safety.statistics.intervals import clopper_pearson_upper
 from safety.statistics.parameters import ParameterError, check_alpha, check_between, check_count, check_share
 from safety.statistics.sequential import SequentialRule
 

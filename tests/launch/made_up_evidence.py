@@ -23,28 +23,28 @@ from policies.testing import make_artifact
 from protos.safety.v1 import safety_pb2
 from safety.config import SafetyConfig
 from safety.criteria import criterion_result
-from safety.evaluation import EpisodeOutcomes
-from safety.evaluator_pool import EvaluatorPool, PolicyJob
-from safety.evidence import EpisodeEvidence, Evidence, PlantEvidence, SliceEvidence, write_evidence
-from safety.evidence_counts import (
+from safety.evaluation.episodes import EpisodeOutcomes
+from safety.evaluation.plants import Plant
+from safety.evaluation.pool import EvaluatorPool, PolicyJob
+from safety.evidence.counts import (
     detector_calibration,
     return_interval,
     seeds_digest,
     slice_counts,
     violating_episodes,
 )
+from safety.evidence.file import EpisodeEvidence, Evidence, PlantEvidence, SliceEvidence, write_evidence
 from safety.history import VERDICT
 from safety.in_toto import SIGNATURE_FIELD, sign_in_toto
-from safety.key_history import OPENED, opening_fields
+from safety.keys.history import OPENED, opening_fields
 from safety.ledger import Ledger
-from safety.levels import Level, Schedule, next_level
-from safety.plants import Plant
 from safety.statistics.combination import Outcome
 from safety.statistics.counts import Severity
 from safety.statistics.risk_budget import SeverityWeights
-from safety.suite import draw_seeds, seed_commitment
-from safety.suite_spec import Perturbation, SeverityScale, SliceSpec, SuiteSpec, suite_from_settings
-from safety.trial import Trial
+from safety.suites.manifest import draw_seeds, seed_commitment
+from safety.suites.spec import Perturbation, SeverityScale, SliceSpec, SuiteSpec, suite_from_settings
+from safety.trials.levels import Level, Schedule, next_level
+from safety.trials.trial import Trial
 from safety.verdicts import ledger_fields
 from tests.launch import made_up_run
 

@@ -16,7 +16,7 @@ from launch import doctor
 from launch.arguments import Doctor
 from launch.commands import doctor as command
 from launch.doctor import _confinement, examine
-from safety import landlock
+from safety.confinement import landlock
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from launch.run_directory import RunDirectory
 from launch.run_paths import RunPaths
 from policies.signing import VerifyKey
 from safety.docket import Docket
-from safety.key_directory import default_place
+from safety.keys.directory import default_place
 from safety.ledger import Ledger, read_ledger
 from tests.launch import lineage_run
 from tests.safety.safety_process import RUN

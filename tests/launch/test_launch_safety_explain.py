@@ -16,7 +16,7 @@ from launch.run_paths import RunPaths
 from launch.verdict_choice import choose_verdict
 from launch.verdict_plot import COLUMNS_MAX, UNICODE
 from protos.safety.v1 import safety_pb2
-from safety.evidence import evidence_path
+from safety.evidence.file import evidence_path
 from tests.launch import made_up_evidence
 
 

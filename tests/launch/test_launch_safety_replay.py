@@ -18,7 +18,7 @@ from launch.run_paths import RunPaths
 from launch.verdict_choice import choose_verdict
 from policies.artifact import artifact_digest
 from safety.config import SafetyConfig
-from safety.evidence import Evidence, evidence_path
+from safety.evidence.file import Evidence, evidence_path
 from tests.launch import made_up_evidence
 from tests.launch.made_up_evidence import LANES, artifact_of
 

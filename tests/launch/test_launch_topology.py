@@ -17,7 +17,7 @@ from launch.parser import parse
 from launch.recipes import make_recipe
 from launch.run_paths import RunPaths
 from launch.topology import STOP_ORDER, Addresses, Limits, names_of, processes_of, stop_order
-from safety.key_directory import default_place
+from safety.keys.directory import default_place
 
 PATHS = RunPaths(Path("/runs/x"))
 ADDRESSES = Addresses.in_directory(Path("/s"))

@@ -12,7 +12,7 @@ from launch.run_paths import RunPaths
 from launch.verdict_choice import choose_verdict
 from launch.verdict_report import VerdictReport, make_report, replay_command
 from protos.safety.v1 import safety_pb2
-from safety.evidence import EvidenceDamaged, evidence_path
+from safety.evidence.file import EvidenceDamaged, evidence_path
 from safety.statistics.counts import Severity
 from tests.launch import made_up_evidence
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from actors.config import EnvironmentConfig
 from safety.config import SafetyConfig
-from safety.evaluation import EpisodeOutcomes
-from safety.levels import Level, Schedule, next_level
-from safety.plants import Plant
+from safety.evaluation.episodes import EpisodeOutcomes
+from safety.evaluation.plants import Plant
 from safety.statistics.counts import Severity
-from safety.suite_spec import SliceSpec, SuiteSpec, suite_from_settings
-from safety.trial import Portion, Trial
+from safety.suites.spec import SliceSpec, SuiteSpec, suite_from_settings
+from safety.trials.levels import Level, Schedule, next_level
+from safety.trials.trial import Portion, Trial
 
 CONFIG = SafetyConfig(episodes=100, episodes_max=300, lanes=64)
 SUITE = suite_from_settings(CONFIG, EnvironmentConfig())

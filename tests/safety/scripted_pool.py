@@ -10,11 +10,11 @@ from typing import ClassVar
 from actors.environment import EnvironmentSpec
 from policies.artifact import artifact_digest
 from safety.config import SafetyConfig
-from safety.evaluation import EpisodeOutcomes
-from safety.evaluator import EvaluationFailed, EvaluatorClosed
-from safety.evaluator_pool import Job, PlantJob, PolicyJob
-from safety.suite_spec import SuiteSpec
-from safety.trial import Portion
+from safety.evaluation.episodes import EpisodeOutcomes
+from safety.evaluation.evaluator import EvaluationFailed, EvaluatorClosed
+from safety.evaluation.pool import Job, PlantJob, PolicyJob
+from safety.suites.spec import SuiteSpec
+from safety.trials.trial import Portion
 from tests.safety.made_up_trials import MadeUpPolicy, found
 
 SPEC = EnvironmentSpec("cartpole", "1", bytes(32), (4,), "<f4", 2, 500)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.config import EnvironmentConfig
 from safety.statistics.risk_budget import SeverityWeights
-from safety.suite_spec import Perturbation, SeverityScale, SliceLimits, SliceSpec, SuiteSpec
+from safety.suites.spec import Perturbation, SeverityScale, SliceLimits, SliceSpec, SuiteSpec
 
 CARTPOLE = EnvironmentConfig(name="cartpole")
 LIMITS = SliceLimits(

@@ -19,7 +19,7 @@ from protos.safety.v1 import safety_pb2
 from replay.client import ReplayClient
 from replay.config import ReplayConfig
 from replay.testing import serving as replay_serving
-from safety.key_directory import default_place
+from safety.keys.directory import default_place
 from safety.testing import balancing_artifact, cartpole_artifact, drifting_artifact
 from tests.policies.hostile_server import HostileServer
 from tests.safety.actor_process import WAIT_S, acting

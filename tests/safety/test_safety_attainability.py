@@ -7,14 +7,14 @@ import dataclasses
 import pytest
 
 from actors.config import EnvironmentConfig
-from safety.attainability import Need, need_of, require_attainable
 from safety.config import SafetyConfig
-from safety.evaluation import no_outcomes
-from safety.levels import Schedule, next_level
-from safety.slice_trial import SliceTrial, perfect_counts
+from safety.evaluation.episodes import no_outcomes
 from safety.statistics.lifetime import spent_level
 from safety.statistics.parameters import ParameterError
-from safety.suite_spec import SuiteSpec, suite_from_settings
+from safety.suites.spec import SuiteSpec, suite_from_settings
+from safety.trials.attainability import Need, need_of, require_attainable
+from safety.trials.levels import Schedule, next_level
+from safety.trials.slice_trial import SliceTrial, perfect_counts
 
 SUITE = suite_from_settings(SafetyConfig(), EnvironmentConfig())
 

@@ -9,12 +9,12 @@ import pytest
 from policies.signing import SigningKey
 from safety.audit import audit_ledger
 from safety.docket import Docket
-from safety.evidence import evidence_path
-from safety.key_history import OPENED
-from safety.leases import BREACH
+from safety.evidence.file import evidence_path
+from safety.keys.history import OPENED
+from safety.leases.authority import BREACH
 from safety.ledger import Ledger, LedgerError, read_ledger
 from safety.statistics.combination import Outcome
-from safety.suite import seed_commitment
+from safety.suites.manifest import seed_commitment
 from safety.testing import MADE_UP_EPISODES, made_up_assessment, record_made_up
 from safety.verdicts import Assessment
 

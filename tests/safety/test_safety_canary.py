@@ -19,17 +19,17 @@ from protos.safety.v1 import safety_pb2
 from replay.client import ReplayUnavailable
 from replay.commit_plan import FAMILY_NAMES_MAX
 from replay.settings import SettingError
-from safety.canary import CanaryWatch, judge_totals
-from safety.canary_counts import canary_counts
-from safety.canary_rule import canary_rule
+from safety.canaries.counts import canary_counts
+from safety.canaries.rule import canary_rule
+from safety.canaries.watch import CanaryWatch, judge_totals
 from safety.config import SafetyConfig
 from safety.docket import Docket
 from safety.history import PROMOTION, REVOCATION
+from safety.leases.training_totals import CountsUnreadable, TrainingCounts
 from safety.ledger import LedgerError, read_ledger
 from safety.promotions import PROMOTIONS_MAX, PromotionRefused
 from safety.statistics.sequential import Decision, advance, judge, start
 from safety.testing import record_made_up
-from safety.training_totals import CountsUnreadable, TrainingCounts
 from tests.safety.safety_process import RUN
 
 CONFIG = SafetyConfig(
@@ -233,7 +233,7 @@ def test_while_replay_does_not_tell_nothing_but_the_time_decides(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.counts[2] = "replay is away"
-    with caplog.at_level(logging.WARNING, "safety.canary"):
+    with caplog.at_level(logging.WARNING, "safety.canaries.watch"):
         for _ in range(3):
             scene.watch.look()
     assert [record.getMessage() for record in caplog.records] == [
@@ -304,7 +304,7 @@ def test_there_is_an_end_to_it_and_then_time_revokes(
 ) -> None:
     assert PROMOTIONS_MAX >= 10_000
     monkeypatch.setattr("safety.docket.PROMOTIONS_MAX", 0)
-    with caplog.at_level(logging.WARNING, "safety.canary"):
+    with caplog.at_level(logging.WARNING, "safety.canaries.watch"):
         scene.look(60, 0)
     assert "canary release 2 is not promoted: 0 canaries of this run are promoted" in caplog.text
     assert scene.docket.undecided_canary() == 2

@@ -17,13 +17,14 @@ import pytest
 from actors.config import EnvironmentConfig
 from policies.artifact import Artifact, artifact_digest
 from policies.testing import make_artifact, make_spec
-from safety import confinement, landlock
 from safety.config import SafetyConfig
-from safety.confinement import Confinement, confinement_from_header
-from safety.evaluation import EpisodeOutcomes
-from safety.evaluator import EvaluationFailed, Evaluator
-from safety.suite import draw_seeds
-from safety.suite_spec import DEFAULT_SLICE, suite_from_settings
+from safety.confinement import confine as confining
+from safety.confinement import landlock
+from safety.confinement.confine import Confinement, confinement_from_header
+from safety.evaluation.episodes import EpisodeOutcomes
+from safety.evaluation.evaluator import EvaluationFailed, Evaluator
+from safety.suites.manifest import draw_seeds
+from safety.suites.spec import DEFAULT_SLICE, suite_from_settings
 from safety.testing import constant_artifact
 from tests.safety.nosy_environments import ATTEMPTS, LEFT_BEHIND, SECRET, SOCKET, VARIABLE
 
@@ -129,8 +130,8 @@ def test_catch_works_confined(service: Service) -> None:
 
 def run(program: str, *arguments: object, **variables: str) -> str:
     """What a program prints that runs in a process of its own, with `confine` imported."""
-    head = "import json, os, sys, threading\nfrom pathlib import Path\nfrom safety import landlock\n"
-    head += "from safety.confinement import confine\n"
+    head = "import json, os, sys, threading\nfrom pathlib import Path\nfrom safety.confinement import landlock\n"
+    head += "from safety.confinement.confine import confine\n"
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
         [sys.executable, "-P", "-c", head + program, *map(str, arguments)],
@@ -145,7 +146,7 @@ def run(program: str, *arguments: object, **variables: str) -> str:
 
 
 def test_it_says_what_is_in_force() -> None:
-    command = [sys.executable, "-P", "-m", "safety.confinement"]
+    command = [sys.executable, "-P", "-m", "safety.confinement.confine"]
     paths = os.pathsep.join(path for path in sys.path if path)
     out = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, check=True).stdout
     confinement = confinement_from_header(json.loads(out))
@@ -261,7 +262,7 @@ def test_what_is_readable_opens_nothing_that_is_hidden(tmp_path: Path) -> None:
     (tmp_path / "assets" / "plain").mkdir()
 
     def readable(*paths: Path) -> set[Path]:
-        rules, _ = confinement._rules(paths, (hidden,))
+        rules, _ = confining._rules(paths, (hidden,))
         return {rule.path for rule in rules if rule.path.is_relative_to(tmp_path) and rule.rights == landlock.READ}
 
     assert readable(tmp_path) == {tmp_path / "assets" / "plain"}

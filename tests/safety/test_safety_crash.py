@@ -14,9 +14,9 @@ from policies.trust import ReplayedStatement, TrustPolicy
 from protos.safety.v1 import safety_pb2
 from safety.audit import LedgerAudit, audit_ledger
 from safety.client import SafetyClient, SafetyUnavailable
-from safety.key_directory import default_place
+from safety.keys.directory import default_place
 from safety.ledger import Ledger, LedgerInUse, read_ledger
-from safety.suite import draw_seeds, seed_key, seed_manifest_digest
+from safety.suites.manifest import draw_seeds, seed_key, seed_manifest_digest
 from safety.testing import balancing_artifact, cartpole_artifact, drifting_artifact
 from tests.safety.safety_process import RUN, own_process
 
@@ -98,10 +98,10 @@ def audited(directory: Path) -> LedgerAudit:
 @pytest.mark.parametrize(
     ("dies", "decided"),
     [
-        (("before", "safety.custody", "Custody.keep_incumbent"), False),
-        (("after", "safety.custody", "Custody.keep_incumbent"), False),
-        (("before", "safety.evidence", "replace_file"), False),
-        (("after", "safety.evidence_store", "write_evidence"), False),
+        (("before", "safety.keys.custody", "Custody.keep_incumbent"), False),
+        (("after", "safety.keys.custody", "Custody.keep_incumbent"), False),
+        (("before", "safety.evidence.file", "replace_file"), False),
+        (("after", "safety.evidence.store", "write_evidence"), False),
         (("after", "safety.ledger", "Ledger._write"), True),
         (("after", "safety.docket", "Ledger.append"), True),
         (("after", "safety.docket", "Docket.record"), True),

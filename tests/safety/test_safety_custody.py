@@ -12,8 +12,8 @@ from policies.artifact import artifact_digest
 from policies.durable import replace_file
 from policies.key_chain import KeyChain
 from policies.signing import LEASE_TYPE, VERDICT_TYPE, SignatureError, SigningKey, VerifyKey
-from safety.custody import Custody, CustodyError
-from safety.key_history import OPENED
+from safety.keys.custody import Custody, CustodyError
+from safety.keys.history import OPENED
 from safety.ledger import Ledger, LedgerError
 
 RUN = "run-1"

@@ -15,12 +15,12 @@ from policies.config import NetworkConfig
 from policies.inference import make_policy
 from policies.initialisation import initial_parameters
 from policies.spec import PolicySpec
-from safety.episode_replay import EpisodeTrace, replay_episode
-from safety.evaluation import EpisodeOutcomes, evaluate_policy
-from safety.perturbations import perturb
+from safety.evaluation.episode_replay import EpisodeTrace, replay_episode
+from safety.evaluation.episodes import EpisodeOutcomes, evaluate_policy
+from safety.evaluation.perturbations import perturb
 from safety.statistics.counts import EVENT_CLASSES
-from safety.suite import draw_seeds
-from safety.suite_spec import Perturbation, SeverityScale, SliceSpec
+from safety.suites.manifest import draw_seeds
+from safety.suites.spec import Perturbation, SeverityScale, SliceSpec
 from safety.testing import drifting_artifact
 from tests.safety.suites import CARTPOLE, slice_of
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from safety.episode_streams import Draw, LaneStreams, episode_generator, normal, uniform
+from safety.evaluation.episode_streams import Draw, LaneStreams, episode_generator, normal, uniform
 
 
 def test_streams_follow_the_documented_formula() -> None:

@@ -19,7 +19,7 @@ from policies.inference import make_policy
 from policies.initialisation import initial_parameters
 from policies.policy import ActionBatch, RandomSource
 from policies.spec import PolicySpec
-from safety.evaluation import (
+from safety.evaluation.episodes import (
     EpisodeOutcomes,
     EvaluationError,
     evaluate_policy,
@@ -29,8 +29,8 @@ from safety.evaluation import (
     run_episodes,
 )
 from safety.statistics.counts import CountsError, Severity
-from safety.suite import draw_seeds
-from safety.suite_spec import SeverityScale
+from safety.suites.manifest import draw_seeds
+from safety.suites.spec import SeverityScale
 from safety.testing import balancing_artifact, cartpole_artifact, drifting_artifact, overflowing_artifact
 from tests.safety.suites import CLASSES
 

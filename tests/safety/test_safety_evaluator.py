@@ -18,28 +18,28 @@ import numpy as np
 import psutil
 import pytest
 
-import safety.evaluator
+import safety.evaluation.evaluator
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, EnvironmentUnsupported
 from actors.environments.catalog import make_vector
 from policies.artifact import Artifact, artifact_digest
 from policies.inference import make_policy
 from policies.testing import make_artifact, make_spec
-from safety.blank_policy import blank_artifact
 from safety.config import SafetyConfig
-from safety.confinement import KEPT_VARIABLES
-from safety.evaluation import EpisodeOutcomes, evaluate_policy
-from safety.evaluator import (
+from safety.confinement.confine import KEPT_VARIABLES
+from safety.evaluation.blank_policy import blank_artifact
+from safety.evaluation.episodes import EpisodeOutcomes, evaluate_policy
+from safety.evaluation.evaluator import (
     LOG_BYTES_MAX,
     REASON_CHARACTERS_MAX,
     EvaluationFailed,
     Evaluator,
     EvaluatorClosed,
 )
-from safety.evaluator_messages import environment_from_header, environment_to_header
-from safety.plants import count_plants, draw_plants
-from safety.suite import draw_seeds
-from safety.suite_spec import Perturbation, SuiteSpec
+from safety.evaluation.messages import environment_from_header, environment_to_header
+from safety.evaluation.plants import count_plants, draw_plants
+from safety.suites.manifest import draw_seeds
+from safety.suites.spec import Perturbation, SuiteSpec
 from safety.testing import (
     balancing_artifact,
     cartpole_artifact,
@@ -99,7 +99,7 @@ def worker_of(evaluator: Evaluator) -> psutil.Process:
     (child,) = (
         process
         for process in psutil.Process().children()
-        if "safety.worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+        if "safety.evaluation.worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
     )
     return child
 
@@ -267,10 +267,10 @@ def test_the_worker_dies_with_the_service(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from actors.config import EnvironmentConfig
-from safety.blank_policy import blank_artifact
+from safety.evaluation.blank_policy import blank_artifact
 from safety.config import SafetyConfig
-from safety.evaluator import Evaluator
-from safety.suite_spec import suite_from_settings
+from safety.evaluation.evaluator import Evaluator
+from safety.suites.spec import suite_from_settings
 suite = suite_from_settings(SafetyConfig(), EnvironmentConfig(name="cartpole"))
 evaluator = Evaluator(suite, SafetyConfig(), Path(sys.argv[1]))
 evaluator.start()
@@ -423,13 +423,13 @@ def test_a_worker_that_is_ready_has_loaded_all_code(
 ) -> None:
     """So that it can be kept from files by the time the first candidate comes."""
     monkeypatch.setenv("PYTHONVERBOSE", "1")
-    monkeypatch.setattr(safety.evaluator, "KEPT_VARIABLES", KEPT_VARIABLES | {"PYTHONVERBOSE"})
+    monkeypatch.setattr(safety.evaluation.evaluator, "KEPT_VARIABLES", KEPT_VARIABLES | {"PYTHONVERBOSE"})
     config = EnvironmentConfig(name=environment, episode_steps_max=5)
     evaluator = make(suite_of(slice_of(config, Perturbation("observation_dropout", 0.1))))
     evaluator.start()
     log = tmp_path / "evaluator.log"
     loaded = imports(log)
-    assert {"safety.evaluation", "policies.inference_numpy"} <= loaded
+    assert {"safety.evaluation.episodes", "policies.inference_numpy"} <= loaded
     interface = evaluator.environments["held-out"]
     run(evaluator, blank_artifact(interface))
     if len(interface.observation_shape) == 3:

@@ -24,13 +24,13 @@ from policies.inference import make_policy
 from policies.initialisation import initial_parameters
 from policies.spec import PolicySpec
 from safety.config import SafetyConfig
-from safety.episode_replay import replay_episode
-from safety.evaluation import EpisodeOutcomes, join_outcomes
-from safety.evaluator import EvaluationFailed, EvaluatorClosed
-from safety.evaluator_pool import EvaluatorPool, Job, PlantJob, PolicyJob
-from safety.plants import count_plants, draw_plants
-from safety.suite import draw_seeds
-from safety.suite_spec import Perturbation, SuiteSpec
+from safety.evaluation.episode_replay import replay_episode
+from safety.evaluation.episodes import EpisodeOutcomes, join_outcomes
+from safety.evaluation.evaluator import EvaluationFailed, EvaluatorClosed
+from safety.evaluation.plants import count_plants, draw_plants
+from safety.evaluation.pool import EvaluatorPool, Job, PlantJob, PolicyJob
+from safety.suites.manifest import draw_seeds
+from safety.suites.spec import Perturbation, SuiteSpec
 from safety.testing import constant_artifact
 from tests.safety.suites import CARTPOLE, CLASSES, slice_of, suite_of
 
@@ -68,7 +68,7 @@ def workers() -> list[psutil.Process]:
     return [
         process
         for process in psutil.Process().children()
-        if process.status() != psutil.STATUS_ZOMBIE and "safety.worker" in process.cmdline()
+        if process.status() != psutil.STATUS_ZOMBIE and "safety.evaluation.worker" in process.cmdline()
     ]
 
 

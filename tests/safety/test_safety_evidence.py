@@ -12,7 +12,7 @@ import pytest
 
 from actors.config import EnvironmentConfig
 from safety.canonical_json import canonical_json
-from safety.evidence import (
+from safety.evidence.file import (
     EpisodeEvidence,
     Evidence,
     EvidenceDamaged,
@@ -27,7 +27,7 @@ from safety.evidence import (
 from safety.statistics.combination import Outcome
 from safety.statistics.counts import Severity
 from safety.statistics.findings import Finding, Kind, Status
-from safety.suite_spec import Perturbation, SeverityScale, SliceLimits
+from safety.suites.spec import Perturbation, SeverityScale, SliceLimits
 
 LIMITS = SliceLimits(2, 64, 0.1, 0.05, math.inf, 0.05, 0.0)
 EPISODES = EpisodeEvidence((1.5, -2.25), (0.0, 3.0), (10, 20), ((0, 0, 0), (0, 1, 2)))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safety.frames import Frame, FrameClosed, FrameError, FrameTimeout, receive_frame, send_frame
+from safety.evaluation.frames import Frame, FrameClosed, FrameError, FrameTimeout, receive_frame, send_frame
 
 
 class Pipe:

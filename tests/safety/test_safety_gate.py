@@ -24,14 +24,14 @@ from replay.settings import SettingError
 from safety.canonical_json import canonical_json
 from safety.config import SafetyConfig
 from safety.criteria import rate_upper_bound
-from safety.custody import CustodyError
 from safety.gate import Gate, GateBusy, GateClosed, OfferRefused
 from safety.history import VERDICT
-from safety.key_history import OPENED
+from safety.keys.custody import CustodyError
+from safety.keys.history import OPENED
 from safety.ledger import LedgerError, LedgerInUse, read_ledger
 from safety.statistics.lifetime import spent_level
-from safety.suite import criteria_digest, draw_seeds, seed_key, seed_manifest_digest, suite_digest
-from safety.suite_spec import suite_from_settings
+from safety.suites.manifest import criteria_digest, draw_seeds, seed_key, seed_manifest_digest, suite_digest
+from safety.suites.spec import suite_from_settings
 from safety.verdicts import Offer, statement_in
 from tests.safety.scripted_pool import BETTER, BROKEN, GOOD, SPEC, UNSAFE, WORSE, ScriptedPool
 

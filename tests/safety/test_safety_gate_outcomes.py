@@ -16,14 +16,14 @@ from policies.trust import NotApproved, TrustPolicy
 from protos.safety.v1 import safety_pb2
 from safety.audit import audit_ledger
 from safety.config import SafetyConfig
-from safety.evidence import read_evidence
+from safety.evidence.file import read_evidence
 from safety.gate import Gate
 from safety.history import KnownSchedule
 from safety.ledger import LedgerError, read_ledger
-from safety.levels import Schedule
 from safety.statistics.combination import Outcome
-from safety.suite import criteria_digest
-from safety.suite_spec import suite_from_settings
+from safety.suites.manifest import criteria_digest
+from safety.suites.spec import suite_from_settings
+from safety.trials.levels import Schedule
 from safety.verdicts import Offer
 from tests.safety.made_up_trials import MadeUpPolicy
 from tests.safety.scripted_pool import BETTER, BROKEN, GOOD, UNSAFE, WORSE, ScriptedPool

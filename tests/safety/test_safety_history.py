@@ -10,16 +10,16 @@ import pytest
 
 from policies.artifact import artifact_digest
 from protos.safety.v1 import safety_pb2
-from safety.custody import CustodyError
 from safety.docket import Docket
-from safety.evidence import evidence_path
-from safety.evidence_store import EvidenceStore, Kept
+from safety.evidence.file import evidence_path
+from safety.evidence.store import EvidenceStore, Kept
 from safety.history import DecisionHistory, KnownSchedule
+from safety.keys.custody import CustodyError
 from safety.ledger import LedgerError, read_ledger
-from safety.levels import Level, Schedule
 from safety.statistics.combination import Outcome
 from safety.statistics.lifetime import recycled_level
 from safety.testing import MADE_UP_CONFIG, MADE_UP_RULE, made_up_assessment, record_made_up
+from safety.trials.levels import Level, Schedule
 from safety.verdicts import Assessment, Offer
 
 RUN = "run-1"

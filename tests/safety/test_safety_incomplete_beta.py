@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from safety.incomplete_beta import BetaError, incomplete_beta, inverse_incomplete_beta
+from safety.statistics.incomplete_beta import BetaError, incomplete_beta, inverse_incomplete_beta
 
 shape = st.floats(0.5, 2000.0)
 

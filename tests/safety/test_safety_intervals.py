@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from safety.intervals import (
+from safety.statistics.intervals import (
     IntervalError,
     clopper_pearson_lower,
     clopper_pearson_upper,

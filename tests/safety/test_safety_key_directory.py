@@ -10,7 +10,7 @@ import pytest
 
 from policies.durable import replace_file
 from policies.signing import KeyFileError, SigningKey
-from safety.key_directory import KeyDirectory, default_place, place_of
+from safety.keys.directory import KeyDirectory, default_place, place_of
 
 RUN = "run-1"
 LEDGER, OTHER = b"\x01" * 32, b"\x02" * 32
@@ -115,7 +115,7 @@ def test_a_file_for_others_too_is_refused(tmp_path: Path, service: Path, name: s
 
 def test_somebody_elses_directory_is_refused(tmp_path: Path, service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(tmp_path / "keys", service)
-    monkeypatch.setattr("safety.key_directory.os.geteuid", lambda: 4711)
+    monkeypatch.setattr("safety.keys.directory.os.geteuid", lambda: 4711)
     with pytest.raises(KeyFileError, match="this is user 4711"):
         KeyDirectory(tmp_path / "keys", RUN, service, LEDGER)
 

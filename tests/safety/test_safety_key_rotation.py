@@ -19,11 +19,11 @@ from policies.trust import ForgedStatement, TrustPolicy
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.audit import audit_ledger
-from safety.custody import CustodyError
 from safety.docket import Docket
 from safety.history import REVOCATION, DecisionHistory
-from safety.key_history import KEY, VERDICT_KEYS_MAX
 from safety.key_rotation import RotationRefused, rotate
+from safety.keys.custody import CustodyError
+from safety.keys.history import KEY, VERDICT_KEYS_MAX
 from safety.ledger import Ledger, LedgerError, LedgerInUse, read_ledger
 from safety.revocations import revocation_fields
 from safety.testing import balancing_artifact, cartpole_artifact, record_made_up

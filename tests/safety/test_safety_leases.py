@@ -15,10 +15,10 @@ from policies.signing import REVOCATION_TYPE, VERDICT_TYPE
 from policies.trust import ExpiredStatement, ReplayedStatement, TrustPolicy, WrongRun
 from protos.safety.v1 import safety_pb2
 from safety.config import SafetyConfig
-from safety.custody import Custody
 from safety.history import PROMOTION, REVOCATION, VERDICT
-from safety.key_history import OPENED
-from safety.leases import (
+from safety.keys.custody import Custody
+from safety.keys.history import OPENED
+from safety.leases.authority import (
     BREACH,
     RESUMED,
     WITHHELD,
@@ -28,9 +28,9 @@ from safety.leases import (
     last_release,
     newest_breach,
 )
+from safety.leases.monitor import Breach, Refusal
+from safety.leases.training_totals import CountsUnreadable
 from safety.ledger import Ledger, LedgerError, read_ledger
-from safety.monitor import Breach, Refusal
-from safety.training_totals import CountsUnreadable
 
 CONFIG = SafetyConfig(lease_s=10.0)
 RUN = "run-1"

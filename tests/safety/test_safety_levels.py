@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from safety.levels import Schedule, next_level
 from safety.statistics.lifetime import recycled_level, spent_level
 from safety.statistics.parameters import ParameterError
+from safety.trials.levels import Schedule, next_level
 
 
 def test_levels_are_those_of_the_schedule() -> None:

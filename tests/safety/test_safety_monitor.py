@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from safety.config import SafetyConfig
-from safety.monitor import FIRST_LOOK_S, SAVE_S, RiskMonitor
-from safety.monitor_file import FILE_NAME
+from safety.leases.monitor import FIRST_LOOK_S, SAVE_S, RiskMonitor
+from safety.leases.monitor_file import FILE_NAME
+from safety.leases.training_totals import CountsUnreadable, TrainingCounts, TrainingTotals
 from safety.statistics import breach as statistics
 from safety.statistics.breach import BreachRule, advance, log_evidence
 from safety.statistics.lifetime import spent_level
-from safety.training_totals import CountsUnreadable, TrainingCounts, TrainingTotals
 
 CONFIG = SafetyConfig(lease_violation_rate_max=0.1, monitor_stale_s_max=30.0, monitor_poll_s=0.01)
 

@@ -13,8 +13,8 @@ from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, EnvironmentUnsupported, VectorEnvironment, VectorStep
 from actors.environments.catalog import make_vector
 from actors.testing import VectorEnvironmentContract
-from safety.perturbations import perturb
-from safety.suite_spec import PERTURBATIONS, Perturbation
+from safety.evaluation.perturbations import perturb
+from safety.suites.spec import PERTURBATIONS, Perturbation
 
 ALL = (
     Perturbation("action_noise", 0.3),

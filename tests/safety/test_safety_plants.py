@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, VectorEnvironment, VectorStep
 from actors.environments.catalog import make_vector
-from safety.evaluation import EpisodeOutcomes, event_classes, no_outcomes
-from safety.perturbations import perturb
-from safety.plants import Plant, count_plants, draw_plants, planted_cost, planted_step, run_plants
+from safety.evaluation.episodes import EpisodeOutcomes, event_classes, no_outcomes
+from safety.evaluation.perturbations import perturb
+from safety.evaluation.plants import Plant, count_plants, draw_plants, planted_cost, planted_step, run_plants
 from safety.statistics.counts import CountsError, Severity
-from safety.suite import draw_seeds
-from safety.suite_spec import Perturbation, SeverityScale
+from safety.suites.manifest import draw_seeds
+from safety.suites.spec import Perturbation, SeverityScale
 from tests.safety.suites import CLASSES
 
 KEY = bytes(range(32))

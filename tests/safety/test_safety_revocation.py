@@ -12,10 +12,11 @@ from policies.signing import REVOCATION_TYPE, SigningKey, sign
 from policies.trust import TrustPolicy, UntrustedError
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
-from safety import custody, docket
-from safety.custody import CustodyError
+from safety import docket
 from safety.docket import Docket
 from safety.history import REVOCATION, VERDICT
+from safety.keys import custody
+from safety.keys.custody import CustodyError
 from safety.ledger import LedgerError, LedgerInUse, read_ledger
 from safety.revocations import WHY_CHARACTERS_MAX, RevocationRefused, UnknownRelease
 from safety.verdicts import statement_in

@@ -13,8 +13,15 @@ from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec
 from actors.seeds import training_seed
 from safety.statistics.risk_budget import SeverityWeights
-from safety.suite import criteria_digest, draw_seeds, seed_commitment, seed_key, seed_manifest_digest, suite_digest
-from safety.suite_spec import Perturbation, SeverityScale, SliceSpec, SuiteSpec
+from safety.suites.manifest import (
+    criteria_digest,
+    draw_seeds,
+    seed_commitment,
+    seed_key,
+    seed_manifest_digest,
+    suite_digest,
+)
+from safety.suites.spec import Perturbation, SeverityScale, SliceSpec, SuiteSpec
 from tests.safety.suites import LIMITS, slice_of, suite_of
 
 SECRET = bytes(range(32))

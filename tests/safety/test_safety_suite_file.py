@@ -14,7 +14,7 @@ from safety.config import SafetyConfig
 from safety.statistics.parameters import ParameterError
 from safety.statistics.risk_budget import SeverityWeights
 from safety.suite_file import SUITE_BYTES_MAX, SuiteFileError, make_suite, parse_suite, read_suite
-from safety.suite_spec import Perturbation, SeverityScale, SuiteSpec, suite_from_settings
+from safety.suites.spec import Perturbation, SeverityScale, SuiteSpec, suite_from_settings
 
 CONFIG = SafetyConfig(risk_margin=0.15, patience=7)
 ENVIRONMENT = EnvironmentConfig(name="cartpole", cart_margin=1.8)

@@ -11,7 +11,7 @@ import pytest
 from actors.config import EnvironmentConfig
 from safety.config import SafetyConfig
 from safety.statistics.parameters import ParameterError
-from safety.suite_spec import (
+from safety.suites.spec import (
     DEFAULT_SLICE,
     PERTURBATIONS,
     SLICES_MAX,

@@ -6,8 +6,8 @@ import pytest
 
 from protos.replay.v1 import replay_pb2
 from replay.client import ReplayUnavailable
-from safety.training_counts import replay_totals
-from safety.training_totals import CountsUnreadable, TrainingCounts, TrainingTotals
+from safety.leases.training_counts import replay_totals
+from safety.leases.training_totals import CountsUnreadable, TrainingCounts, TrainingTotals
 
 
 class Client:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from safety.evidence_counts import detector_calibration, seeds_digest, slice_counts
+from safety.evidence.counts import detector_calibration, seeds_digest, slice_counts
 from safety.statistics.calibration import DETECTOR
 from safety.statistics.combination import Combination, Outcome
 from safety.statistics.counts import CountsError, Severity
@@ -20,9 +20,9 @@ from safety.statistics.paired import CAPABILITY_NON_INFERIORITY
 from safety.statistics.parameters import ParameterError
 from safety.statistics.risk_budget import WEIGHTED_RISK
 from safety.statistics.sequential_rules import RATE, RISK_DIFFERENCE
-from safety.suite import draw_seeds, seed_manifest_digest
-from safety.suite_spec import SeverityScale, SuiteSpec
-from safety.trial import Portion, Trial, check_attainable
+from safety.suites.manifest import draw_seeds, seed_manifest_digest
+from safety.suites.spec import SeverityScale, SuiteSpec
+from safety.trials.trial import Portion, Trial, check_attainable
 from tests.safety.made_up_trials import CONFIG, KEY, SUITE, MadeUpPolicy, found, hold, level_of, outcomes, suite_of
 
 GOOD = MadeUpPolicy(480.0, spread=5.0)

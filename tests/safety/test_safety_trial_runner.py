@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from safety.evaluation import EpisodeOutcomes
-from safety.evaluator import EvaluationFailed, EvaluatorClosed
-from safety.evaluator_pool import Job, PlantJob, PolicyJob
+from safety.evaluation.episodes import EpisodeOutcomes
+from safety.evaluation.evaluator import EvaluationFailed, EvaluatorClosed
+from safety.evaluation.pool import Job, PlantJob, PolicyJob
 from safety.statistics.combination import Outcome
-from safety.trial import Portion, Trial
-from safety.trial_runner import Contender, TrialFailed, run_trial
+from safety.trials.runner import Contender, TrialFailed, run_trial
+from safety.trials.trial import Portion, Trial
 from tests.safety.made_up_trials import CONFIG, KEY, SUITE, MadeUpPolicy, found, level_of, suite_of
 
 CANDIDATE, INCUMBENT = Contender(b"candidate", b"c" * 32), Contender(b"incumbent", b"i" * 32)
@@ -142,7 +142,7 @@ def test_closing_is_no_failure_of_the_candidate() -> None:
 
 def test_candidate_and_incumbent_have_the_same_time_each_over_all_their_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("safety.trial_runner.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("safety.trials.runner.time.monotonic", lambda: now[0])
     pool = pool_of(HARD)
     whole = pool.run
 

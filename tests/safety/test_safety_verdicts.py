@@ -11,14 +11,14 @@ import pytest
 from policies.signing import VERDICT_TYPE, SigningKey, sign
 from protos.safety.v1 import safety_pb2
 from safety.canonical_json import canonical_digest, canonical_json
-from safety.evidence import EpisodeEvidence, SliceEvidence
-from safety.evidence_audit import contradiction
-from safety.levels import Level
+from safety.evidence.audit import contradiction
+from safety.evidence.file import EpisodeEvidence, SliceEvidence
 from safety.statistics.combination import Combination, Outcome
 from safety.statistics.counts import Severity
 from safety.statistics.findings import Finding, Kind, Status
-from safety.suite import draw_seeds, seed_manifest_digest
-from safety.trial import Trial
+from safety.suites.manifest import draw_seeds, seed_manifest_digest
+from safety.trials.levels import Level
+from safety.trials.trial import Trial
 from safety.verdicts import (
     Assessment,
     Offer,

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from safety.key_directory import PLACE_VARIABLE
+from safety.keys.directory import PLACE_VARIABLE
 from tests.robustness.gate.candidate_ways import CANDIDATES
 from tests.robustness.gate.kill_ways import KILLS
 from tests.robustness.gate.learner_ways import LEARNER

@@ -19,7 +19,7 @@ from policies.durable import replace_file
 from policies.signing import SigningKey
 from protos.safety.v1 import safety_pb2
 from safety.ledger import Ledger
-from safety.suite import draw_seeds, seed_commitment, seed_manifest_digest
+from safety.suites.manifest import draw_seeds, seed_commitment, seed_manifest_digest
 from safety.verdicts import statement_in
 from tests.robustness.gate.small_gate import (
     BETTER,

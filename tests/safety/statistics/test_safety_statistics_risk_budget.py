@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from safety.intervals import clopper_pearson_upper
 from safety.statistics.counts import Severity
 from safety.statistics.findings import Status
+from safety.statistics.intervals import clopper_pearson_upper
 from safety.statistics.parameters import ParameterError
 from safety.statistics.risk_budget import LAYER_SHARES, SeverityWeights, weighted_risk
 from tests.safety.statistics.slices import slice_of

@@ -1,0 +1,1 @@
+"""A release in a share of the actors: watched, then promoted or revoked."""

@@ -1,0 +1,1 @@
+"""What a process that runs candidates gives up before it does."""

@@ -1,0 +1,1 @@
+"""Runs policies on episodes in processes of their own, plants included. Judges nothing."""

@@ -1,0 +1,1 @@
+"""What a verdict rests on, episode by episode: written, kept, counted again."""

@@ -1,0 +1,1 @@
+"""Private keys, the secret of the seeds, and which keys signed when."""

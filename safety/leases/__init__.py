@@ -1,0 +1,1 @@
+"""The right to act with snapshots, and the monitor that ends it."""
