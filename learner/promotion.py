@@ -13,6 +13,7 @@ That goes on, with pauses, until there is an answer: in this process, or in the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import queue
@@ -25,6 +26,7 @@ from learner.candidate_file import Candidate, CandidateFile, CandidateFileError
 from policies.artifact import ArtifactError, artifact_digest
 from policies.distribution import PolicyBoard
 from policies.registry import PolicyRegistry, RegistryError
+from policies.revocation import Revocation
 from policies.trust import UntrustedError
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
@@ -218,8 +220,11 @@ class PromotionDesk:
 
     def _revoked(self, digest: bytes) -> bool:
         """Whether the safety service lists a revocation of it. The others are for learner.decisions to hear of."""
-        listed = self._client.revocations(self._run_id, timeout_s=_CALL_S_MAX)
-        return any(safety_pb2.RevocationStatement.FromString(each.payload).artifact_digest == digest for each in listed)
+        for signed in self._client.revocations(self._run_id, timeout_s=_CALL_S_MAX):
+            with contextlib.suppress(UntrustedError):
+                if Revocation.verified(signed, self._registry.trust).digest == digest:
+                    return True
+        return False
 
     def _offered(self, candidate: Candidate) -> common_pb2.SignedStatement:
         """The verdict on it. Raises SafetyUnavailable, OfferRefused."""

@@ -157,7 +157,7 @@ def test_an_approval_that_counts_no_more_is_not_adopted(make_desk: Callable[...,
     def judge(data: bytes, version: int) -> common_pb2.SignedStatement:
         desk.gate.listed = [signed_verdict(KEY, artifact_digest(data), version=version, **fields)]
         if over == "revoked":
-            desk.gate.revoked = [signed_revocation(KEY, artifact_digest(data))]
+            desk.gate.revoked = [common_pb2.SignedStatement(), signed_revocation(KEY, artifact_digest(data))]
         if len(desk.gate.lineage_digests) == 1:
             raise SafetyUnavailable("gone")
         return signed_verdict(KEY, artifact_digest(data), approved=False, release_number=0, reason="no longer")
