@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from actors.environments.catalog import make_vector
 from learner.batches import BatchSource
+from learner.candidate_file import NAME as CANDIDATE_NAME
+from learner.candidate_file import CandidateFile
 from learner.decisions import DecisionListener
 from learner.job import LearnerJob
 from learner.lineage_archive import DIRECTORY as LINEAGE_DIRECTORY
@@ -153,7 +155,8 @@ def _way_back(
 
 def _promotion_desk(job: LearnerJob, registry: PolicyRegistry, board: PolicyBoard) -> PromotionDesk:
     gate = SafetyClient(job.safety_address)
-    return PromotionDesk(gate, registry, board, job.run_id, job.learner.evaluation_timeout_s)
+    kept = CandidateFile(job.run_directory / CANDIDATE_NAME, job.run_id)
+    return PromotionDesk(gate, registry, board, job.run_id, job.learner.evaluation_timeout_s, kept=kept)
 
 
 def _open_archive(job: LearnerJob, registry: PolicyRegistry) -> LineageArchive:

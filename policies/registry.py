@@ -111,15 +111,16 @@ class PolicyRegistry:
           UntrustedError: the verdict does not verify, has expired, is older than a release, or is about another; or the
             artifact has been revoked.
           ArtifactError: the bytes are no artifact, or have a value that is not finite.
-          RegistryError: the newest release cannot be read.
+          RegistryError: the newest release cannot be read, or this one cannot be written: nothing is half written, and
+            the same promotion can be tried again.
         """
         digest = artifact_digest(data)
         verdict = self._trust.check_past_release(signed_verdict, digest)
-        with self._writing():
+        path = self._release_path(verdict.release_number)
+        with self._writing(path, "no actor gets that release before it is"):
             revocation = self._revoked().get(digest)
             if revocation is not None:
                 raise revocation.refusal()
-            path = self._release_path(verdict.release_number)
             held = self._read_release(path) if path.exists() else None
             if held is not None and held.digest == digest:
                 return held
@@ -140,9 +141,11 @@ class PolicyRegistry:
           RegistryError: another revocation has its number, or it cannot be written.
         """
         revocation = Revocation.verified(signed_revocation, self._trust)
-        held = self._keep(self._revocation_path(revocation.number), signed_revocation, self._read_revocation)
+        path = self._revocation_path(revocation.number)
+        consequence = "whoever starts anew must be told of it again"
+        held = self._keep(path, signed_revocation, self._read_revocation, consequence)
         if held is not None and held.digest != revocation.digest:
-            raise _set_back("revocation", self._revocation_path(revocation.number), held.digest, revocation.digest)
+            raise _set_back("revocation", path, held.digest, revocation.digest)
         return revocation
 
     def promote_canary(self, signed_promotion: common_pb2.SignedStatement) -> Promotion:
@@ -153,9 +156,11 @@ class PolicyRegistry:
           RegistryError: another promotion has its number, or it cannot be written.
         """
         promotion = Promotion.verified(signed_promotion, self._trust)
-        held = self._keep(self._promotion_path(promotion.number), signed_promotion, self._read_promotion)
+        path = self._promotion_path(promotion.number)
+        consequence = "the release stays a canary until it is"
+        held = self._keep(path, signed_promotion, self._read_promotion, consequence)
         if held is not None and held.release != promotion.release:
-            raise _set_back("promotion", self._promotion_path(promotion.number), held.digest, promotion.digest)
+            raise _set_back("promotion", path, held.digest, promotion.digest)
         return promotion
 
     def releases(self) -> list[Release]:
@@ -192,16 +197,13 @@ class PolicyRegistry:
                 yield dataclasses.replace(release, promotion=promoted.get((release.number, release.digest)))
 
     def _keep(
-        self, path: Path, signed: common_pb2.SignedStatement, read: Callable[[Path], _Statement]
+        self, path: Path, signed: common_pb2.SignedStatement, read: Callable[[Path], _Statement], consequence: str
     ) -> _Statement | None:
-        """Writes a statement unless there is one; returns the one that there was."""
-        try:
-            with self._writing():
-                if path.exists():
-                    return read(path)
-                replace_file(path, signed.SerializeToString(deterministic=True))
-        except OSError as error:
-            raise RegistryError(f"{path.suffix[1:]} {path} cannot be written: {error.strerror}") from error
+        """Writes a statement unless there is one; returns the one that there was. Raises as `_writing`."""
+        with self._writing(path, consequence):
+            if path.exists():
+                return read(path)
+            replace_file(path, signed.SerializeToString(deterministic=True))
         return None
 
     def revocations(self) -> list[Revocation]:
@@ -326,18 +328,25 @@ class PolicyRegistry:
         return self._releases / f"{number:08d}{_RELEASE_SUFFIX}"
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Holds the writers' lock, and clears away what a writer that died has left."""
-        self._artifacts.mkdir(parents=True, exist_ok=True)
-        directories = (self._artifacts, self._releases, self._revocations, self._promotions)
-        for directory in directories[1:]:
-            directory.mkdir(exist_ok=True)
-        with (self._directory / "lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            for directory in directories:
-                for unfinished in directory.glob(".*"):
-                    unfinished.unlink()
-            yield
+    def _writing(self, path: Path, consequence: str) -> Iterator[None]:
+        """Holds the writers' lock, and clears away what a writer that died has left.
+
+        Raises RegistryError, with what follows, where the disk does not take what is written to `path`.
+        """
+        try:
+            self._artifacts.mkdir(parents=True, exist_ok=True)
+            directories = (self._artifacts, self._releases, self._revocations, self._promotions)
+            for directory in directories[1:]:
+                directory.mkdir(exist_ok=True)
+            with (self._directory / "lock").open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                for directory in directories:
+                    for unfinished in directory.glob(".*"):
+                        unfinished.unlink()
+                yield
+        except OSError as error:
+            kind = path.suffix[1:]
+            raise RegistryError(f"{kind} {path} cannot be written: {error.strerror}; {consequence}") from error
 
 
 def _release(verdict: safety_pb2.VerdictStatement, signed: common_pb2.SignedStatement) -> Release:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
+from typing import NamedTuple
 
 import grpc
 
@@ -53,6 +54,18 @@ class LeaseBreached(Exception):
         super().__init__(reason)
         self.epoch, self.reason = epoch, reason
         self.release_number, self.release_digest = release_number, release_digest
+
+
+class _Listed(NamedTuple):
+    """Statements that are listed page by page: what they are, how many a run can have, how a question is refused."""
+
+    what: str
+    count_max: int
+    refusal: type[ValueError]
+
+
+_REVOCATIONS = _Listed("revocations", REVOCATIONS_MAX, RevocationRefused)
+_PROMOTIONS = _Listed("promotions", PROMOTIONS_MAX, PromotionRefused)
 
 
 class SafetyClient:
@@ -194,10 +207,7 @@ class SafetyClient:
             page = self._calls.ListRevocations(request, timeout=timeout_s)
             return page.revocations, page.newest_number
 
-        try:
-            return self._all_pages(ask, after_number, timeout_s, REVOCATIONS_MAX, "revocations")
-        except OfferRefused as error:
-            raise RevocationRefused(str(error)) from error
+        return self._all_pages(ask, after_number, timeout_s, _REVOCATIONS)
 
     def promotions(
         self, run_id: str, after_number: int = 0, timeout_s: float = 10.0
@@ -214,35 +224,33 @@ class SafetyClient:
             page = self._calls.ListPromotions(request, timeout=timeout_s)
             return page.promotions, page.newest_number
 
-        try:
-            return self._all_pages(ask, after_number, timeout_s, PROMOTIONS_MAX, "promotions")
-        except OfferRefused as error:
-            raise PromotionRefused(str(error)) from error
+        return self._all_pages(ask, after_number, timeout_s, _PROMOTIONS)
 
     def _all_pages(
         self,
         ask: Callable[[int, float], tuple[Sequence[common_pb2.SignedStatement], int]],
         after_number: int,
         timeout_s: float,
-        count_max: int,
-        what: str,
+        listed: _Listed,
     ) -> list[common_pb2.SignedStatement]:
         """All statements with a number above `after_number`; `ask` gives those after a number, and the newest of all.
 
-        Raises SafetyUnavailable; OfferRefused where the arguments make no sense.
+        Raises SafetyUnavailable, and `listed.refusal` where the arguments make no sense.
         """
         deadline_s = time.monotonic() + timeout_s
         found: list[common_pb2.SignedStatement] = []
-        while len(found) <= count_max:
+        while len(found) <= listed.count_max:
             try:
                 page, newest_number = ask(after_number + len(found), max(0.0, deadline_s - time.monotonic()))
             except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
+                    raise listed.refusal(error.details()) from error
                 raise self._translated(error) from error
             found += page
             if not page or after_number + len(found) >= newest_number:
                 return found
         raise SafetyUnavailable(
-            f"the safety service at {self._address} lists more than the {count_max} {what} a run can have"
+            f"the safety service at {self._address} lists more than the {listed.count_max} {listed.what} a run can have"
         )
 
     def close(self) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from learner.candidate_file import NAME, CandidateFile
 from learner.promotion import CandidateResult, PromotionDesk
 from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard, Seen
@@ -28,12 +29,22 @@ Judge = Callable[[bytes, int], common_pb2.SignedStatement]
 
 
 class ScriptedGate(SafetyClient):
-    """Answers `evaluate` with whatever `judge` returns or raises. No connection."""
+    """Answers `evaluate` with whatever `judge` returns or raises, and lists what it is given. No connection."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self.closed = threading.Event()
         self.lineage_digests: list[bytes] = []
+        self.listed: list[common_pb2.SignedStatement] = []
+        self.revoked: list[common_pb2.SignedStatement] = []
+
+    def verdicts(self, limit: int = 0, timeout_s: float = 5.0) -> list[common_pb2.SignedStatement]:
+        return self.listed[: limit or None]
+
+    def revocations(
+        self, run_id: str, after_number: int = 0, timeout_s: float = 10.0
+    ) -> list[common_pb2.SignedStatement]:
+        return self.revoked[after_number:]
 
     def close(self) -> None:
         self.closed.set()
@@ -53,13 +64,17 @@ class ScriptedGate(SafetyClient):
 
 
 class Desk:
-    """A desk with its registry and board."""
+    """A desk with its registry and board, and the candidate that it keeps."""
 
-    def __init__(self, directory: Path, judge: Judge, key: SigningKey) -> None:
+    def __init__(
+        self, directory: Path, judge: Judge, key: SigningKey, listed: Sequence[common_pb2.SignedStatement] = ()
+    ) -> None:
         self.registry = PolicyRegistry(directory, TrustPolicy(key.verify_key, RUN_ID))
         self.board = PolicyBoard()
         self.gate = ScriptedGate(judge)
-        self.desk = PromotionDesk(self.gate, self.registry, self.board, RUN_ID, timeout_s=20)
+        self.gate.listed = list(listed)
+        self.kept = CandidateFile(directory / NAME, RUN_ID)
+        self.desk = PromotionDesk(self.gate, self.registry, self.board, RUN_ID, timeout_s=20, kept=self.kept)
 
     def judge_one(self, data: bytes, version: int = 7) -> CandidateResult:
         self.desk.offer(version, data)
@@ -128,9 +143,8 @@ def test_nothing_else_becomes_a_release(make_desk: Callable[..., Desk], judge: J
     assert desk.released() == []
 
 
-@pytest.mark.parametrize("error", [SafetyUnavailable("gone"), OfferRefused("another run's")])
-def test_no_verdict_decides_nothing_and_the_desk_goes_on(make_desk: Callable[..., Desk], error: Exception) -> None:
-    answers: list[Exception | None] = [None, error]
+def test_what_is_refused_decides_nothing_and_the_desk_goes_on(make_desk: Callable[..., Desk]) -> None:
+    answers: list[Exception | None] = [None, OfferRefused("another run's")]
 
     def judge(data: bytes, version: int) -> common_pb2.SignedStatement:
         if (answer := answers.pop()) is not None:
@@ -139,7 +153,8 @@ def test_no_verdict_decides_nothing_and_the_desk_goes_on(make_desk: Callable[...
 
     desk = make_desk(judge)
     first = desk.judge_one(DATA)
-    assert (first.decided, first.approved, first.reason) == (False, False, str(error))
+    assert (first.decided, first.approved, first.reason) == (False, False, "another run's")
+    assert desk.kept.read() is None
     assert desk.judge_one(DATA).approved
 
 

@@ -255,3 +255,72 @@ def test_two_read_while_one_writes_and_is_killed(tmp_path: Path) -> None:
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
+
+
+CRAMPED = """
+import resource, sys
+from pathlib import Path
+from policies.artifact import artifact_digest
+from policies.registry import PolicyRegistry, RegistryError
+from policies.signing import SigningKey
+from policies.testing import RUN_ID, make_artifact, signed_verdict
+from policies.trust import TrustPolicy
+key = SigningKey.load(Path(sys.argv[2]))
+registry = PolicyRegistry(Path(sys.argv[1]), TrustPolicy(key.verify_key, RUN_ID))
+data = make_artifact(seed=2).to_bytes()
+verdict = signed_verdict(key, artifact_digest(data), release_number=2)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) // 2, hard))
+try:
+    registry.promote(data, verdict)
+except RegistryError as error:
+    print(error)
+print([release.number for release in registry.releases()], registry.verify())
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+registry.promote(data, verdict)
+"""
+
+
+def test_where_there_is_no_room_nothing_is_half_written(registry: PolicyRegistry, tmp_path: Path) -> None:
+    """A process that may write no file of that size; then it may."""
+    KEY.save(tmp_path / "key.pem")
+    registry.promote(ONE, _verdict(ONE, 1))
+    cramped = _spawn(CRAMPED, tmp_path / "policies", tmp_path / "key.pem")
+    printed, _ = cramped.communicate(timeout=60)
+    assert cramped.returncode == 0
+    path = tmp_path / "policies" / "releases" / "00000002.verdict"
+    assert printed.splitlines() == [
+        f"verdict {path} cannot be written: File too large; no actor gets that release before it is",
+        "[1] []",
+    ]
+    assert [release.number for release in registry.releases()] == [1, 2]
+    assert registry.verify() == []
+
+
+@pytest.mark.parametrize("failing", ["artifacts", "releases", "lock"])
+def test_a_disk_that_fills_at_any_file_is_said(
+    registry: PolicyRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    registry.promote(ONE, _verdict(ONE, 1))
+    opened, synced = Path.open, os.fsync
+
+    def open_(path: Path, mode: str = "r") -> Any:
+        if path.name == failing:
+            raise OSError(28, "No space left on device")
+        return opened(path, mode)
+
+    def fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().parent.name == failing:
+            raise OSError(28, "No space left on device")
+        synced(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", open_)
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(RegistryError, match=r"00000002\.verdict cannot be written: No space left on device; no "):
+            registry.promote(TWO, _verdict(TWO, 2))
+    assert [release.number for release in registry.releases()] == [1]
+    assert registry.verify() == []
+    assert not list(tmp_path.rglob(".*"))
+    registry.promote(TWO, _verdict(TWO, 2))
+    assert [release.number for release in registry.releases()] == [1, 2]
