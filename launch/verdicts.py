@@ -175,7 +175,7 @@ def describe_breach(breach: BreachedEpoch) -> str:
     return (
         f"leases breached (epoch {breach.epoch}): {breach.violating:,} of {breach.episodes:,} training episodes of "
         f"snapshots had a cost, at most {breach.limit:g} of them may: e-value {e_value_text(breach.log_evidence)}, "
-        f"{1.0 / breach.level:.4g} is enough; the learner goes back to {back}"
+        f"{1.0 / breach.level:.4g} is enough; the learner is to go back to {back}"
     )
 
 

@@ -83,14 +83,14 @@ def test_a_breach_as_the_lease_authority_writes_it(tmp_path: Path) -> None:
     assert (breach.epoch, breach.reason) == (1, over.value.breach.reason)
     assert describe_breach(breach) == (
         "leases breached (epoch 1): 270 of 1,595 training episodes of snapshots had a cost, at most 0.01 of them may: "
-        "e-value 1.219e+389, 33.33 is enough; the learner goes back to the first weights"
+        "e-value 1.219e+389, 33.33 is enough; the learner is to go back to the first weights"
     )
     assert breach.time_ns > 0
 
 
 def test_an_epoch_with_a_release_to_go_back_to() -> None:
     breach = BreachedEpoch(2, 10, 9, 3.0, 0.1, 0.05, 4, "", 1)
-    assert describe_breach(breach).endswith("e-value 20.09, 20 is enough; the learner goes back to release 4")
+    assert describe_breach(breach).endswith("e-value 20.09, 20 is enough; the learner is to go back to release 4")
 
 
 def test_a_promotion(tmp_path: Path) -> None:
