@@ -143,6 +143,8 @@ class SafetyRotate:
     """Which key: verdict, and with it the one for leases; or lease alone."""
     keys: Keys = ""
     """Directory of the private keys; by default where they were when the service last ran."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,8 @@ class PolicyList:
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
     """The run directory."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,8 @@ class PolicyVerify:
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
     """The run directory."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +248,8 @@ class Doctor:
 
     run_dir: Annotated[Path, arg(metavar="DIR")] = Path("runs")
     """Where runs will be written: its disk is measured."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
 
 
 Command = (

@@ -148,6 +148,9 @@ class Child:
         if status == 2 and self.spec.essential:
             raise BadInput(self.last_words())
         if status == GAVE_UP and self.spec.essential:
+            if self.spec.ends_run:
+                # It knows why, and its last line says so; others only know how often.
+                raise RunFailed(f"{self.spec.name} gave up: {self.last_words()} (its log is {self.log})")
             raise RunFailed(self._epitaph(f"{self.spec.name} gave up"))
         self._plan_restart(status)
         return False

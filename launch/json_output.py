@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 _NS_IN_S = 1_000_000_000
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def json_line(value: Any) -> str:
@@ -25,7 +27,11 @@ def json_line(value: Any) -> str:
 
 
 def message_json(message: Message) -> dict[str, Any]:
-    """Every field of a message by its name, for json_line; those that were not set have their defaults."""
+    """Every field of a message by its name, for json_line; those that were not set have their defaults.
+
+    A value of an enum is its name in lower case, without that of the enum; one that this version does not know, the
+    number.
+    """
     found: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
@@ -34,10 +40,21 @@ def message_json(message: Message) -> dict[str, Any]:
         elif isinstance(value, Mapping):
             found[field.name] = dict(sorted(value.items()))
         elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
-            found[field.name] = [message_json(each) if isinstance(each, Message) else each for each in value]
+            found[field.name] = [
+                message_json(each) if isinstance(each, Message) else _scalar(field, each) for each in value
+            ]
         else:
-            found[field.name] = value
+            found[field.name] = _scalar(field, value)
     return found
+
+
+def _scalar(field: Any, value: Any) -> Any:
+    # A descriptor's class depends on which implementation of protobuf is installed.
+    if field.enum_type is None or value not in field.enum_type.values_by_number:
+        return value
+    # As the style of protos has it: PayloadEncoding has PAYLOAD_ENCODING_RAW.
+    prefix = _WORD_START.sub("_", field.enum_type.name).upper() + "_"
+    return str(field.enum_type.values_by_number[value].name).removeprefix(prefix).lower()
 
 
 def printable(text: str) -> str:

@@ -20,9 +20,10 @@ from typing import Any
 
 from launch.errors import BadInput
 from launch.json_output import iso_time, local_time, printable
-from launch.releases import open_registry
+from launch.releases import open_registry, read_history
 from launch.replay_target import locate, looking_at
 from launch.run_paths import RunPaths, require_run_directory
+from launch.verdict_criteria import status_of
 from launch.verdicts import outcome_of
 from learner.lineage import LineageError
 from learner.lineage_archive import DIRECTORY
@@ -31,7 +32,7 @@ from policies.registry import PolicyRegistry, Release
 from policies.revocation import Revocation
 from protos.safety.v1 import safety_pb2
 from safety.history import DecisionHistory
-from safety.ledger import LedgerError, read_ledger
+from safety.ledger import LedgerError
 
 _REASON_CHARACTERS = 60
 
@@ -163,7 +164,7 @@ def _candidate_words(verdict: safety_pb2.VerdictStatement | None) -> str:
         return "candidate, no verdict is known"
     if verdict.approved:
         return "candidate, approved, never in the registry"
-    failed = ", ".join(result.name for result in verdict.criteria if not result.passed)
+    failed = ", ".join(result.name for result in verdict.criteria if status_of(result) in {"VOID", "FAILED"})
     return f"candidate, {outcome_of(verdict)}: {printable(failed or verdict.reason[:_REASON_CHARACTERS])}"
 
 
@@ -171,7 +172,7 @@ def _history(paths: RunPaths, registry: PolicyRegistry | None) -> DecisionHistor
     if registry is None or not paths.safety.is_dir():
         return None
     try:
-        return DecisionHistory(read_ledger(paths.safety), registry.trust.verify_key, registry.trust.run_id)
+        return read_history(paths, registry.trust)
     except LedgerError as error:
         # It is for its owner alone; what the registry says is enough to go on.
         print(f"temper: the gate's verdicts are left out: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ launch.supervisor.
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import signal
 import tempfile
@@ -17,7 +18,8 @@ from typing import Any
 
 from launch.child import Child
 from launch.config import RunConfig
-from launch.errors import RunFailed
+from launch.errors import BadInput, RunFailed
+from launch.ledger_tail import LedgerTail
 from launch.metrics_tail import MetricsTail
 from launch.monitor import RunMonitor, RunSnapshot
 from launch.output import discard_output
@@ -59,7 +61,15 @@ class LocalRun:
         Raises:
           BadInput: a process refused its input.
           RunFailed: a process kept dying, or the run directory cannot be written.
+          Why it failed is in RUN_DIR/failure.json then, where that can be written.
         """
+        try:
+            return self._run_or_say_why(view)
+        except (BadInput, RunFailed) as error:
+            self._note_failure(str(error))
+            raise
+
+    def _run_or_say_why(self, view: View) -> tuple[dict[str, Any], int | None]:
         try:
             return self._run(view)
         except OSError as error:
@@ -84,7 +94,8 @@ class LocalRun:
             replay = stack.enter_context(ReplayQuestions(addresses.replay))
             gate = stack.enter_context(GateQuestions(addresses.safety, self._run_id))
             metrics = MetricsTail(self._paths.metrics, from_end=True)
-            monitor = RunMonitor(metrics, replay, gate, since_ns=self._started_ns)
+            ledger = LedgerTail(self._paths.ledger)
+            monitor = RunMonitor(metrics, replay, gate, ledger, since_ns=self._started_ns)
             stack.enter_context(supervisor.handling_signals())
             stack.enter_context(view)
             monitor.start()
@@ -94,7 +105,8 @@ class LocalRun:
             finally:
                 order = stop_order(child.spec.name for child in supervisor.children)
                 supervisor.stop(order, before=lambda name: _take_a_last_look(name, order, monitor))
-            self._show(supervisor, lambda: view.finish(monitor.snapshot, self._listed))
+                # Also of a run that fails: what the gate decided last may be the reason.
+                self._show(supervisor, lambda: view.finish(monitor.snapshot, self._listed))
             return self._summarise(monitor.snapshot), supervisor.signal
 
     def _children(self, addresses: Addresses) -> list[Child]:
@@ -118,6 +130,11 @@ class LocalRun:
         except OSError as error:
             discard_output(error)
             supervisor.end(signal.SIGPIPE)
+
+    def _note_failure(self, reason: str) -> None:
+        with contextlib.suppress(OSError):
+            content = {"reason": reason, "time_ns": time.time_ns()}
+            self._paths.failure.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def _summarise(self, last: RunSnapshot) -> dict[str, Any]:
         release = newest_release(self._paths)

@@ -1,5 +1,8 @@
 """Gathers what there is to see of a running run: the learner's figures, the replay's counters, the gate's decisions.
 
+Verdicts and revocations are asked of the gate; how many candidates there were, and what became of leases and canaries,
+is read in its ledger, which lies in the run directory.
+
 A thread asks the services about once a second, with short deadlines, so that neither the supervisor nor the screen
 ever waits for a service that is down; what cannot be asked keeps its last value. Shows nothing itself: see launch.view.
 """
@@ -12,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from launch.ledger_tail import LedgerTail
 from launch.metrics_tail import Metrics, MetricsTail
-from launch.verdicts import Counts, Revoked, Verdict
+from launch.verdicts import BreachedEpoch, Counts, Promoted, Revoked, Verdict
 from protos.replay.v1 import replay_pb2
 
 POLL_S = 1.0
@@ -41,9 +45,6 @@ class VerdictSource(Protocol):
     def verdicts(self) -> Iterable[Verdict] | None:
         """The newest verdicts, newest first, or None when the service cannot be asked."""
 
-    def counts(self) -> Counts | None:
-        """How many candidates the run has had judged, or None when the service cannot be asked."""
-
     def revoked(self) -> Sequence[Revoked] | None:
         """The revoked releases of the whole run, oldest first, or None when the service cannot be asked."""
 
@@ -60,6 +61,8 @@ class RunSnapshot:
       verdicts: the newest of this start of the run, oldest first.
       counts: candidates judged in the whole run, None before it is known.
       revoked: its revoked releases, oldest first; () before it is known.
+      breaches: the epochs of leases that were breached in this start of the run, oldest first.
+      promoted: the canaries that were promoted in it, oldest first.
     """
 
     elapsed_s: float = 0.0
@@ -69,21 +72,27 @@ class RunSnapshot:
     verdicts: tuple[Verdict, ...] = ()
     counts: Counts | None = None
     revoked: Sequence[Revoked] = ()
+    breaches: Sequence[BreachedEpoch] = ()
+    promoted: Sequence[Promoted] = ()
 
 
 class RunMonitor:
     """Keeps a RunSnapshot fresh from a daemon thread. Use as: start, any number of `snapshot`, stop."""
 
-    def __init__(self, metrics: MetricsTail, replay: ReplaySource, gate: VerdictSource, *, since_ns: int) -> None:
+    def __init__(
+        self, metrics: MetricsTail, replay: ReplaySource, gate: VerdictSource, ledger: LedgerTail, *, since_ns: int
+    ) -> None:
         """Takes its sources.
 
         Args:
           metrics: the learner's figures.
           replay: the replay service.
           gate: the safety service.
+          ledger: what it has written down.
           since_ns: verdicts issued before this (ns since the epoch) are of an earlier start of the run.
         """
-        self._metrics, self._replay, self._gate = metrics, replay, gate
+        self._metrics, self._replay, self._gate, self._ledger = metrics, replay, gate, ledger
+        self._since_ns = since_ns
         self._seen_ns = since_ns - 1
         self._started_at = time.monotonic()
         self._snapshot = RunSnapshot()
@@ -112,15 +121,19 @@ class RunMonitor:
         new = [verdict for verdict in self._gate.verdicts() or () if verdict.issue_time_ns > self._seen_ns]
         new.sort(key=lambda verdict: verdict.issue_time_ns)
         self._seen_ns = new[-1].issue_time_ns if new else self._seen_ns
-        counts, revoked = self._gate.counts(), self._gate.revoked()
+        revoked = self._gate.revoked()
+        # After the learner's figures: a breach that they speak of is in the ledger by then.
+        record = self._ledger.read()
         before = self._snapshot
         self._snapshot = RunSnapshot(
             metrics=lines[-1] if lines else before.metrics,
             replay=replay or before.replay,
             replay_down=tuple(self._replay.down),
             verdicts=(*before.verdicts, *new)[-VERDICTS_SHOWN_MAX:],
-            counts=counts or before.counts,
+            counts=record.counts,
             revoked=before.revoked if revoked is None else revoked,
+            breaches=[breach for breach in record.breaches if breach.time_ns >= self._since_ns],
+            promoted=[promoted for promoted in record.promoted if promoted.time_ns >= self._since_ns],
         )
         return self.snapshot
 

@@ -22,6 +22,19 @@ _BOX = re.compile(r"^[│╭╰]\s?|\s*[│╮╯]$")
 _NOT_SAID = ("For full helptext", "Argument helptext")
 _ADVICE = "Perhaps you meant"
 _OPTION = re.compile(r"--[\w-]+")
+_MISSING = "Missing from "
+_REQUIRED = " (required)"
+_NOT_NUMBERS = (
+    (
+        re.compile(r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)"),
+        r"\1 \2 is not a whole number",
+    ),
+    (re.compile(r"Error parsing (\S+): could not convert string to float: (.*)"), r"\1 \2 is not a number"),
+)
+
+_FAMILIES = ("replay", "safety", "policy", "keys")
+_ALONE = ("train", "actor", "learner", "status", "doctor")
+"""Commands that have commands below them, and those that have none."""
 
 
 def parse(args: Sequence[str]) -> arguments.Command:
@@ -99,21 +112,39 @@ def _one_line(boxed: str, words: Sequence[str]) -> str:
     """tyro's box of several lines as one: title and sections, without frame and without the repeated help."""
     sections: list[list[str]] = [[]]
     for line in boxed.splitlines():
-        text = _BOX.sub("", line).strip()
-        if text and set(text) == {"─"}:
+        text = _BOX.sub("", line).rstrip()
+        if text and set(text.strip()) == {"─"}:
             sections.append([])
         elif text and "─" not in text:
             sections[-1].append(text)
-    said = [_shortened(" ".join(section)) for section in sections if section and not section[0].startswith(_NOT_SAID)]
-    command = (
-        " ".join(["temper", *words[:2]]) if words[:1] in (["replay"], ["safety"], ["policy"], ["keys"]) else "temper"
-    )
+    said = [_shortened(section) for section in sections if section and not section[0].startswith(_NOT_SAID)]
+    known = words[:2] if words[:1] and words[0] in _FAMILIES else words[:1] if words[:1] and words[0] in _ALONE else []
+    command = " ".join(["temper", *known])
     return f"{'; '.join(said) or 'the command line cannot be read'} ({command} --help shows what there is)"
 
 
-def _shortened(section: str) -> str:
-    """Advice on a misspelt option with the options' names alone; their help would come once for every command."""
+def _shortened(lines: Sequence[str]) -> str:
+    """A section as a sentence."""
+    if lines[0].startswith(_MISSING):
+        return _missing(lines[1:])
+    section = " ".join(line.strip() for line in lines)
+    for pattern, words in _NOT_NUMBERS:
+        section = pattern.sub(words, section)
+    # Advice on a misspelt option with the options' names alone; their help would come once for every command.
     if not section.startswith(_ADVICE):
         return section
     names = dict.fromkeys(name for name in _OPTION.findall(section) if name != "--help")
     return f"{_ADVICE}: {', '.join(names)}"
+
+
+def _missing(lines: Sequence[str]) -> str:
+    """The arguments that are missing: each on a line of its own, and below it, further in, what it is."""
+    least = min((len(line) - len(line.lstrip()) for line in lines), default=0)
+    found: list[tuple[str, list[str]]] = []
+    for line in lines:
+        if len(line) - len(line.lstrip()) == least or not found:
+            found.append((line.strip(), []))
+        else:
+            found[-1][1].append(line.strip())
+    named = (f"{name} ({' '.join(text).removesuffix(_REQUIRED).rstrip('.')})" for name, text in found)
+    return f"missing: {', '.join(named)}"

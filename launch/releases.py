@@ -7,6 +7,7 @@ Exceptions: launch.errors.RunDirectoryError; LedgerError; those of policies.regi
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from launch.errors import RunDirectoryError
 from launch.run_paths import RunPaths
@@ -17,7 +18,8 @@ from policies.revocation import Revocation
 from policies.signing import KeyFileError, VerifyKey
 from policies.trust import TrustPolicy
 from safety.history import DecisionHistory
-from safety.ledger import LedgerError, read_ledger
+from safety.keys.history import anchor_of
+from safety.ledger import LedgerEntry, LedgerError, read_ledger
 
 
 def open_registry(paths: RunPaths) -> PolicyRegistry | None:
@@ -67,7 +69,7 @@ def undelivered(paths: RunPaths, registry: PolicyRegistry) -> list[Revocation]:
     """
     if not has_ledger(paths):
         return []
-    history = _history(paths, registry)
+    history = read_history(paths, registry.trust)
     known = {revocation.digest for revocation in registry.revocations()}
     lacking = [past.signed for past in history.revocations if past.statement.artifact_digest not in known]
     return [Revocation.verified(signed, registry.trust) for signed in lacking]
@@ -80,14 +82,38 @@ def undelivered_promotions(paths: RunPaths, registry: PolicyRegistry) -> dict[in
     """
     if not has_ledger(paths):
         return {}
-    history = _history(paths, registry)
+    history = read_history(paths, registry.trust)
     known = {promotion.release_number for promotion in registry.promotions()}
     found = [Promotion.verified(past.signed, registry.trust) for past in history.promotions]
     return {promotion.release_number: promotion for promotion in found if promotion.release_number not in known}
 
 
-def _history(paths: RunPaths, registry: PolicyRegistry) -> DecisionHistory:
-    return DecisionHistory(read_ledger(paths.safety), registry.trust.verify_key, registry.trust.run_id)
+def read_history(paths: RunPaths, trust: TrustPolicy) -> DecisionHistory:
+    """What the gate has decided, the whole ledger verified. Raises LedgerError."""
+    return history_of(read_ledger(paths.safety), paths, trust)
+
+
+def history_of(entries: Sequence[LedgerEntry], paths: RunPaths, trust: TrustPolicy) -> DecisionHistory:
+    """As `read_history`, of entries already read."""
+    try:
+        return DecisionHistory(entries, trust.verify_key, trust.run_id)
+    except LedgerError as error:
+        raise LedgerError(exchanged_key(entries, paths, trust) or str(error)) from error
+
+
+def exchanged_key(entries: Sequence[LedgerEntry], paths: RunPaths, trust: TrustPolicy) -> str:
+    """What to say where ledger and key file are not of one run; "" where they are, or nobody can tell."""
+    try:
+        first = anchor_of(entries[0]).key_id if entries else trust.verify_key.key_id
+    except LedgerError:
+        return ""
+    if first == trust.verify_key.key_id:
+        return ""
+    return (
+        f"the ledger in {paths.safety} begins with key {first}, the file {paths.verify_key} has key "
+        f"{trust.verify_key.key_id}: one of the two is another run's, or was exchanged; nothing is believed until the "
+        "right one is back"
+    )
 
 
 def revocations(paths: RunPaths) -> list[Revocation]:

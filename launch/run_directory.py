@@ -146,7 +146,7 @@ class RunDirectory:
         run_id = paths.run_id.read_text(encoding="utf-8").strip()
         check_keys(paths, run_id)
         paths.logs.mkdir(exist_ok=True)
-        for stale in (paths.summary, paths.final):
+        for stale in (paths.summary, paths.final, paths.failure):
             stale.unlink(missing_ok=True)
         write_config(self._with_suite(config), paths.config)
         return run_id

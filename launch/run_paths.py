@@ -50,6 +50,16 @@ class RunPaths:
         return self.root / "summary.json"
 
     @property
+    def failure(self) -> Path:
+        """Why the run could not go on, JSON; not there where it could."""
+        return self.root / "failure.json"
+
+    @property
+    def ledger(self) -> Path:
+        """All that the gate has decided, for the owner of its directory alone."""
+        return self.safety / "ledger.jsonl"
+
+    @property
     def processes(self) -> Path:
         """Process ids and addresses while the run runs, JSON."""
         return self.root / "processes.json"

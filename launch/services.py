@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from launch.monitor import CALL_S_MAX, VERDICTS_SHOWN_MAX
 from launch.topology import names_of
-from launch.verdicts import Counts, Revoked, Verdict, read_revocation, read_verdict
+from launch.verdicts import Revoked, Verdict, read_revocation, read_verdict
 from protos.replay.v1 import replay_pb2
 from replay.client import ReplayClient, ReplayError
 from replay.shard_stats import summed_stats
@@ -80,14 +80,6 @@ class GateQuestions:
         except _NO_ANSWER:
             return None
         return [verdict for statement in statements if (verdict := read_verdict(statement)) is not None]
-
-    def counts(self, timeout_s: float = CALL_S_MAX) -> Counts | None:
-        """How many candidates were judged, or None when the service does not answer in time."""
-        try:
-            trust = self._client.trust(timeout_s)
-        except _NO_ANSWER:
-            return None
-        return Counts(trust.approved, trust.rejected)
 
     def revoked(self, timeout_s: float = CALL_S_MAX) -> Sequence[Revoked] | None:
         """The revoked releases, oldest first, or None when the service does not answer in time.

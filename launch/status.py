@@ -1,4 +1,5 @@
-"""How a run is doing, from its directory: running (asked live), ended (its summary), or interrupted (what is left).
+"""How a run is doing, from its directory: running (asked live), ended (its summary), failed (why), or interrupted (what
+is left).
 
 Reads only; takes no lock for longer than a look.
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.config_file import read_config
+from launch.ledger_tail import LedgerTail
 from launch.metrics_tail import MetricsTail
 from launch.monitor import RunMonitor
 from launch.process_list import read_process_list
@@ -30,9 +32,9 @@ def gather(root: Path) -> dict[str, Any]:
     """The state of the run in `root` as JSON types.
 
     Returns:
-      state ("running", "ended" or "interrupted") and recipe; revoked_releases (as in the summary, but as of now; null:
-      not known, and revoked_problem says why); running: processes and the newest figures; ended: the summary;
-      interrupted: the learner's last word.
+      state ("running", "ended", "failed" or "interrupted") and recipe; revoked_releases (as in the summary, but as of
+      now; null: not known, and revoked_problem says why); running: processes and the newest figures; ended: the
+      summary; failed: the reason; failed and interrupted: the learner's last word.
 
     Raises:
       RunDirectoryError: `root` is no run directory.
@@ -51,6 +53,9 @@ def gather(root: Path) -> dict[str, Any]:
     summary = _read_json(paths.summary)
     if summary is not None:
         return status | {"state": "ended", "summary": summary}
+    failure = _read_json(paths.failure)
+    if failure is not None:
+        return status | {"state": "failed", "reason": str(failure.get("reason", "")), "learner": last_word(paths)}
     return status | {"state": "interrupted", "learner": last_word(paths)}
 
 
@@ -62,10 +67,11 @@ def describe(status: Mapping[str, Any], root: Path) -> str:
         summary = status["summary"] | {"revoked_releases": status["revoked_releases"]}
         unknown = [f"revoked: {revoked}"] if status["revoked_releases"] is None else []
         return "\n".join([f"{status['recipe']}: ended", render(summary, RunPaths(root)), *unknown])
-    if status["state"] == "interrupted":
+    if status["state"] in {"failed", "interrupted"}:
         steps = status["learner"].get("env_steps")
         reached = "before the first update" if steps is None else f"after about {steps:,} environment steps"
-        lines = [f"{status['recipe']}: interrupted {reached}; continue with --resume"]
+        lines = [f"{status['recipe']}: {status['state']} {reached}; continue with --resume"]
+        lines += [f"reason: {status['reason']}"] if status["state"] == "failed" else []
         return "\n".join(lines + ([f"revoked: {revoked}"] if revoked else []))
     lines = [f"{status['recipe']}: running, supervised by process {status['supervisor']}"]
     shown = status["figures"] | ({"revoked": revoked} if revoked else {})
@@ -89,7 +95,8 @@ def _live(paths: RunPaths) -> dict[str, Any]:
         return {"processes": processes, "figures": {}, "metrics": {}, "replay_down": []}
     addresses = Addresses(**listed["addresses"])
     with ReplayQuestions(addresses.replay) as replay, GateQuestions(addresses.safety, listed["run_id"]) as gate:
-        monitor = RunMonitor(MetricsTail(paths.metrics), replay, gate, since_ns=listed.get("started_ns", 0))
+        tails = MetricsTail(paths.metrics), replay, gate, LedgerTail(paths.ledger)
+        monitor = RunMonitor(*tails, since_ns=listed.get("started_ns", 0))
         snapshot = monitor.look()
     return {
         "processes": processes,

@@ -35,7 +35,7 @@ def compose(
       recipe: name of the recipe.
       learned: the learner's last word (env_steps, wall_s, policy_lag {mean, p95}); {} where there is none.
       release: the verdict of the newest release, None where there is none.
-      counts: candidates judged, None where the gate could not be asked.
+      counts: candidates judged, None where the gate's ledger could not be read.
       replay: the replay's last counters, None where they could not be had.
       revoked: what was taken back, oldest first; None where that is not known.
     """
@@ -57,10 +57,7 @@ def compose(
         if release is None
         else {"version": release.version, "digest": release.digest, "verdict_id": release.verdict_id},
         "revoked_releases": None if revoked is None else [revocation_json(revocation) for revocation in revoked],
-        "candidates": {
-            "approved": counts.approved if counts else None,
-            "rejected": counts.rejected if counts else None,
-        },
+        "candidates": {name: getattr(counts, name, None) for name in ("approved", "rejected", "deferred", "void")},
         "replay": {
             "records": replay.records if replay else None,
             "bytes": replay.payload_bytes if replay else None,
@@ -112,7 +109,7 @@ def render(summary: Mapping[str, Any], paths: RunPaths) -> str:
         lines.append(f"revoked: {describe_revoked([(each['release_number'], each['why']) for each in revoked])}")
     candidates, replay, lag = summary["candidates"], summary["replay"], summary["policy_lag"]
     lines += [
-        f"candidates: {_count(candidates['approved'])} approved, {_count(candidates['rejected'])} rejected; "
+        f"candidates: {_candidates(candidates)}; "
         f"replay: {_count(replay['records'])} records, {_count(replay['bytes'])} bytes; "
         f"policy lag: {_fixed(lag['mean'], 1)} updates, p95 {_fixed(lag['p95'], 1)}",
         *_places(paths),
@@ -145,9 +142,16 @@ def _from_metrics(lines: Sequence[Metrics]) -> dict[str, Any]:
     newest = lines[-1]
     return {
         "env_steps": newest.get("env_steps"),
+        "updates": newest.get("updates"),
         "wall_s": newest.get("time_s"),
         "policy_lag": {"mean": newest.get("policy_lag_mean"), "p95": newest.get("policy_lag_p95")},
     }
+
+
+def _candidates(counts: Mapping[str, int | None]) -> str:
+    # A summary of an earlier version has no more than approved and rejected.
+    known = {name: count for name, count in counts.items() if count is not None}
+    return Counts.of(known).describe() if known else "unknown"
 
 
 def _count(value: float | None) -> str:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from launch.errors import BadInput
-from launch.releases import require_trust
+from launch.releases import history_of, require_trust
 from launch.run_paths import RunPaths, require_run_directory
 from policies.trust import TrustPolicy
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
-from safety.history import VERDICT, DecisionHistory
+from safety.history import VERDICT
 from safety.ledger import LedgerEntry, read_ledger
 
 NEWEST = "newest"
@@ -65,7 +65,7 @@ def choose_verdict(run_dir: Path, wanted: str) -> ChosenVerdict:
     paths = require_run_directory(run_dir)
     trust = require_trust(paths)
     entries = read_ledger(paths.safety)
-    history = DecisionHistory(entries, trust.verify_key, trust.run_id)
+    history = history_of(entries, paths, trust)
     signed = history.newest(0)[::-1]
     statements = [safety_pb2.VerdictStatement.FromString(each.payload) for each in signed]
     place = _place(statements, wanted, run_dir)

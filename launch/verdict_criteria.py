@@ -2,6 +2,9 @@
 
 Names only; what the criteria are is in safety.statistics, one module each. A name that is not known here, of an older
 or a newer version, is shown without any such words.
+
+A sequential test that the trial did not carry on, because another criterion had failed for good, has not passed, and
+nothing was found out against the candidate either: it is undecided. One that has used up its episodes has failed.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+from protos.safety.v1 import safety_pb2
 from safety.statistics.calibration import DETECTOR, TRUE_RATE
 from safety.statistics.counts import Severity
 from safety.statistics.divergence import DIVERGENCE
@@ -63,6 +67,20 @@ _READINGS = {
 }
 
 _UNKNOWN = Reading("statistic", "", Speaks.NONE, False)
+
+
+_UNDECIDED = "undecided, which is not enough"
+"""How the sentence of such a test ends (safety.statistics.sequential)."""
+
+
+def status_of(result: safety_pb2.CriterionResult) -> str:
+    """How it came out, in a word: "VOID", "passed", "UNDECIDED" or "FAILED"."""
+    if result.void:
+        return "VOID"
+    if result.passed:
+        return "passed"
+    sequential = result.name.partition(".")[0] in (RATE, RISK_DIFFERENCE)
+    return "UNDECIDED" if sequential and result.explanation.endswith(_UNDECIDED) else "FAILED"
 
 
 def reading_of(name: str) -> Reading:

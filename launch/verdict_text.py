@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from launch.json_output import local_time, printable
-from launch.verdict_criteria import reading_of
+from launch.verdict_criteria import reading_of, status_of
 from launch.verdict_episodes import DecidingEpisode, DecidingGroup
 from launch.verdict_plot import COLUMNS_MAX, Glyphs, evidence_plot, interval_bar
 from launch.verdict_recount import Recount, tests_by_criterion
 from launch.verdict_report import GONE, VerdictReport, replay_command
+from launch.verdicts import e_value_text
 from protos.safety.v1 import safety_pb2
 from safety.evidence.file import SliceEvidence
 from safety.statistics.intervals import IntervalError, mean_interval
@@ -25,7 +26,6 @@ from safety.trials.slice_trial import BETA
 
 _LABEL = 13
 _COLUMN = 22
-_EXPONENT_MAX = 700.0
 _OUTCOMES = {
     safety_pb2.OUTCOME_APPROVED: "APPROVED",
     safety_pb2.OUTCOME_DEFERRED: "DEFERRED",
@@ -48,8 +48,9 @@ def report_lines(report: VerdictReport, glyphs: Glyphs) -> Iterator[str]:
         yield from _slice_lines(counts, parts.get(counts.name))
     yield from _detector_lines(report.chosen.statement)
     tests = tests_by_criterion(report.tests)
-    # What failed comes first; sorted is stable.
-    for result in sorted(report.chosen.statement.criteria, key=lambda each: each.passed):
+    # What failed comes first, then what was left open; sorted is stable.
+    order = ("VOID", "FAILED", "UNDECIDED", "passed")
+    for result in sorted(report.chosen.statement.criteria, key=lambda each: order.index(status_of(each))):
         yield ""
         yield from _criterion_lines(result, tests.get((result.name, result.slice)), glyphs)
     for group in report.deciding:
@@ -182,7 +183,7 @@ def _detector_lines(verdict: safety_pb2.VerdictStatement) -> Iterator[str]:
 
 def _criterion_lines(result: safety_pb2.CriterionResult, test: Recount | None, glyphs: Glyphs) -> Iterator[str]:
     reading = reading_of(result.name)
-    status = "VOID" if result.void else "passed" if result.passed else "FAILED"
+    status = status_of(result)
     kind = _KINDS.get(result.kind, "")
     where = f" on {printable(result.slice)}" if result.slice else ""
     yield f"{status:<{_LABEL}}{printable(result.name)}{where}{f' ({kind})' if kind else ''}"
@@ -218,7 +219,7 @@ def _bar(result: safety_pb2.CriterionResult, glyphs: Glyphs) -> list[str]:
 def _test_lines(test: Recount, glyphs: Glyphs) -> Iterator[str]:
     sides = (("for", "promotes", test.log_for, test.result.limit), ("against", "rejects", test.log_against, BETA))
     for side, decides, path, level in sides:
-        ended = "never above 1" if np.max(path) <= 0 else f"{math.exp(min(_EXPONENT_MAX, path[-1])):.4g} in the end"
+        ended = "never above 1" if np.max(path) <= 0 else f"{e_value_text(float(path[-1]))} in the end"
         yield f"  evidence {side} the candidate: e-value {ended}; {1.0 / level:.4g} {decides}"
         if np.max(path) > 0:
             yield from evidence_plot(path, -math.log(level), glyphs)

@@ -1,12 +1,15 @@
-"""What a person wants to know of a verdict, taken out of its signed statement, and of the releases that were revoked.
+"""What a person wants to know of a verdict, taken out of its signed statement, and of what else the gate decides:
+releases that were revoked, canaries that were promoted, leases that were breached.
 
 For showing only: nothing here verifies a signature, and nothing may be promoted on the strength of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -20,6 +23,9 @@ from safety.verdicts import outcome_name
 REVOKED_SHOWN_MAX = 3
 WHY_CHARACTERS_MAX = 60
 """Of the reason for a revocation, where many are shown in one line."""
+
+_EXPONENT_MAX = 700.0
+"""Of e in a float."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,22 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Counts:
-    """Candidates judged in a run, those before a resume included."""
+    """Candidates judged in a run by what became of them, those before a resume included."""
 
-    approved: int
-    rejected: int
+    approved: int = 0
+    rejected: int = 0
+    deferred: int = 0
+    void: int = 0
+
+    @classmethod
+    def of(cls, outcomes: Mapping[str, int]) -> Counts:
+        """From the number of each outcome, by its name."""
+        return cls(*(outcomes.get(name, 0) for name in ("approved", "rejected", "deferred", "void")))
+
+    def describe(self) -> str:
+        """In a few words; always those that were let out and those that were not, the others where there are some."""
+        others = [f"{count} {name}" for name, count in (("deferred", self.deferred), ("void", self.void)) if count]
+        return ", ".join([f"{self.approved:,} approved", f"{self.rejected:,} rejected", *others])
 
 
 class Revoked(NamedTuple):
@@ -59,6 +77,39 @@ class Revoked(NamedTuple):
 
     release_number: int
     why: str
+
+
+class Promoted(NamedTuple):
+    """A canary that may act everywhere since `time_ns`, and why."""
+
+    release_number: int
+    why: str
+    time_ns: int
+
+
+class BreachedEpoch(NamedTuple):
+    """An epoch of leases that is over.
+
+    Attributes:
+      epoch: which.
+      episodes, violating: training episodes of snapshots that it answered for, and those of them with a cost.
+      log_evidence: log of the e-value of the test.
+      limit: of the rate of violating episodes.
+      level: chance of such an alarm in this epoch at or below the limit; its inverse is the e-value that suffices.
+      release_number: of the release that the learner goes back to; 0: there is none.
+      reason: as the safety service words it, and refuses leases with it.
+      time_ns: since the epoch.
+    """
+
+    epoch: int
+    episodes: int
+    violating: int
+    log_evidence: float
+    limit: float
+    level: float
+    release_number: int
+    reason: str
+    time_ns: int
 
 
 def read_revocation(signed: common_pb2.SignedStatement) -> Revoked | None:
@@ -116,6 +167,28 @@ def describe_verdict(verdict: Verdict) -> str:
         f"candidate {verdict.version} approved as release {verdict.release_number}: return {verdict.return_mean:.2f} "
         f"[{low:.2f}, {high:.2f}], {verdict.violating_episodes} of {verdict.episodes} episodes with a violation"
     )
+
+
+def describe_breach(breach: BreachedEpoch) -> str:
+    """One line for a person."""
+    back = f"release {breach.release_number}" if breach.release_number else "the first weights"
+    return (
+        f"leases breached (epoch {breach.epoch}): {breach.violating:,} of {breach.episodes:,} training episodes of "
+        f"snapshots had a cost, at most {breach.limit:g} of them may: e-value {e_value_text(breach.log_evidence)}, "
+        f"{1.0 / breach.level:.4g} is enough; the learner is to go back to {back}"
+    )
+
+
+def describe_promotion(promoted: Promoted) -> str:
+    """One line for a person."""
+    return f"release {promoted.release_number} is promoted, to act everywhere: {printable(in_short(promoted.why))}"
+
+
+def e_value_text(log_evidence: float) -> str:
+    """The e-value with this logarithm, to four digits, however great it is."""
+    if log_evidence < _EXPONENT_MAX:
+        return f"{math.exp(log_evidence):.4g}"
+    return f"{Decimal(log_evidence).exp():.4g}".lower()
 
 
 def in_short(reason: str) -> str:

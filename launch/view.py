@@ -7,15 +7,21 @@ once.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 from launch.monitor import RunSnapshot
 from launch.output import discard_output
-from launch.verdicts import Verdict, describe_revoked, describe_verdict
+from launch.verdicts import (
+    BreachedEpoch,
+    describe_breach,
+    describe_promotion,
+    describe_revoked,
+    describe_verdict,
+)
 from protos.replay.v1 import replay_pb2
 
 if TYPE_CHECKING:
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 
 LIVE_REFRESH_S = 0.5
 PLAIN_LINE_S = 5.0
-VERDICT_ROWS = 6
+NEWS_ROWS = 6
 
 UNKNOWN = "-"
 
@@ -74,24 +80,49 @@ def figures(snapshot: RunSnapshot) -> list[tuple[str, str]]:
         ("insert wait", _seconds(sum(table.insert_wait_s for table in replay.tables) if replay else None)),
         ("sample wait", _seconds(sum(table.sample_wait_s for table in replay.tables) if replay else None)),
         ("learner wait", _wait(metrics.get("wait_data_s"), metrics.get("sample_failure"))),
-        ("lease", _lease(metrics.get("lease_refusal"))),
+        ("lease", _lease(metrics.get("lease_refusal"), snapshot.breaches)),
     ]
-    counts = snapshot.counts
-    rows.append(("candidates", f"{counts.approved} approved, {counts.rejected} rejected" if counts else UNKNOWN))
+    rows.append(("candidates", snapshot.counts.describe() if snapshot.counts else UNKNOWN))
     # Most runs have none of these, and need no row for them.
+    if evaluation := metrics.get("evaluation"):
+        rows.append(("evaluation", _evaluation(evaluation)))
     if metrics.get("rollbacks"):
         rows.append(("rollbacks", _number(metrics["rollbacks"], ",.0f")))
     return [*rows, ("revoked", describe_revoked(snapshot.revoked))] if snapshot.revoked else rows
 
 
+class News(NamedTuple):
+    """One thing that the gate has decided, to be shown once.
+
+    Attributes:
+      kind: of the decision: one kind comes in the order of its times.
+      time_ns: since the epoch.
+      text: one line.
+      good: whether it lets a policy act.
+    """
+
+    kind: str
+    time_ns: int
+    text: str
+    good: bool
+
+
+def news(snapshot: RunSnapshot) -> list[News]:
+    """The verdicts, promotions and breaches of a snapshot, oldest first."""
+    found = [News("verdict", each.issue_time_ns, describe_verdict(each), each.approved) for each in snapshot.verdicts]
+    found += [News("promotion", each.time_ns, describe_promotion(each), True) for each in snapshot.promoted]
+    found += [News("breach", each.time_ns, describe_breach(each), False) for each in snapshot.breaches]
+    return sorted(found, key=lambda each: each.time_ns)
+
+
 class PlainView:
-    """Lines for a pipe or a log: the figures every few seconds; each verdict, revocation and restart as it comes."""
+    """Lines for a pipe or a log: the figures every few seconds; what the gate decides, and restarts, as they come."""
 
     def __init__(self, stream: IO[str], *, interval_s: float = PLAIN_LINE_S) -> None:
         self._stream = stream
         self._interval_s = interval_s
         self._next_at = 0.0
-        self._shown_ns = 0
+        self._shown_ns: dict[str, int] = {}
         self._revoked_shown = 0
         self._restarts: dict[str, int] = {}
 
@@ -101,13 +132,13 @@ class PlainView:
             if process.restarts > self._restarts.get(process.name, 0):
                 self._restarts[process.name] = process.restarts
                 self._write(snapshot, f"{process.name} started again (restart {process.restarts})")
-        for verdict in snapshot.verdicts:
-            if verdict.issue_time_ns > self._shown_ns:
-                self._shown_ns = verdict.issue_time_ns
-                self._write(snapshot, describe_verdict(verdict))
-        if news := snapshot.revoked[self._revoked_shown :]:
+        for each in news(snapshot):
+            if each.time_ns > self._shown_ns.get(each.kind, 0):
+                self._shown_ns[each.kind] = each.time_ns
+                self._write(snapshot, each.text)
+        if revoked := snapshot.revoked[self._revoked_shown :]:
             self._revoked_shown = len(snapshot.revoked)
-            self._write(snapshot, f"revoked: {describe_revoked(news)}")
+            self._write(snapshot, f"revoked: {describe_revoked(revoked)}")
         if time.monotonic() < self._next_at:
             return
         self._next_at = time.monotonic() + self._interval_s
@@ -135,7 +166,7 @@ class PlainView:
 
 
 class LiveView:
-    """A table that is redrawn in place, with the newest verdicts under it."""
+    """A table that is redrawn in place, with the newest decisions of the gate under it."""
 
     def __init__(self, stream: IO[str], recipe: str) -> None:
         # Only a terminal needs rich, and it takes a while to load.
@@ -168,8 +199,8 @@ class LiveView:
             table.add_row(label, text)
         states = (f"{process.name} {process.state}" + _times(process.restarts) for process in processes)
         table.add_row("processes", ", ".join(states))
-        newest = snapshot.verdicts[-VERDICT_ROWS:]
-        return Group(table, *(Text(describe_verdict(verdict), style=_style(verdict)) for verdict in newest))
+        newest = news(snapshot)[-NEWS_ROWS:]
+        return Group(table, *(Text(each.text, style="green" if each.good else "yellow") for each in newest))
 
     def __enter__(self) -> LiveView:
         """Starts drawing."""
@@ -203,10 +234,20 @@ def _lag(mean: object, p95: object) -> str:
     return f"{_number(mean, '.1f')} (p95 {_number(p95, '.0f')})"
 
 
-def _lease(refusal: object) -> str:
+def _lease(refusal: object, breaches: Sequence[BreachedEpoch]) -> str:
     if refusal is None:
         return UNKNOWN
+    # A breach has been told in a line of its own, with all its figures.
+    epoch = next((breach.epoch for breach in breaches if breach.reason == refusal), 0)
+    if epoch:
+        return f"refused: epoch {epoch} is breached"
     return f"refused: {refusal}" if refusal else "held"
+
+
+def _evaluation(evaluation: Mapping[str, object]) -> str:
+    """How far the candidate under way has come, as the learner's figures have it."""
+    done, most = _number(evaluation.get("episodes_done"), ",.0f"), _number(evaluation.get("episodes_total"), ",.0f")
+    return f"candidate {_number(evaluation.get('version'), '.0f')}, {done} of at most {most} episodes"
 
 
 def _fill(replay: replay_pb2.StatsResponse | None, down: Sequence[str]) -> str:
@@ -218,7 +259,3 @@ def _fill(replay: replay_pb2.StatsResponse | None, down: Sequence[str]) -> str:
 
 def _times(restarts: int) -> str:
     return f" (restarted {restarts}x)" if restarts else ""
-
-
-def _style(verdict: Verdict) -> str:
-    return "green" if verdict.approved else "yellow"

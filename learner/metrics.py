@@ -42,9 +42,12 @@ class MetricsWriter:
         self._lines.flush()
 
     def scalars(self, figures: Mapping[str, float | None], env_steps: int) -> None:
-        """Writes scalars, tagged by their names, at this number of environment steps; None is left out."""
+        """Writes scalars, tagged by their names, at this number of environment steps.
+
+        What is None or not finite is left out: a candidate that was not run has no return.
+        """
         for tag, value in figures.items():
-            if value is not None:
+            if value is not None and math.isfinite(value):
                 self._board.add_scalar(tag, value, env_steps)
 
     def candidate(self, result: CandidateResult, env_steps: int) -> None:

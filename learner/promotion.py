@@ -19,6 +19,7 @@ import math
 import queue
 import threading
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -67,6 +68,14 @@ class CandidateResult:
     canary_share: float = 0.0
 
 
+class Evaluation(NamedTuple):
+    """How far a candidate under evaluation has come: episodes that have ended, and the most there can be."""
+
+    version: int
+    episodes_done: int
+    episodes_total: int
+
+
 class PromotionDesk:
     """Takes a candidate when it is idle, and hands back results when asked. Owns the client: `close` closes it.
 
@@ -100,6 +109,7 @@ class PromotionDesk:
         self._offers: queue.Queue[tuple[Candidate, bool] | None] = queue.Queue(maxsize=1)
         self._results: queue.Queue[CandidateResult] = queue.Queue()
         self._fault: Exception | None = None
+        self._evaluation: Evaluation | None = None
         self._closing = threading.Event()
         self._idle = threading.Event()
         unanswered = None if kept is None else kept.read()
@@ -115,6 +125,11 @@ class PromotionDesk:
     def idle(self) -> bool:
         """Whether a candidate can be offered now: none is without an answer, and no canary undecided."""
         return self._idle.is_set() and not self._board.canary_number
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The evaluation under way, as the safety service last told; None where there is none, or nothing was told."""
+        return self._evaluation
 
     @property
     def released_return(self) -> float:
@@ -168,6 +183,7 @@ class PromotionDesk:
                 self._fault = None if self._closing.is_set() else error
                 return
             finally:
+                self._evaluation = None
                 self._idle.set()
 
     def _until_answered(self, candidate: Candidate, offered: bool) -> CandidateResult:
@@ -228,11 +244,16 @@ class PromotionDesk:
 
     def _offered(self, candidate: Candidate) -> common_pb2.SignedStatement:
         """The verdict on it. Raises SafetyUnavailable, OfferRefused."""
+
+        def heard(done: int, total: int) -> None:
+            self._evaluation = Evaluation(candidate.version, done, total)
+
         return self._client.evaluate(
             candidate.data,
             self._run_id,
             candidate.version,
             self._timeout_s,
+            heard,
             lineage_digest=candidate.lineage_digest,
         )
 

@@ -224,6 +224,7 @@ class TrainLoop:
     def _wait_for_gate(self) -> bool:
         end_s = time.monotonic() + self._job.learner.evaluation_timeout_s
         while not self._parts.promotion.wait(_WAIT_SLICE_S):
+            self._log()
             if self._stop.is_set() or time.monotonic() >= end_s:
                 return False
         return True
@@ -285,7 +286,7 @@ class TrainLoop:
 
     def _line(self, result: CandidateResult | None) -> dict[str, object]:
         loss = jax.device_get(self._figures.loss) if self._figures is not None else None
-        lag = self._progress.policy_lag
+        lag, evaluation = self._progress.policy_lag, self._parts.promotion.evaluation
         line: dict[str, object] = {
             "time_s": time.monotonic() - self._start_s,
             "updates": self._progress.updates,
@@ -303,6 +304,7 @@ class TrainLoop:
             "revoked_releases": self._parts.revoked_releases(),
             "rollbacks": self._progress.rollbacks,
             "undone_records": self._progress.undone_records,
+            "evaluation": None if evaluation is None else evaluation._asdict(),
         }
         if result is not None:
             line["candidate"] = {

@@ -192,9 +192,21 @@ class TrustPolicy:
         except ForeignKey as error:
             raise WrongRun(str(error)) from error
         except SignatureError as error:
-            raise ForgedStatement(str(error)) from error
+            raise ForgedStatement(self._strangers(signed, payload_type) or str(error)) from error
         except DecodeError as error:
             raise ForgedStatement(f"the signed payload is no statement of type {payload_type!r}") from error
+
+    def _strangers(self, signed: common_pb2.SignedStatement, payload_type: str) -> str:
+        """What to say of a statement with which the trusted key has nothing to do; "" where it has."""
+        trusted = self.verify_key.key_id
+        signers = {signed.key_id, *(certificate.key_id for certificate in signed.certificates)}
+        if trusted in signers or signed.payload_type != payload_type:
+            return ""
+        first = signed.certificates[0].key_id if signed.certificates else signed.key_id
+        return (
+            f"it goes back to key {first!r}, the key that is trusted here is {trusted!r}: the statement is forged or "
+            "another run's, or another key was put in the place of the trusted one; it is not believed"
+        )
 
     def _check_run(self, kind: str, run_id: str) -> None:
         if run_id != self.run_id:

@@ -20,7 +20,8 @@ from launch.errors import BadInput
 from launch.json_output import json_line, local_time, printable
 from launch.lineage_report import HEADING, open_index, policy_json, policy_line, policy_words
 from launch.replay_target import check_range
-from launch.run_paths import require_run_directory
+from launch.run_paths import RunPaths, require_run_directory
+from launch.summary import last_word
 from learner.lineage import LineageError
 from learner.lineage_index import LearntPolicy, LineageIndex
 from learner.lineage_provenance import Behaviour, ConsumedProvenance
@@ -37,8 +38,9 @@ _DIGITS_MAX = 20
 def run(arguments: PolicyLineage) -> int:
     """Prints it."""
     check_range(arguments.from_position, arguments.limit)
-    index = open_index(require_run_directory(arguments.run_dir))
-    policy = _find(index, str(arguments.version))
+    paths = require_run_directory(arguments.run_dir)
+    index = open_index(paths)
+    policy = _find(index, str(arguments.version), _newest_update(paths, index))
     ancestors = index.ancestors(policy)
     positions, following = _page(policy, arguments.from_position, arguments.limit) if arguments.records else ([], None)
     if arguments.json:
@@ -57,10 +59,19 @@ def run(arguments: PolicyLineage) -> int:
     return 0
 
 
-def _find(index: LineageIndex, text: str) -> LearntPolicy:
+def _newest_update(paths: RunPaths, index: LineageIndex) -> int:
+    """The newest update that is known of, kept or not."""
+    known = [policy.head.version for policy in index.policies]
+    known.append(last_word(paths).get("updates") or 0)
+    return max(known)
+
+
+def _find(index: LineageIndex, text: str, newest: int) -> LearntPolicy:
     number = text.removeprefix(_RELEASE)
     if not number.isdecimal() or len(number) > _DIGITS_MAX:
         raise BadInput(f"version {text[:40]!r} must be the learner's update, or {_RELEASE}NUMBER")
+    if not text.startswith(_RELEASE) and int(number) > newest:
+        raise BadInput(f"there is no update {number} yet: the newest that is known of is update {newest}")
     try:
         return index.of_release(int(number)) if text.startswith(_RELEASE) else index.of_version(int(number))
     except LineageError as error:

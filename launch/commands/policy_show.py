@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 
@@ -11,6 +12,7 @@ from launch.json_output import printable
 from launch.releases import open_registry, revocations_if_known
 from launch.run_paths import RunPaths, require_run_directory
 from policies.artifact import Artifact
+from policies.config import NetworkConfig
 from policies.registry import Release
 from protos.safety.v1 import safety_pb2
 
@@ -32,7 +34,7 @@ def run(arguments: PolicyShow) -> int:
     _print_revocation(paths, release)
     _print_canary(release)
     print(f"artifact    {release.digest.hex()}")
-    print(f"network     {artifact.spec.network}")
+    print(f"network     {_network(artifact.spec.network)}")
     print(
         f"            {count:,} parameters, observation {artifact.spec.observation_dtype} "
         f"{list(artifact.spec.observation_shape)}, {artifact.spec.num_actions} actions"
@@ -69,6 +71,19 @@ def _print_canary(release: Release) -> None:
     else:
         when = _time(release.promotion.issue_time_ns)
         print(f"{share}, promoted {when}: {printable(release.promotion.why)}")
+
+
+def _network(network: NetworkConfig) -> str:
+    """Its settings by their names, those alone that its kind has."""
+    fields = dataclasses.asdict(network)
+    if network.kind != "conv":
+        fields = {name: value for name, value in fields.items() if not name.startswith("conv_")}
+    kind = fields.pop("kind")
+    return ", ".join([str(kind), *(f"{name} {_plain(value)}" for name, value in fields.items())])
+
+
+def _plain(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _time(nanoseconds: int) -> str:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from launch.arguments import SafetyVerdicts
 from launch.errors import BadInput
 from launch.json_output import json_line, local_time, message_json, printable
-from launch.releases import require_trust
+from launch.releases import read_history, require_trust
 from launch.run_paths import require_run_directory
 from launch.verdicts import in_short, outcome_of
 from protos.safety.v1 import safety_pb2
-from safety.history import DecisionHistory
-from safety.ledger import read_ledger
 
 
 def run(arguments: SafetyVerdicts) -> int:
@@ -23,7 +21,7 @@ def run(arguments: SafetyVerdicts) -> int:
         raise BadInput(f"--limit is {arguments.limit}, must be at least 0 (0: all); nothing was read")
     paths = require_run_directory(arguments.run_dir)
     trust = require_trust(paths)
-    history = DecisionHistory(read_ledger(paths.safety), trust.verify_key, trust.run_id)
+    history = read_history(paths, trust)
     statements = [
         safety_pb2.VerdictStatement.FromString(signed.payload) for signed in history.newest(arguments.limit)[::-1]
     ]

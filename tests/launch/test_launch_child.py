@@ -103,6 +103,16 @@ def test_one_that_gave_up_is_not_started_again(make_child: MakeChild, eventually
     assert child.restarts == 0
 
 
+def test_one_that_leads_the_run_and_gives_up_is_believed_in_one_line(
+    make_child: MakeChild, eventually: Eventually
+) -> None:
+    child = make_child("exit", str(GAVE_UP), ends_run=True)
+    child.start()
+    with pytest.raises(RunFailed) as raised:
+        eventually(child.poll)
+    assert str(raised.value) == f"fake gave up: told to end with 3 (its log is {child.log})"
+
+
 @pytest.mark.parametrize("status", [1, 2, GAVE_UP])
 def test_one_without_which_a_run_goes_on_fails_nobody(
     make_child: MakeChild, eventually: Eventually, status: int

@@ -58,9 +58,9 @@ BAD_INPUT = {
     "no command": ((), "Expected one of {train, actor, learner, replay, safety, policy, keys, status, doctor}"),
     "unknown command": (("trian", "catch"), "Unrecognized options: trian"),
     "unknown subcommand": (("replay", "serv"), "Unrecognized options: serv"),
-    "missing argument": (("status",), "Missing from temper status: RUN_DIR"),
+    "missing argument": (("status",), "missing: RUN_DIR (The run directory)"),
     "unknown option": (("train", "catch", "--sed", "1"), "--sed"),
-    "mistyped option": (("train", "catch", "--max-seconds", "soon"), "could not convert string to float: 'soon'"),
+    "mistyped option": (("train", "catch", "--max-seconds", "soon"), "--max-seconds 'soon' is not a number"),
     "negative limit": (("train", "catch", "--max-env-steps", "-1"), "--max-env-steps -1 is negative"),
     "unknown recipe": (
         ("train", "cartpol"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import resource
 import shutil
 import sys
@@ -76,6 +77,17 @@ def test_a_full_disk_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     levels = {found.name: found.level for found in examine(tmp_path)}
     assert (levels["disk"], levels["shared memory"]) == ("broken", "note")
+
+
+def test_the_findings_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [doctor.Finding("ok", "python", "3.11"), doctor.Finding("broken", "disk", "full")]
+    monkeypatch.setattr(command, "examine", lambda _: found)
+    assert command.run(Doctor(tmp_path, json=True)) == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["broken"], shown["note"]) == (1, 0)
+    assert shown["findings"][1] == {"level": "broken", "name": "disk", "text": "full"}
 
 
 def test_a_slow_disk_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

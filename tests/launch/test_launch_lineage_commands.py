@@ -18,7 +18,7 @@ from learner.lineage import ConsumedRecords
 from learner.lineage_archive import lineage_paths
 from learner.lineage_file import encode_lineage, read_lineage
 from replay.testing import serving
-from tests.launch import lineage_run
+from tests.launch import lineage_run, made_up_run
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_service_is_asked_with_the_run_named(
             of_record(address, "45", run_dir=str(paths.root / "logs"))
 
 
-@pytest.mark.parametrize("version", [6, "6", "999", "release:2"])
+@pytest.mark.parametrize("version", [6, "6", "release:2"])
 def test_what_a_policy_learnt_from(paths: RunPaths, capsys: pytest.CaptureFixture[str], version: object) -> None:
     assert of_policy(paths, version) == 0
     out = capsys.readouterr().out
@@ -113,6 +113,14 @@ def test_what_a_policy_learnt_from(paths: RunPaths, capsys: pytest.CaptureFixtur
     assert "40 records of actor-a in 1 run\n" in out
     assert out.count("acted by") == 6
     assert "grew out of 3 of the policies kept, the newest:" in out
+
+
+def test_an_update_that_was_made_and_not_kept(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    made_up_run.add_metrics(paths)
+    assert of_policy(paths, "40") == 0
+    assert "policy        update 6, " in capsys.readouterr().out
+    with pytest.raises(BadInput, match="there is no update 41 yet: the newest that is known of is update 40"):
+        of_policy(paths, "41")
 
 
 def test_a_policy_as_json(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +148,7 @@ def test_its_records_in_pages(paths: RunPaths, capsys: pytest.CaptureFixture[str
     ("version", "message"),
     [
         ("1", "the first kept is of update 2"),
+        ("7", "there is no update 7 yet: the newest that is known of is update 6"),
         ("release:3", "no lineage of release 3"),
         ("newest", "release:NUMBER"),
         ("9" * 5000, "release:NUMBER"),

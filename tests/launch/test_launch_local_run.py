@@ -176,8 +176,11 @@ def test_a_failed_run_stops_the_others_and_writes_no_summary(
     behaviour: str,
     error: type[Exception],
 ) -> None:
-    with pytest.raises(error):
+    with pytest.raises(error) as raised:
         run(directory, monkeypatch, learner="serve", replay=behaviour)
     assert not directory.paths.summary.exists()
+    failure = json.loads(directory.paths.failure.read_text())
+    assert failure["reason"] == str(raised.value)
+    assert failure["time_ns"] > 0
     assert not directory.paths.processes.exists()
     assert list(sockets.iterdir()) == []

@@ -60,6 +60,23 @@ def test_a_complaint_is_one_clean_line(args: list[str]) -> None:
     assert not set("\n│╭╰─") & set(message)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("safety rotate", "missing: RUN_DIR (The run directory), --why STR (Why; the ledger keeps it)"),
+        ("safety explain newest", "missing: --run-dir DIR (The run directory)"),
+        ("safety verdicts x --limit few", "--limit 'few' is not a whole number"),
+        ("train catch --max-seconds soon", "--max-seconds 'soon' is not a number"),
+    ],
+)
+def test_what_is_missing_or_no_number_is_named(line: str, said: str) -> None:
+    words = line.split()
+    command = " ".join(words[: 1 if words[0] == "train" else 2])
+    with pytest.raises(BadInput) as raised:
+        parse(words)
+    assert str(raised.value) == f"{said} (temper {command} --help shows what there is)"
+
+
 def test_help_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         parse(["train", "--help"])

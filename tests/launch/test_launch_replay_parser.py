@@ -67,8 +67,8 @@ def test_policy_commands() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("show x seven", "invalid literal for int() with base 10: 'seven'"),
-        ("list", "Missing"),
+        ("show x seven", "RECORD 'seven' is not a whole number"),
+        ("list", "missing: TARGET (A run directory, "),
         ("list x --from", "from"),
         ("export x out --format csv", "csv"),
         ("list x --limt 3", "Perhaps you meant: --limit"),

@@ -12,7 +12,7 @@ import pytest
 from launch import cli
 from launch.run_directory import RunDirectory
 from launch.run_paths import RunPaths
-from policies.signing import VerifyKey
+from policies.signing import SigningKey, VerifyKey
 from safety.docket import Docket
 from safety.keys.directory import default_place
 from safety.ledger import Ledger, read_ledger
@@ -47,6 +47,11 @@ def test_the_newest_verdicts_as_json(paths: RunPaths, capsys: pytest.CaptureFixt
     assert (released["release_number"], released["revoked"]) == (2, True)
     assert len(released["seed_key"]) == len(released["next_seed_commitment"]) == 64
     assert released["criteria"][0]["name"] == "sequential_violation_rate"
+    assert (rejected["outcome"], released["outcome"], released["criteria"][0]["kind"]) == (
+        "rejected",
+        "approved",
+        "safety",
+    )
 
 
 def test_an_audit_and_one_against_its_head(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +96,28 @@ def test_a_rotation_says_what_actors_need(paths: RunPaths, capsys: pytest.Captur
     assert cli.main(["policy", "revoke", str(paths.root), "1", "--why", "poisoned, too"]) == 0
     capsys.readouterr()
     assert cli.main(["policy", "verify", str(paths.root)]) == 0
+
+
+def test_a_rotation_as_json(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["safety", "rotate", str(paths.root), "--why", "x", "--json"]
+    assert cli.main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    newest = paths.safety / "verify_key.2.pem"
+    assert (found["purpose"], found["trust"]) == ("verdict", str(newest))
+    assert found["verdict_key"] == VerifyKey.load(newest).key_id
+    assert cli.main([*command, "--purpose", "lease"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["trust"], again["verdict_key"]) == (None, found["verdict_key"])
+    assert again["lease_key"] != found["lease_key"]
+
+
+def test_a_key_file_of_another_run_is_named(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    right, other = VerifyKey.load(paths.verify_key), SigningKey.generate().verify_key
+    other.save(paths.verify_key)
+    assert cli.main(["safety", "verdicts", str(paths.root)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the ledger in {paths.safety} begins with key {right.key_id}, the file {paths.verify_key} has key " in line
+    assert f"{other.key_id}: one of the two is another run's, or was exchanged; nothing is believed" in line
 
 
 def test_the_gate_does_not_start_with_keys_that_are_not_apart(

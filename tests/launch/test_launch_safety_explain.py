@@ -121,6 +121,7 @@ def test_json(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
     assert episode["replay"].split()[:5] == ["temper", "safety", "replay", "02ab02ab", f"held-out:{episode['index']}"]
     assert episode["events"][2] == 1
     assert group["total"] >= len(group["episodes"])
+    assert (found["outcome"], {each["kind"] for each in found["criteria"]}) == ("rejected", {"safety"})
 
 
 def test_a_verdict_whose_evidence_is_gone_says_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,11 +38,9 @@ def test_a_gate_that_refuses_is_no_error_either(error: Exception, monkeypatch: p
         raise error
 
     monkeypatch.setattr(SafetyClient, "verdicts", fail)
-    monkeypatch.setattr(SafetyClient, "trust", fail)
     monkeypatch.setattr(SafetyClient, "revocations", fail)
     with GateQuestions("unix:/nowhere", "run-1") as gate:
         assert gate.verdicts() is None
-        assert gate.counts() is None
         assert gate.revoked() is None
 
 
@@ -53,7 +51,6 @@ def test_services_that_are_down_are_no_error(socket_directory: Path) -> None:
     ):
         assert replay.stats(0.1) is None
         assert gate.verdicts(0.1) is None
-        assert gate.counts(0.1) is None
         assert gate.revoked(0.1) is None
 
 

@@ -21,12 +21,14 @@ from launch.verdicts import Counts
 from tests.launch import made_up_run
 from tests.launch.supervision import MakeChild
 
+COUNTED = {"approved": 0, "rejected": 3, "deferred": 0, "void": 0}
+
 
 def test_an_ended_run_shows_its_summary(tmp_path: Path) -> None:
     paths = made_up_run.begin(tmp_path / "run")
     write_summary(compose("catch", made_up_run.FINAL, None, Counts(0, 3), None), paths.summary)
     status = gather(paths.root)
-    assert (status["state"], status["summary"]["candidates"]) == ("ended", {"approved": 0, "rejected": 3})
+    assert (status["state"], status["summary"]["candidates"]) == ("ended", COUNTED)
     assert describe(status, paths.root).startswith("catch: ended\ncatch: 10,000 environment steps")
 
 
@@ -39,6 +41,21 @@ def test_an_interrupted_run_says_how_far_it_came(tmp_path: Path, with_metrics: b
     reached = "after about 9,000 environment steps" if with_metrics else "before the first update"
     assert status["state"] == "interrupted"
     assert describe(status, paths.root) == f"catch: interrupted {reached}; continue with --resume"
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    paths = made_up_run.begin(tmp_path / "run")
+    made_up_run.add_metrics(paths)
+    paths.failure.write_text(json.dumps({"reason": "learner gave up: breached 5 times", "time_ns": 7}))
+    status = gather(paths.root)
+    assert (status["state"], status["reason"]) == ("failed", "learner gave up: breached 5 times")
+    assert describe(status, paths.root).splitlines() == [
+        "catch: failed after about 9,000 environment steps; continue with --resume",
+        "reason: learner gave up: breached 5 times",
+    ]
+    with RunDirectory(paths.root) as directory:
+        directory.resume(make_recipe("catch"))
+    assert gather(paths.root)["state"] == "interrupted", "what stopped an earlier start says nothing of this one"
 
 
 def test_a_running_run_is_asked_even_when_its_services_are_down(

@@ -13,7 +13,7 @@ from typing import IO
 import pytest
 
 from launch.monitor import RunSnapshot
-from launch.verdicts import Counts, Revoked, Verdict
+from launch.verdicts import BreachedEpoch, Counts, Promoted, Revoked, Verdict
 from launch.view import LiveView, PlainView, ProcessLine, figures, make_view
 from tests.launch.made_up_run import METRICS, replay_stats
 
@@ -57,6 +57,54 @@ def test_rollbacks_are_shown_where_there_were_some() -> None:
     shown = dict(figures(RunSnapshot(metrics=metrics)))
     assert shown["rollbacks"] == "2"
     assert shown["lease"] == "refused: 40 of 90 training episodes of snapshots had a cost"
+
+
+BREACHED = BreachedEpoch(3, 90, 40, 30.0, 0.1, 0.01, 2, "40 of 90 training episodes of snapshots had a cost", 3)
+
+
+def test_a_breach_is_told_in_full_once() -> None:
+    stream = io.StringIO()
+    view = PlainView(stream, interval_s=0.0)
+    metrics = {**METRICS, "lease_refusal": BREACHED.reason}
+    for _ in range(3):
+        view.show(RunSnapshot(metrics=metrics, breaches=(BREACHED,)), PROCESSES)
+    assert stream.getvalue().count("40 of 90 training episodes") == 1
+    assert stream.getvalue().count("lease refused: epoch 3 is breached  candidates") == 3
+
+
+def test_a_refusal_that_is_no_breach_is_shown_as_it_is() -> None:
+    metrics = {**METRICS, "lease_refusal": "the training violations are not known yet"}
+    shown = dict(figures(RunSnapshot(metrics=metrics, breaches=(BREACHED,))))
+    assert shown["lease"] == "refused: the training violations are not known yet"
+
+
+def test_decisions_come_in_their_order_whenever_each_is_heard_of() -> None:
+    stream, promoted = io.StringIO(), Promoted(1, "canary: 0 of 90 episodes had a cost; and more", 5)
+    view = PlainView(stream, interval_s=3600.0)
+    view.show(RunSnapshot(metrics=METRICS), PROCESSES)
+    for verdicts in ((), (APPROVED, REJECTED)):
+        view.show(
+            RunSnapshot(metrics=METRICS, verdicts=verdicts, promoted=(promoted,), breaches=(BREACHED,)), PROCESSES
+        )
+    lines = [line.partition("] ")[2] for line in stream.getvalue().splitlines()[1:]]
+    assert [line.partition(":")[0] for line in lines] == [
+        "leases breached (epoch 3)",
+        "release 1 is promoted, to act everywhere",
+        "candidate 7 approved as release 1",
+        "candidate 9 rejected",
+    ]
+
+
+def test_an_evaluation_under_way_is_shown() -> None:
+    under_way = {"version": 1200, "episodes_done": 64, "episodes_total": 1400}
+    shown = dict(figures(RunSnapshot(metrics={**METRICS, "evaluation": under_way})))
+    assert shown["evaluation"] == "candidate 1200, 64 of at most 1,400 episodes"
+    assert "evaluation" not in dict(figures(RunSnapshot(metrics={**METRICS, "evaluation": None})))
+
+
+def test_candidates_are_counted_by_what_became_of_them() -> None:
+    shown = dict(figures(RunSnapshot(counts=Counts(1, 2, 3, 4))))
+    assert shown["candidates"] == "1 approved, 2 rejected, 3 deferred, 4 void"
 
 
 def test_plain_revocations_come_at_once_and_once() -> None:
@@ -141,7 +189,9 @@ def test_the_live_view_draws_figures_processes_and_verdicts(terminal: tuple[IO[s
     view = make_view(stream, "cartpole")
     assert isinstance(view, LiveView)
     with view:
-        snapshot = RunSnapshot(metrics=METRICS, replay=replay_stats(), verdicts=(APPROVED, REJECTED))
+        snapshot = RunSnapshot(
+            metrics=METRICS, replay=replay_stats(), verdicts=(APPROVED, REJECTED), breaches=(BREACHED,)
+        )
         view.show(snapshot, [ProcessLine("learner", "running", 1, 2)])
         view.show(RunSnapshot(), [ProcessLine("safety", "starting", 2, 0)])
         view.finish(snapshot, PROCESSES)
@@ -154,6 +204,7 @@ def test_the_live_view_draws_figures_processes_and_verdicts(terminal: tuple[IO[s
     assert "9,000" in text
     assert "learner running (restarted 2x)" in text
     assert "candidate 9 rejected: its returns fell" in text
+    assert "leases breached (epoch 3)" in text
     # The second call came too soon to be drawn, the last picture is always, and the cursor is given back.
     assert "safety starting" not in text
     assert "replay starting" in text

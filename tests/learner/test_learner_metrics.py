@@ -28,6 +28,16 @@ def test_a_second_start_appends(tmp_path: Path) -> None:
     assert all(path.stat().st_size > 0 for path in (tmp_path / "tensorboard").iterdir())
 
 
+def test_what_is_no_number_is_no_scalar(tmp_path: Path) -> None:
+    """tensorboardX would write it, and a warning into the learner's log for each."""
+    with MetricsWriter(tmp_path, first_step=0) as metrics:
+        metrics.candidate(CandidateResult(1, decided=True, approved=False, reason="hung"), 5)
+        metrics.scalars({"loss/total": math.inf}, 5)
+    events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert b"gate/approved" in events
+    assert not any(tag in events for tag in (b"gate/return_mean", b"gate/violation_rate_upper_bound", b"loss/total"))
+
+
 def test_an_undecided_candidate_leaves_no_gate_figures(tmp_path: Path) -> None:
     with MetricsWriter(tmp_path, first_step=0) as metrics:
         metrics.candidate(CandidateResult(1, decided=False, approved=False, reason="gone"), 5)

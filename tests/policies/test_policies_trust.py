@@ -90,6 +90,15 @@ def test_forgeries() -> None:
         TRUST.check_lease(verdict)
 
 
+def test_a_statement_of_a_stranger_names_both_keys() -> None:
+    stranger = SigningKey.generate()
+    with pytest.raises(ForgedStatement) as raised:
+        TRUST.check_release(signed_verdict(stranger, DIGEST, **TIMES), DIGEST)
+    both = (stranger.verify_key.key_id, KEY.verify_key.key_id)
+    assert all(key_id in str(raised.value) for key_id in both)
+    assert "another key was put in the place of the trusted one" in str(raised.value)
+
+
 def test_a_signed_payload_that_does_not_parse_is_refused() -> None:
     with pytest.raises(ForgedStatement, match="no statement of type"):
         TRUST.check_release(sign(KEY, VERDICT_TYPE, b"\xff\xff\xff"), DIGEST)
