@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from learner.candidate_file import NAME, CandidateFile
-from learner.promotion import CandidateResult, PromotionDesk
+from learner.promotion import CandidateResult, Evaluation, PromotionDesk
 from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard, Seen
 from policies.promotion import Promotion
@@ -60,6 +60,8 @@ class ScriptedGate(SafetyClient):
         lineage_digest: bytes = b"",
     ) -> common_pb2.SignedStatement:
         self.lineage_digests.append(lineage_digest)
+        if on_progress is not None:
+            on_progress(3, 10)
         return self._judge(artifact, version)
 
 
@@ -118,6 +120,26 @@ def test_an_approved_candidate_is_registered_and_offered(make_desk: Callable[...
     assert newest.digest == artifact_digest(DATA)
     (offer,) = desk.released()
     assert offer.digest == newest.digest
+
+
+def test_how_far_an_evaluation_has_come_is_told_while_it_lasts(make_desk: Callable[..., Desk]) -> None:
+    judging, seen = threading.Event(), threading.Event()
+
+    def judge(data: bytes, version: int) -> common_pb2.SignedStatement:
+        judging.set()
+        assert seen.wait(20)
+        return signed_verdict(KEY, artifact_digest(data), version=version)
+
+    desk = make_desk(judge)
+    assert desk.desk.evaluation is None
+    desk.desk.offer(7, DATA)
+    assert judging.wait(20)
+    try:
+        assert desk.desk.evaluation == Evaluation(version=7, episodes_done=3, episodes_total=10)
+    finally:
+        seen.set()
+    assert desk.desk.wait(20)
+    assert desk.desk.evaluation is None
 
 
 @pytest.mark.parametrize(

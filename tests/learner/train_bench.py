@@ -22,7 +22,7 @@ from learner.job import LearnerJob
 from learner.lineage_archive import LineageArchive
 from learner.metrics import MetricsWriter
 from learner.progress import Progress
-from learner.promotion import CandidateResult, PromotionDesk
+from learner.promotion import CandidateResult, Evaluation, PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher
 from learner.rollback import ReleaseStates, Rollback
 from learner.train import Parts, TrainLoop
@@ -98,6 +98,10 @@ class ScriptedDesk(PromotionDesk):
             if result.approved and not result.canary_share:
                 self.standing_return = result.return_mean
         return done
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        return None
 
     @property
     def released_return(self) -> float:
