@@ -186,8 +186,8 @@ def verify(
     return report
 
 
-def write_marks(source: RecordSource, verdicts: Iterable[Verdict]) -> None:
-    """Writes what the verdicts say about their records. Raises what the source raises."""
+def write_marks(source: RecordSource, verdicts: Iterable[Verdict]) -> int:
+    """Writes what the verdicts say about their records; returns how many are marked. Raises what the source raises."""
     marks = {
         verdict.position: {
             "verified": float(verdict.status == "verified"),
@@ -199,3 +199,4 @@ def write_marks(source: RecordSource, verdicts: Iterable[Verdict]) -> None:
     }
     if marks:
         source.annotate(marks)
+    return len(marks)

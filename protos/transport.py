@@ -132,6 +132,7 @@ def bind(server: grpc.Server | grpc.aio.Server, address: str, security: Security
     with _refusal_of(address):
         if is_tls(address, security):
             port = server.add_secure_port(address, security.server_credentials())
+            security.connections.listens_at(port)
         else:
             port = server.add_insecure_port(address)
     return f"{address.rpartition(':')[0]}:{port}"

@@ -25,6 +25,7 @@ import grpc.aio
 
 from protos import transport
 from protos.common.v1 import access_pb2, access_pb2_grpc
+from protos.transport_connections import REPORT_S
 from protos.transport_errors import CertificateError
 from protos.transport_roles import ANY_ROLE, ROLE_OF_METHOD, may_call
 from protos.transport_security import Security, current
@@ -93,6 +94,8 @@ class Guard(grpc.aio.ServerInterceptor):
         self._calls: dict[asyncio.Task[Any], tuple[Context, str]] = {}
         self._cut: dict[asyncio.Task[Any], Refusal] = {}
         self._rechecking: asyncio.TimerHandle | None = None
+        if security.certificates is not None:
+            self._report(asyncio.get_running_loop())
 
     async def intercept_service(
         self,
@@ -166,6 +169,11 @@ class Guard(grpc.aio.ServerInterceptor):
                 task.cancel()
         if self._calls:
             self._recheck_later()
+
+    def _report(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Now and then for as long as the loop runs: who does not get as far as a call wakes nobody."""
+        self._security.connections.report()
+        loop.call_later(REPORT_S, self._report, loop)
 
 
 class _Access(access_pb2_grpc.AccessServicer):

@@ -21,10 +21,11 @@ import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
+from protos.transport_connections import Connections
 from protos.transport_errors import CertificateError, PlainNetwork
 from protos.transport_roles import ROLES
 
@@ -37,8 +38,8 @@ CERTIFICATES_VARIABLE = "TEMPER_CERTIFICATES"
 INSECURE_NETWORK_VARIABLE = "TEMPER_INSECURE_NETWORK"
 """Environment variable: 1 lets this process talk plainly over a network."""
 
-PEERS_MAX = 4_096
-"""Connections, and certificates, that are remembered as having been let in."""
+CERTIFICATES_MAX = 4_096
+"""Certificates that are remembered as having been let in."""
 
 LINES_MAX, LINES_S = 10, 60.0
 """Most refusals logged in one such time (s); the next line says how many were left out."""
@@ -46,9 +47,6 @@ LINES_MAX, LINES_S = 10, 60.0
 _FILES = ("key.pem", "certificate.pem", "trusted.pem", "admitted.txt")
 
 _log = logging.getLogger(__name__)
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 
 class Counts(NamedTuple):
@@ -59,7 +57,7 @@ class Counts(NamedTuple):
       unauthenticated_calls: whose certificate has expired, or is not admitted any more, on a connection made before.
       connections: TLS connections that have begun.
       unauthenticated_connections: those of them by which no authenticated call has come: the handshake failed, or
-        nothing was asked (yet). TLS itself ends a handshake without a valid certificate, and does not say so.
+        nothing was asked (yet). See `protos.transport_connections`.
     """
 
     denied_calls: int
@@ -75,6 +73,9 @@ class Security:
       certificates: directory of this process's certificate; None: no TLS. Raises CertificateError.
       local_roles: roles of callers without a certificate: on this host, or on a network declared to be trusted.
       insecure_network: whether to talk plainly to other hosts where there are no certificates.
+
+    Attributes:
+      connections: by TLS, to this process.
     """
 
     def __init__(
@@ -87,12 +88,12 @@ class Security:
         self.certificates = certificates
         self.local_roles = local_roles
         self.insecure_network = insecure_network
+        self.connections = Connections()
         self._lock = threading.Lock()
         self._signature: object = None
         self._credentials: Credentials | None = None
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
-        self._peers: OrderedDict[str, None] = OrderedDict()
-        self._connections = self._identified = self._denied = self._unauthenticated = 0
+        self._denied = self._unauthenticated = 0
         self._lines = self._left_out = 0
         self._lines_since_s = 0.0
         if certificates is not None:
@@ -138,8 +139,7 @@ class Security:
 
         def on_handshake() -> grpc.ServerCertificateConfiguration:
             nonlocal configured, newest
-            with self._lock:
-                self._connections += 1
+            self.connections.begin()
             files = self._credentials_or_those_before()
             if files is not newest:
                 newest, configured = files, _configuration(files)
@@ -172,10 +172,11 @@ class Security:
         if identity is None or time.time() >= identity.until_s:
             identity = files.admit(certificate)
         with self._lock:
-            _remember(self._known, certificate, identity)
-            if peer not in self._peers:
-                self._identified += 1
-            _remember(self._peers, peer, None)
+            self._known[certificate] = identity
+            self._known.move_to_end(certificate)
+            if len(self._known) > CERTIFICATES_MAX:
+                self._known.popitem(last=False)
+        self.connections.identify(peer)
         return identity
 
     def refused(self, line: str, *, authenticated: bool) -> None:
@@ -190,8 +191,7 @@ class Security:
     def counts(self) -> Counts:
         """What was refused so far."""
         with self._lock:
-            unauthenticated = max(0, self._connections - self._identified)
-            return Counts(self._denied, self._unauthenticated, self._connections, unauthenticated)
+            return Counts(self._denied, self._unauthenticated, *self.connections.counts())
 
     def _credentials_or_those_before(self) -> Credentials:
         """What the files say; while they cannot be used, because they are being replaced, what they said before."""
@@ -228,14 +228,6 @@ def use(security: Security) -> Security:
 def current() -> Security:
     """The Security of the process. Raises CertificateError where the environment names files that cannot be used."""
     return _current[0] if _current else use(Security.from_environment())
-
-
-def _remember(known: OrderedDict[Key, Value], key: Key, value: Value) -> None:
-    """Of the newest PEERS_MAX."""
-    known[key] = value
-    known.move_to_end(key)
-    if len(known) > PEERS_MAX:
-        known.popitem(last=False)
 
 
 def _configuration(files: Credentials) -> grpc.ServerCertificateConfiguration:

@@ -358,6 +358,11 @@ class Docket:
             listed = self._history.promotions_after(after_number, min(limit or PAGE_PROMOTIONS, PAGE_PROMOTIONS))
             return listed, len(self._history.promotions)
 
+    def last_release(self) -> tuple[int, bytes]:
+        """Number and digest of the newest release that stands for all actors; (0, b"") where there is none."""
+        with self._lock:
+            return self._history.incumbent_number, self._history.incumbent_digest
+
     def close(self) -> None:
         """Frees the directory, once an entry being written is written."""
         self.ledger.close()

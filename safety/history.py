@@ -320,6 +320,17 @@ class DecisionHistory:
         if run_id != self._run_id:
             raise LedgerError(f"ledger entry {entry.index} is about run {run_id!r}, not {self._run_id!r}")
 
+    @property
+    def incumbent_number(self) -> int:
+        """Number of the release with the `incumbent_digest`; 0 where there is none."""
+        digest = self.incumbent_digest
+        for number in range(self.approved, 0, -1):
+            # An artifact may have been released twice, and the later release be a canary.
+            everywhere = number not in self._canaries or number in self._promotions
+            if everywhere and digest and self._released[number - 1] == digest:
+                return number
+        return 0
+
 
 def _kept(statement: safety_pb2.VerdictStatement) -> Kept:
     tested = statement.lifetime_index != 0

@@ -109,7 +109,7 @@ async def serve(
             _monitoring(config, replay_address, epoch, directory / MONITOR_FILE_NAME) as monitor,
             _canary_counts(replay_address) as read_counts,
         ):
-            leases = LeaseAuthority(gate.custody, gate.ledger, config, run_id, monitor=monitor)
+            leases = LeaseAuthority(gate.docket, config, run_id, monitor=monitor)
             watch = CanaryWatch(gate.docket, config, read_counts)
             await _answer_calls(gate, leases, watch, address, on_ready=on_ready, stop=stop)
     finally:

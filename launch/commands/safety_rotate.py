@@ -13,6 +13,7 @@ from launch.releases import has_ledger, require_trust
 from launch.run_directory import holder_of
 from launch.run_paths import key_directory, require_run_directory
 from safety.key_rotation import rotate
+from safety.ledger import LedgerInUse
 
 
 def run(arguments: SafetyRotate) -> int:
@@ -20,12 +21,22 @@ def run(arguments: SafetyRotate) -> int:
     paths = require_run_directory(arguments.run_dir)
     holder = holder_of(paths)
     if holder is not None:
-        raise BadInput(f"the run in {paths.root} is running, supervised by process {holder}: stop it first")
+        raise BadInput(
+            f"the run in {paths.root} is running, supervised by process {holder}, and keys are replaced only while "
+            f"nobody signs with them: stop it (kill {holder}), rotate, and go on with temper train RECIPE --resume "
+            f"--run-dir {paths.root}; nothing was changed"
+        )
     trust = require_trust(paths)
     if not has_ledger(paths):
         raise BadInput(f"{paths.safety} has no ledger to be read here: only where the safety service ran are its keys")
     keys = key_directory(paths.safety, trust.run_id, arguments.keys)
-    rotation = rotate(paths.safety, trust.run_id, arguments.purpose, arguments.why, keys=keys)
+    try:
+        rotation = rotate(paths.safety, trust.run_id, arguments.purpose, arguments.why, keys=keys)
+    except LedgerInUse as error:
+        raise BadInput(
+            f"{error}: keys are replaced only while nobody signs with them; where it runs, stop temper safety serve, "
+            "rotate, and start it again as before: meanwhile actors go on with the last release; nothing was changed"
+        ) from error
     newest = paths.safety / f"verify_key.{rotation.verdict_keys}.pem" if arguments.purpose == "verdict" else None
     if arguments.json:
         found = {

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.environment import EnvironmentSpec, EnvironmentUnsupported, VectorEnvironment, VectorStep
+from actors.environment import EnvironmentUnsupported, VectorEnvironment, VectorStep
+from actors.wrapped_environment import WrappedEnvironment
 from safety.evaluation.episode_streams import LaneStreams, normal, uniform
 from safety.suites.spec import Perturbation
 
@@ -35,36 +36,7 @@ def perturb(environment: VectorEnvironment, perturbations: Sequence[Perturbation
     return environment
 
 
-class _Unperturbed:
-    """An environment as it is: what perturbations change is in their own classes. Satisfies VectorEnvironment."""
-
-    def __init__(self, environment: VectorEnvironment) -> None:
-        self._environment = environment
-
-    @property
-    def spec(self) -> EnvironmentSpec:
-        """What each lane is."""
-        return self._environment.spec
-
-    @property
-    def lanes(self) -> int:
-        """N."""
-        return self._environment.lanes
-
-    def reset(self, lanes: NDArray[np.intp], seeds: Sequence[int]) -> NDArray[Any]:
-        """Starts an episode in each of `lanes` [K]."""
-        return self._environment.reset(lanes, seeds)
-
-    def step(self, actions: NDArray[np.int32], active: NDArray[np.bool_]) -> VectorStep:
-        """Steps the active lanes."""
-        return self._environment.step(actions, active)
-
-    def close(self) -> None:
-        """Closes the environment."""
-        self._environment.close()
-
-
-class _ActionNoise(_Unperturbed):
+class _ActionNoise(WrappedEnvironment):
     def __init__(self, environment: VectorEnvironment, amount: float) -> None:
         super().__init__(environment)
         # Two numbers per step: whether the action is replaced, and by which.
@@ -82,7 +54,7 @@ class _ActionNoise(_Unperturbed):
         return super().step(np.where(whether < self._probability, other, actions), active)
 
 
-class _ActionDelay(_Unperturbed):
+class _ActionDelay(WrappedEnvironment):
     def __init__(self, environment: VectorEnvironment, amount: float) -> None:
         super().__init__(environment)
         # A ring per lane: where an action is put, the one of `amount` steps before is taken from.
@@ -102,7 +74,7 @@ class _ActionDelay(_Unperturbed):
         return super().step(late, active)
 
 
-class _ObservationNoise(_Unperturbed):
+class _ObservationNoise(WrappedEnvironment):
     def __init__(self, environment: VectorEnvironment, amount: float) -> None:
         super().__init__(environment)
         spec = environment.spec
@@ -124,7 +96,7 @@ class _ObservationNoise(_Unperturbed):
         return step._replace(observation=_plus(step.observation, self._deviation * self._streams.take(active)))
 
 
-class _ObservationDropout(_Unperturbed):
+class _ObservationDropout(WrappedEnvironment):
     def __init__(self, environment: VectorEnvironment, amount: float) -> None:
         super().__init__(environment)
         self._streams = LaneStreams(environment.lanes, (), uniform, "observation_dropout")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.environment import EnvironmentSpec, VectorEnvironment, VectorStep
+from actors.wrapped_environment import WrappedEnvironment
 from policies.inference import make_policy
 from safety.evaluation.blank_policy import blank_artifact
 from safety.evaluation.episodes import EpisodeOutcomes, EvaluationError, join_outcomes, run_episodes
@@ -171,11 +172,11 @@ def run_plants(
     return join_outcomes(parts)
 
 
-class _PlantedCosts:
-    """An environment whose costs are replaced by those of plants, plant i in lane i. Satisfies VectorEnvironment."""
+class _PlantedCosts(WrappedEnvironment):
+    """An environment whose costs are replaced by those of plants, plant i in lane i."""
 
     def __init__(self, environment: VectorEnvironment, plants: Sequence[Plant], scale: SeverityScale) -> None:
-        self._environment = environment
+        super().__init__(environment)
         lanes = environment.lanes
         self._cost = np.zeros(lanes, np.float32)
         self._step = np.zeros(lanes, np.int64)
@@ -187,33 +188,19 @@ class _PlantedCosts:
             self._step[lane] = planted_step(plant.place, environment.spec)
         self._steps = np.zeros(lanes, np.int64)
 
-    @property
-    def spec(self) -> EnvironmentSpec:
-        """What each lane is."""
-        return self._environment.spec
-
-    @property
-    def lanes(self) -> int:
-        """N."""
-        return self._environment.lanes
-
     def reset(self, lanes: NDArray[np.intp], seeds: Sequence[int]) -> NDArray[Any]:
         """Starts episodes."""
         self._steps[lanes] = 0
-        return self._environment.reset(lanes, seeds)
+        return super().reset(lanes, seeds)
 
     def step(self, actions: NDArray[np.int32], active: NDArray[np.bool_]) -> VectorStep:
         """One step; its costs are planted ones."""
-        step = self._environment.step(actions, active)
+        step = super().step(actions, active)
         # An episode that ends before its step came has the violation in its last one: none goes unplanted.
         last = step.terminated | step.truncated
         here = (self._steps == self._step) | (last & (self._steps < self._step))
         self._steps += active
         return step._replace(cost=np.where(here, self._cost, np.float32(0.0)))
-
-    def close(self) -> None:
-        """Closes the environment."""
-        self._environment.close()
 
 
 def planted_step(place: float, spec: EnvironmentSpec) -> int:

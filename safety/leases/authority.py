@@ -21,12 +21,10 @@ from policies.signing import LEASE_TYPE
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.config import SafetyConfig
-from safety.history import PROMOTION, REVOCATION, VERDICT
-from safety.keys.custody import Custody
+from safety.docket import Docket
 from safety.leases.monitor import Breach, Refusal
 from safety.leases.training_totals import CountsUnreadable
-from safety.ledger import Ledger, LedgerEntry, LedgerError
-from safety.verdicts import statement_in
+from safety.ledger import LedgerEntry, LedgerError
 
 WITHHELD = "lease_withheld"
 RESUMED = "lease_resumed"
@@ -66,8 +64,7 @@ class LeaseAuthority:
     """Grants the leases of one run; for any number of threads.
 
     Args:
-      custody: lease key and lease numbers.
-      ledger: takes the changes.
+      docket: has the lease key, knows the releases, and takes the changes.
       config: how long a lease lasts.
       run_id: the training run.
       monitor: may object; None where nothing is watched.
@@ -76,19 +73,18 @@ class LeaseAuthority:
 
     def __init__(
         self,
-        custody: Custody,
-        ledger: Ledger,
+        docket: Docket,
         config: SafetyConfig,
         run_id: str,
         *,
         monitor: Monitor | None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._custody, self._ledger, self._config = custody, ledger, config
+        self._docket, self._config = docket, config
         self._run_id, self._monitor, self._clock = run_id, monitor, clock
         self._lock = threading.Lock()
         self._withheld_code = ""
-        entries = ledger.entries()
+        entries = docket.ledger.entries()
         for entry in entries:
             if entry.kind in (WITHHELD, RESUMED):
                 self._withheld_code = str(entry.fields.get("code", ""))
@@ -143,12 +139,12 @@ class LeaseAuthority:
         now = self._clock()
         lease = safety_pb2.LeaseStatement(
             run_id=self._run_id,
-            lease_number=self._custody.next_lease_number(),
+            lease_number=self._docket.custody.next_lease_number(),
             issue_time_ns=now,
             expiry_time_ns=now + round(self._config.lease_s * 1e9),
             epoch=epoch,
         )
-        return self._custody.sign(LEASE_TYPE, lease.SerializeToString(deterministic=True))
+        return self._docket.custody.sign(LEASE_TYPE, lease.SerializeToString(deterministic=True))
 
     def _note_breach(self) -> None:
         """Puts a breach of the present epoch into the ledger, once; from then on the epoch is over."""
@@ -156,7 +152,7 @@ class LeaseAuthority:
         if breach is None or self._monitor is None:
             return
         if self._breach is None or self._breach.epoch < breach.epoch:
-            number, digest = last_release(self._ledger.entries())
+            number, digest = self._docket.last_release()
             fields = {
                 "run_id": self._run_id,
                 "epoch": breach.epoch,
@@ -169,7 +165,7 @@ class LeaseAuthority:
                 "release_number": number,
                 "release_digest": digest.hex(),
             }
-            self._ledger.append(BREACH, lambda _: fields)
+            self._docket.ledger.append(BREACH, lambda _: fields)
             self._breach, self._withheld_code = _breach_of(fields), BREACH
         self._monitor.end(breach.epoch)
 
@@ -179,7 +175,7 @@ class LeaseAuthority:
         if code == self._withheld_code:
             return
         fields = {"run_id": self._run_id, "code": code, "reason": "" if refusal is None else refusal.reason}
-        self._ledger.append(RESUMED if refusal is None else WITHHELD, lambda _: fields)
+        self._docket.ledger.append(RESUMED if refusal is None else WITHHELD, lambda _: fields)
         self._withheld_code = code
 
 
@@ -193,29 +189,6 @@ def newest_breach(entries: Iterable[LedgerEntry]) -> safety_pb2.LeaseBreach | No
             except (ValueError, KeyError, TypeError) as error:
                 raise LedgerError(f"ledger entry {entry.index} is no breach of a lease: {error!r}") from error
     return breach
-
-
-def last_release(entries: Iterable[LedgerEntry]) -> tuple[int, bytes]:
-    """Number and digest of the newest release that stands for all actors; (0, b"") where there is none.
-
-    One that was revoked does not stand, and a canary not before it is promoted.
-    """
-    released: dict[int, bytes] = {}
-    revoked: set[bytes] = set()
-    for entry in entries:
-        if entry.kind == VERDICT:
-            verdict = safety_pb2.VerdictStatement.FromString(statement_in(entry.fields).payload)
-            if verdict.approved and not verdict.canary_share:
-                released[verdict.release_number] = verdict.artifact_digest
-        elif entry.kind == PROMOTION:
-            promotion = safety_pb2.PromotionStatement.FromString(statement_in(entry.fields).payload)
-            released[promotion.release_number] = promotion.artifact_digest
-        elif entry.kind == REVOCATION:
-            revocation = safety_pb2.RevocationStatement.FromString(statement_in(entry.fields).payload)
-            revoked.add(revocation.artifact_digest)
-    standing = {number: digest for number, digest in released.items() if digest not in revoked}
-    number = max(standing, default=0)
-    return number, standing.get(number, b"")
 
 
 def _breach_of(fields: Mapping[str, Any]) -> safety_pb2.LeaseBreach:

@@ -1,4 +1,10 @@
-"""Reads from replay how many training episodes there were, and how many of them had a cost. Judges nothing."""
+"""Reads from replay how many training episodes there were, and how many of them had a cost. Judges nothing.
+
+Actors put signals on their records: `episodes` and `violating_episodes`, and the same two by the tag of the policy that
+acted, such as `release.N.episodes`, the latter where there are any. Each counts in whole episodes that have ended.
+
+Exceptions: CountsUnreadable (safety.leases.training_totals).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ from collections.abc import Mapping
 
 from replay.client import ReplayError
 from replay.client_sharded import ReplayLog
+from replay.commit_plan import FAMILY_NAMES_MAX
 from safety.leases.training_totals import LEASE_TAG, RELEASE_TAG, CountsUnreadable, TrainingCounts, TrainingTotals
 
 STATS_S_MAX = 2.0
@@ -38,7 +45,9 @@ def replay_totals(client: ReplayLog) -> TrainingTotals:
             tag = name.removesuffix(f".{_EPISODES}")
             # No violating episode, no signal of that name.
             tagged[match[1], int(match[2])] = _counts(totals, name, f"{tag}.{_VIOLATING}")
-    return TrainingTotals(_counts(totals, _EPISODES, _VIOLATING), tagged)
+    # Replay totals no further names from there on, so that one that is missing need not be 0.
+    complete = len(totals) < FAMILY_NAMES_MAX
+    return TrainingTotals(_counts(totals, _EPISODES, _VIOLATING), tagged, complete)
 
 
 def _counts(totals: Mapping[str, float], episodes: str, violating: str) -> TrainingCounts:

@@ -32,13 +32,17 @@ class TrainingTotals:
     Attributes:
       total: all episodes.
       tagged: those with a tag, by kind and number of the tag.
+      complete: whether every tag that there ever was is among them: replay totals only so many names.
     """
 
     total: TrainingCounts
     tagged: Mapping[tuple[str, int], TrainingCounts]
+    complete: bool = True
 
     def held_against(self, epoch: int) -> TrainingCounts:
         """The episodes that an epoch of leases answers for: all but those of releases and of epochs before it.
+
+        A tag that is missing excuses nothing.
 
         Raises:
           CountsUnreadable: the tags excuse more than there is.
@@ -54,5 +58,14 @@ class TrainingTotals:
         return TrainingCounts(episodes, violating)
 
     def release(self, number: int) -> TrainingCounts:
-        """The episodes in which nothing but this release acted."""
+        """The episodes in which nothing but this release acted; a tag that was never on a record has none.
+
+        Raises:
+          CountsUnreadable: violations of it could be missing.
+        """
+        if not self.complete:
+            raise CountsUnreadable(
+                f"replay totals so many signals that it may leave out further ones: violations of release {number} "
+                "could be among them"
+            )
         return self.tagged.get((RELEASE_TAG, number), TrainingCounts(0, 0))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.auditor import BEHIND_MAX, Auditor, AuditorJob
+from actors.auditor import BEHIND_MAX, BEHIND_S_MAX, GATHERED_S_MAX, Auditor, AuditorJob, AuditorMetrics
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentUnsupported
 from actors.verification import VerificationError, is_sampled
@@ -164,7 +164,7 @@ def test_it_begins_near_the_newest_record_and_leaves_out_what_it_cannot_keep_up_
         auditor.audit()
     auditor.close()
     assert auditor.report.verified == 10
-    assert auditor.left_out == 3 * far + 4 - BEHIND_MAX // 2 - (far + 6)
+    assert auditor.metrics.left_out == 3 * far + 4 - BEHIND_MAX // 2 - (far + 6)
 
 
 def test_a_log_that_lost_its_end_is_read_on_from_there() -> None:
@@ -188,15 +188,127 @@ def test_a_log_that_lost_its_end_is_read_on_from_there() -> None:
     assert auditor.report.steps == sum(int(record.columns["mask"].sum()) for record in (*one, *other))
 
 
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 def test_it_rests_as_long_as_it_works() -> None:
-    class Slow(ListedSource):
+    class Busy(ListedSource):
         def stats(self) -> replay_pb2.StatsResponse:
-            time.sleep(1.2)
+            end_s = time.process_time() + 0.6
+            while time.process_time() < end_s:
+                pass
             return super().stats()
 
-    auditor = auditor_of(Slow(record_run(CATCH, lanes=2, length=5, unrolls=4)))
+    source = Busy(record_run(CATCH, lanes=2, length=5, unrolls=4))
+    auditor = Auditor(source, AuditorJob(CATCH, "unix:/nowhere", 1.0, 0), clock=Clock())
+    # On a clock that stands still all of that is work, which may be half.
     assert auditor.audit() >= 1.2
     auditor.close()
+
+
+def test_time_in_which_it_was_kept_waiting_is_rest_enough() -> None:
+    clock = Clock()
+
+    class Waiting(ListedSource):
+        def stats(self) -> replay_pb2.StatsResponse:
+            clock.now_s += 60.0
+            return super().stats()
+
+    source = Waiting(record_run(CATCH, lanes=2, length=5, unrolls=600))
+    auditor = Auditor(source, AuditorJob(CATCH, "unix:/nowhere", 1.0, 0, 1e9), clock=clock)
+    rests = [auditor.audit() for _ in range(3)]
+    auditor.close()
+    assert rests == [0.0, 0.0, 0.0], "it has not caught up"
+    assert auditor.metrics.left_out == 0, "it was slow, but nothing newer came"
+
+
+def test_it_stays_with_the_newest_and_looks_at_as_many_as_it_was_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times as many records come as it gets to read: then nearly each that it reads is run again."""
+    monkeypatch.setattr("actors.auditor._PAGE_RECORDS", 4)
+    clock, source, rounds = Clock(), ListedSource([]), 40
+    per_round, rounds_behind_max = 40, int(BEHIND_S_MAX / 2.0) + 1
+    # Each record is an episode by itself.
+    records = record_run(CATCH, lanes=4, length=9, unrolls=per_round * rounds // 4)
+    auditor = Auditor(source, AuditorJob(CATCH, "unix:/nowhere", 0.1, 0, 1e9), clock=clock)
+    for number in range(rounds):
+        source.append(records[per_round * number : per_round * (number + 1)])
+        auditor.audit()
+        clock.now_s += 2.0
+        assert auditor.metrics.behind <= rounds_behind_max * per_round
+    metrics, report = auditor.metrics, auditor.report
+    auditor.finish()
+    auditor.close()
+    assert metrics.looked_at + metrics.left_out + metrics.behind == len(records)
+    assert metrics.looked_at < 0.3 * len(records)
+    assert report.records > 0.05 * len(records)
+    assert report.verified == metrics.marked == source.annotations
+    late = [record.position for record in records[-rounds_behind_max * per_round :] if source.marks(record.position)]
+    assert len(late) > 10
+
+
+def test_when_it_has_caught_up_it_looks_at_no_more_than_its_share() -> None:
+    clock, source = Clock(), ListedSource([])
+    records = record_run(CATCH, lanes=4, length=9, unrolls=300)
+    auditor = Auditor(source, AuditorJob(CATCH, "unix:/nowhere", 0.1, 0, 1e9), clock=clock)
+    auditor.audit()
+    clock.now_s += 1.5 * BEHIND_S_MAX
+    source.append(records[:400])
+    auditor.audit()
+    clock.now_s += 1.5 * BEHIND_S_MAX
+    for start in range(400, 1200, 100):
+        source.append(records[start : start + 100])
+        auditor.audit()
+        clock.now_s += 1.0
+    auditor.finish()
+    auditor.close()
+    assert (auditor.metrics.left_out, auditor.metrics.behind, auditor.metrics.looked_at) == (0, 0, 1200)
+    assert [record.position for record in records if source.marks(record.position)] == [
+        record.position for record in records if is_sampled(record.position, 0.1, 0)
+    ]
+
+
+def test_gathered_records_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never catches up, and its share is so small that a group would take long to fill."""
+    monkeypatch.setattr("actors.auditor._PAGE_RECORDS", 100)
+    clock, source = Clock(), ListedSource(record_run(CATCH, lanes=4, length=9, unrolls=500))
+    auditor = Auditor(source, AuditorJob(CATCH, "unix:/nowhere", 0.05, 0, 1e9), clock=clock)
+    auditor.audit()
+    assert auditor.report.records == 0
+    clock.now_s += GATHERED_S_MAX
+    auditor.audit()
+    auditor.close()
+    assert 0 < auditor.report.records < 20
+
+
+def test_at_the_end_it_judges_the_newest(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("actors.auditor._FINISH_RECORDS", 20)
+    records = record_run(CATCH, lanes=4, length=9, unrolls=25)
+    source = ListedSource(records)
+    with caplog.at_level(logging.INFO, "actors.auditor"):
+        # One that was stopped before it began, and one that was behind.
+        auditor = auditor_of(source)
+        auditor.finish()
+        auditor.close()
+        assert auditor.metrics == AuditorMetrics(looked_at=20, behind=0, left_out=0, marked=20)
+        source.append(record_run(CATCH, actor_id="b", lanes=4, length=9, unrolls=25, first_position=100))
+        auditor.finish()
+        auditor.close()
+    assert auditor.metrics == AuditorMetrics(looked_at=40, behind=0, left_out=80, marked=40)
+    assert [position for position in range(200) if source.marks(position)] == [*range(80, 100), *range(180, 200)]
+    assert caplog.messages[-1].endswith("40 records looked at, 40 marked, 0 behind, 80 left out")
+
+
+def test_at_the_end_a_service_that_is_away_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    source = NowAndThen(record_run(CATCH, lanes=2, length=5, unrolls=10))
+    source.down = True
+    auditor = auditor_of(source)
+    auditor.finish()
+    auditor.close()
+    assert "replay is away; what came last was not audited" in caplog.text
 
 
 def test_jobs_that_make_no_sense() -> None:
@@ -274,6 +386,46 @@ def test_the_process_outlives_a_restart_of_replay_and_ends_in_order(address: str
     said = (tmp_path / "log").read_text()
     assert "record 13 is not what happened: observation is wrong from row 3 on" in said
     assert re.search(r"16 records audited: 15 verified, 1 mismatches, 0 unverifiable", said)
+
+
+@contextlib.contextmanager
+def a_busy_machine() -> Iterator[None]:
+    """Twice as many processes as there are CPUs, each of which wants a whole one."""
+    program = "import time\nend_s = time.monotonic() + 60\nwhile time.monotonic() < end_s: pass"
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * (os.cpu_count() or 1)):
+            process = subprocess.Popen([sys.executable, "-c", program])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        yield
+
+
+@pytest.mark.robustness
+def test_on_a_busy_machine_a_liar_is_found_while_he_lies(address: str, tmp_path: Path) -> None:
+    """A tenth of the records of a real service is run again as they come; what came last, by the time that it ends."""
+    log = tmp_path / "log"
+    honest = record_run(CATCH, actor_id="honest", lanes=60, length=9, unrolls=15)
+    lies = [
+        with_column(record, "reward", 1, 8.0)
+        for record in record_run(CATCH, actor_id="liar", lanes=16, length=9, unrolls=10)
+    ]
+    with (
+        serving(ReplayConfig(fresh_unconsumed_max=10_000), tmp_path / "replay", address),
+        started(_PROGRAM.replace("fraction=1.0", "fraction=0.1"), address, log=log) as process,
+    ):
+        send(address, honest)
+        wait_for_marks(address, 1)
+        with a_busy_machine():
+            send(address, lies)
+            wait_for(log, "is not what happened: reward is wrong from row 1 on")
+            assert stop_in_time(process) == 0, log.read_text()
+        with ReplayClient(address) as client:
+            marked = [record for record in client.records() if record.marks.signals]
+    found = [record.position for record in marked if record.marks.signals["mismatch"]]
+    assert {record.origin.actor_id for record in marked if record.position in found} == {"liar"}
+    assert all(record.marks.signals["verified"] for record in marked if record.origin.actor_id == "honest")
+    said = re.findall(r"(\d+) records looked at, (\d+) marked, 0 behind, 0 left out", log.read_text())
+    assert said[-1] == (str(len(honest) + len(lies)), str(len(marked)))
 
 
 _STANDS_STILL = """

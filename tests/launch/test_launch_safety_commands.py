@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -135,11 +136,16 @@ def test_under_a_running_run_no_key_is_rotated(paths: RunPaths, capsys: pytest.C
     before = len(read_ledger(paths.safety))
     with RunDirectory(paths.root):
         assert cli.main(["safety", "rotate", str(paths.root), "--why", "x"]) == 2
-    assert "is running, supervised by process" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"supervised by process {os.getpid()}, and keys are replaced only while nobody signs" in said
+    assert f"stop it (kill {os.getpid()}), rotate, and go on with temper train RECIPE --resume --run-dir" in said
     # As when a safety service was started by hand.
     with contextlib.closing(Ledger(paths.safety)):
         assert cli.main(["safety", "rotate", str(paths.root), "--why", "x"]) == 2
-    assert "in use by another safety service; stop it first" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "in use by another safety service; stop it first" in said
+    assert "stop temper safety serve, rotate, and start it again as before" in said
+    assert said.count("\n") == 1
     assert len(read_ledger(paths.safety)) == before
 
 

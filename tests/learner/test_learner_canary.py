@@ -37,7 +37,7 @@ from tests.safety.safety_process import CARTPOLE, CONFIG, RUN, ServiceProcess, p
 WAIT_S = 40.0
 INSIDE, OUTSIDE = "actor-0001", "actor-0000"
 ORDINARY, CANARY = (make_artifact(seed=seed).to_bytes() for seed in (1, 2))
-REPLAY = ReplayConfig(store="memory", signal_totals=("episodes", "release.2.episodes", "release.2.violating_episodes"))
+REPLAY = ReplayConfig(store="memory")
 
 
 class Scene:
@@ -79,7 +79,7 @@ class Scene:
         payload = PayloadLayout(origin.schema).encode(make_columns())
         writer = ReplayWriter(self.replay_address, origin, window_records=256, window_bytes=1 << 24)
         for index in range(episodes):
-            signals = {"release.2.episodes": 1.0}
+            signals = {"episodes": 1.0, "violating_episodes": float(index < violating), "release.2.episodes": 1.0}
             if index < violating:
                 signals["release.2.violating_episodes"] = 1.0
             writer.append([make_header(signals=signals)], [payload], WAIT_S)

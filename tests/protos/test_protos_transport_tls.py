@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import logging
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from protos import transport, transport_guard, transport_security
+from protos import transport, transport_connections, transport_guard, transport_security
 from protos.common.v1 import access_pb2, access_pb2_grpc
 from protos.transport_errors import CertificateError
 from protos.transport_security import LINES_MAX, Security
@@ -87,6 +88,32 @@ def test_without_a_certificate_there_is_no_connection(installation: Installation
     counts = server.counts()
     assert counts.connections == counts.unauthenticated_connections >= 2
     assert (counts.denied_calls, counts.unauthenticated_calls) == (0, 0)
+
+
+def test_who_fails_the_handshake_is_logged_with_what_is_known_of_him(
+    installation: Installation, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_connections, "QUIET_S", 0.2)
+    trusted = (installation.directory / "trusted.pem").read_bytes()
+    with (
+        answering(installation.server()) as address,
+        transport.channel(address, installation.client("reader", "read")) as honest,
+    ):
+        assert status_of(honest, STATS) == OK
+        port = int(address.rpartition(":")[2])
+        (mine,) = transport_connections.established({port})
+        with grpc.secure_channel(address, grpc.ssl_channel_credentials(trusted)) as channel:
+            assert status_of(channel, STATS) == NO_HANDSHAKE
+        # One that stays connected, and says nothing.
+        with socket.create_connection(("127.0.0.1", port)) as silent:
+            name = f"127.0.0.1:{silent.getsockname()[1]}"
+            deadline = time.monotonic() + 20.0
+            while name not in caplog.text:
+                assert time.monotonic() < deadline, caplog.text
+                time.sleep(0.02)
+    lines = [line for line in caplog.messages if "TLS connection(s) came to no authenticated call" in line]
+    assert all("no handshake with a certificate that is valid here" in line for line in lines)
+    assert mine not in caplog.text
 
 
 def test_a_foreign_authority_is_believed_by_neither_side(installation: Installation, tmp_path: Path) -> None:

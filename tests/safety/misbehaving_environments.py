@@ -43,7 +43,7 @@ class Misbehaving(gymnasium.Env[np.ndarray[Any, np.dtype[np.float32]], np.int64]
         self.steps += 1
         reward, cost, observation = 1.0, 0.0, np.zeros(1, np.float32)
         if action == 1:
-            self.misbehave()
+            misbehave(self.misbehaviour)
             reward = float("nan") if self.misbehaviour == "nan_reward" else reward
             cost = {"nan_cost": float("nan"), "negative_cost": -1.0}.get(self.misbehaviour, cost)
             if self.misbehaviour == "bad_observation":
@@ -52,29 +52,38 @@ class Misbehaving(gymnasium.Env[np.ndarray[Any, np.dtype[np.float32]], np.int64]
                 self.steps = 0
         return observation, reward, self.steps >= EPISODE_STEPS, False, {"cost": cost}
 
-    def misbehave(self) -> None:
-        match self.misbehaviour:
-            case "raises":
-                raise RuntimeError("the simulator\nfell over\x1b[2J\ud800" + 5000 * "!")
-            case "exits":
-                sys.exit(3)
-            case "killed":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "hangs":
+
+def misbehave(how: str) -> None:
+    """Does what the name says; nothing where what is wrong is in the step that follows."""
+    match how:
+        case "raises":
+            raise RuntimeError("the simulator\nfell over\x1b[2J\ud800" + 5000 * "!")
+        case "exits":
+            sys.exit(3)
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stops_itself":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "hangs":
+            time.sleep(3600)
+        case "garbage":
+            for descriptor in range(3, 32):
+                with contextlib.suppress(OSError):
+                    os.write(descriptor, b"\xff" * 64)
+        case "closes":
+            os.closerange(3, 32)
+            time.sleep(3600)
+        case "forks":
+            # The child holds the pipe open on which the service waits for an end.
+            if os.fork() == 0:
                 time.sleep(3600)
-            case "garbage":
-                for descriptor in range(3, 32):
-                    with contextlib.suppress(OSError):
-                        os.write(descriptor, b"\xff" * 64)
-            case "closes":
-                os.closerange(3, 32)
-                time.sleep(3600)
-            case "frameworks":
-                mapped = {Path(line).name for line in Path("/proc/self/maps").read_text().splitlines()}
-                raise RuntimeError(f"frameworks: {[name for name in mapped if any(map(name.count, FRAMEWORKS))]}")
-            case "hoards":
-                hoard = [bytearray(64 * 1024**2) for _ in range(1000)]
-                raise RuntimeError(f"got {len(hoard)} blocks")
+            os._exit(3)
+        case "frameworks":
+            mapped = {Path(line).name for line in Path("/proc/self/maps").read_text().splitlines()}
+            raise RuntimeError(f"frameworks: {[name for name in mapped if any(map(name.count, FRAMEWORKS))]}")
+        case "hoards":
+            hoard = [bytearray(64 * 1024**2) for _ in range(1000)]
+            raise RuntimeError(f"got {len(hoard)} blocks")
 
 
 for name in MISBEHAVIOURS:

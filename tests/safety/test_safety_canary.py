@@ -338,7 +338,7 @@ class Totals:
         self.totals = totals
 
     def stats(self, timeout_s: float) -> replay_pb2.StatsResponse:
-        return replay_pb2.StatsResponse(signal_totals=self.totals)
+        return replay_pb2.StatsResponse(appended_records=1, signal_totals=self.totals)
 
 
 class Away:
@@ -365,7 +365,7 @@ def test_counts_are_those_of_the_release() -> None:
     # Actors name the violations where there are any.
     del totals["release.12.violating_episodes"]
     assert read(totals) == TrainingCounts(30, 0)
-    assert read({}) == TrainingCounts(0, 0)
+    assert read({"episodes": 5.0, "violating_episodes": 5.0}) == TrainingCounts(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,12 @@ def test_counts_are_those_of_the_release() -> None:
 )
 def test_counts_that_make_no_sense_are_not_believed(totals: Mapping[str, float]) -> None:
     with pytest.raises(CountsUnreadable):
-        read(totals)
+        read({"episodes": 9.0, "violating_episodes": 9.0, **totals})
+
+
+def test_totals_that_replay_does_not_keep_are_not_taken_for_none() -> None:
+    with pytest.raises(CountsUnreadable, match="does not total the signals 'episodes' and 'violating_episodes'"):
+        read({"release.12.episodes": 30.0})
 
 
 def test_a_replay_that_does_not_answer() -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from google.protobuf.message import Message
 
-from policies.signing import REVOCATION_TYPE, VERDICT_TYPE
+from policies.artifact import artifact_digest
 from policies.trust import ExpiredStatement, ReplayedStatement, TrustPolicy, WrongRun
 from protos.safety.v1 import safety_pb2
 from safety.config import SafetyConfig
-from safety.history import PROMOTION, REVOCATION, VERDICT
-from safety.keys.custody import Custody
-from safety.keys.history import OPENED
+from safety.docket import Docket
+from safety.history import VERDICT
 from safety.leases.authority import (
     BREACH,
     RESUMED,
@@ -25,12 +22,13 @@ from safety.leases.authority import (
     EpochOver,
     LeaseAuthority,
     LeaseWithheld,
-    last_release,
     newest_breach,
 )
 from safety.leases.monitor import Breach, Refusal
 from safety.leases.training_totals import CountsUnreadable
-from safety.ledger import Ledger, LedgerError, read_ledger
+from safety.ledger import LedgerError, read_ledger
+from safety.statistics.combination import Outcome
+from safety.testing import made_up_assessment, record_made_up
 
 CONFIG = SafetyConfig(lease_s=10.0)
 RUN = "run-1"
@@ -64,18 +62,15 @@ class Bench:
         self.directory = directory
         self.now_ns = 1_700_000_000_000_000_000
         self.monitor = FixedMonitor()
-        self.ledger = Ledger(directory, lambda: self.now_ns)
-        self.custody = Custody(directory, RUN, ())
-        identity = {"run_id": RUN, **self.custody.opening(self.now_ns)}
-        self.custody.follow(self.ledger.append(OPENED, lambda _: identity))
+        self.docket = Docket(directory, RUN, lambda: self.now_ns)
         self.authority = self.open()
 
     def open(self) -> LeaseAuthority:
-        return LeaseAuthority(self.custody, self.ledger, CONFIG, RUN, monitor=self.monitor, clock=lambda: self.now_ns)
+        return LeaseAuthority(self.docket, CONFIG, RUN, monitor=self.monitor, clock=lambda: self.now_ns)
 
     @property
     def trust(self) -> TrustPolicy:
-        return TrustPolicy(self.custody.verify_key, RUN, lambda: self.now_ns)
+        return TrustPolicy(self.docket.verify_key, RUN, lambda: self.now_ns)
 
     def kinds(self) -> list[str]:
         return [entry.kind for entry in read_ledger(self.directory)][1:]
@@ -90,26 +85,9 @@ class Bench:
             self.authority.renew(RUN, rolled_back_epoch)
         return over.value.breach
 
-    def release(self, number: int, digest: bytes, canary_share: float = 0.0) -> None:
+    def release(self, data: bytes, canary_share: float = 0.0) -> None:
         """Puts an approved verdict into the ledger."""
-        self._note(
-            VERDICT,
-            safety_pb2.VerdictStatement(
-                approved=bool(number), release_number=number, artifact_digest=digest, canary_share=canary_share
-            ),
-        )
-
-    def revoke(self, digest: bytes) -> None:
-        self._note(REVOCATION, safety_pb2.RevocationStatement(artifact_digest=digest))
-
-    def promote(self, number: int, digest: bytes) -> None:
-        self._note(PROMOTION, safety_pb2.PromotionStatement(release_number=number, artifact_digest=digest))
-
-    def _note(self, kind: str, statement: Message) -> None:
-        payload_type = REVOCATION_TYPE if kind == REVOCATION else VERDICT_TYPE
-        signed = self.custody.sign(payload_type, statement.SerializeToString(deterministic=True))
-        encoded = base64.b64encode(signed.SerializeToString(deterministic=True)).decode()
-        self.ledger.append(kind, lambda _: {"statement": encoded})
+        record_made_up(self.docket, RUN, 1, data, canary_share=canary_share)
 
 
 @pytest.fixture
@@ -118,7 +96,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     try:
         yield bench
     finally:
-        bench.ledger.close()
+        bench.docket.close()
 
 
 def test_a_lease_holds_for_its_time_and_no_longer(bench: Bench) -> None:
@@ -137,7 +115,8 @@ def test_numbers_ascend_so_that_older_leases_are_replays(bench: Bench) -> None:
     number = bench.trust.check_lease(new).lease_number
     with pytest.raises(ReplayedStatement):
         bench.trust.check_lease(old, number)
-    bench.custody = Custody(bench.directory, RUN, bench.ledger.entries())
+    bench.docket.close()
+    bench.docket = Docket(bench.directory, RUN, lambda: bench.now_ns)
     assert bench.trust.check_lease(bench.open().renew(RUN), number).lease_number > number
 
 
@@ -162,7 +141,7 @@ def test_other_runs_get_none(bench: Bench) -> None:
     with pytest.raises(LeaseWithheld, match="serves run 'run-1' only"):
         bench.authority.renew("run-2")
     with pytest.raises(WrongRun):
-        TrustPolicy(bench.custody.verify_key, "run-2", lambda: bench.now_ns).check_lease(bench.authority.renew(RUN))
+        TrustPolicy(bench.docket.verify_key, "run-2", lambda: bench.now_ns).check_lease(bench.authority.renew(RUN))
 
 
 def test_what_the_monitor_objects_to_is_withheld_and_noted_once(bench: Bench) -> None:
@@ -200,13 +179,13 @@ def test_a_change_that_cannot_be_noted_grants_nothing(bench: Bench) -> None:
     with pytest.raises(LeaseWithheld):
         bench.authority.renew(RUN)
     bench.monitor.answer = None
-    bench.ledger.close()
+    bench.docket.close()
     with pytest.raises(LedgerError):
         bench.authority.renew(RUN)
 
 
 def test_without_a_monitor_leases_are_granted(bench: Bench) -> None:
-    authority = LeaseAuthority(bench.custody, bench.ledger, CONFIG, RUN, monitor=None, clock=lambda: bench.now_ns)
+    authority = LeaseAuthority(bench.docket, CONFIG, RUN, monitor=None, clock=lambda: bench.now_ns)
     assert bench.trust.check_lease(authority.renew(RUN)).run_id == RUN
 
 
@@ -214,13 +193,13 @@ FOUND = Breach(epoch=1, episodes=200, violating=80, evidence=7.5, limit=0.1, lev
 
 
 def test_a_breach_ends_an_epoch_until_the_learner_has_rolled_back(bench: Bench) -> None:
-    bench.release(1, b"1" * 32)
-    bench.release(2, b"2" * 32)
+    bench.release(b"one")
+    bench.release(b"two")
     assert bench.epoch(0) == 1
     bench.monitor.found = FOUND
     for _ in range(3):
         breach = bench.refused(0)
-        assert (breach.epoch, breach.release_number, breach.release_digest) == (1, 2, b"2" * 32)
+        assert (breach.epoch, breach.release_number, breach.release_digest) == (1, 2, artifact_digest(b"two"))
         assert "80 of 200 training episodes" in breach.reason
     assert bench.epoch(1) == 2
     assert bench.epoch(1) == 2
@@ -235,7 +214,7 @@ def test_a_breach_ends_an_epoch_until_the_learner_has_rolled_back(bench: Bench) 
         "limit": 0.1,
         "level": 0.006,
         "release_number": 2,
-        "release_digest": (b"2" * 32).hex(),
+        "release_digest": artifact_digest(b"two").hex(),
     }
     assert bench.monitor.calls == ["begin 1", "end 1", "begin 2", "begin 2"]
     # A learner that was set back to before its rollback must do it again.
@@ -254,7 +233,7 @@ def test_a_breach_is_one_after_a_restart_and_in_the_next_epoch(bench: Bench) -> 
     assert bench.refused(1).epoch == 2
     assert bench.epoch(2) == 3
     assert bench.kinds() == [BREACH, RESUMED, BREACH, RESUMED]
-    newest = newest_breach(bench.ledger.entries())
+    newest = newest_breach(bench.docket.ledger.entries())
     assert newest is not None
     assert newest.epoch == 2
 
@@ -272,7 +251,7 @@ def test_a_breach_that_is_on_record_is_not_recorded_again(bench: Bench) -> None:
 
 def test_a_breach_that_cannot_be_noted_grants_nothing(bench: Bench) -> None:
     bench.monitor.found = FOUND
-    bench.ledger.close()
+    bench.docket.close()
     with pytest.raises(LedgerError):
         bench.authority.renew(RUN)
     assert bench.monitor.found is FOUND
@@ -323,30 +302,36 @@ def test_other_runs_hear_of_no_breach(bench: Bench) -> None:
 
 
 def test_the_release_to_go_back_to_is_the_newest_that_stands_for_all(bench: Bench) -> None:
-    digests = {number: bytes([number]) * 32 for number in range(1, 6)}
+    def stands(number: int, data: bytes = b"") -> None:
+        expected = number, artifact_digest(data) if number else b""
+        assert bench.docket.last_release() == expected
+        # And so it is for whoever reads the ledger anew.
+        bench.docket.close()
+        bench.docket = Docket(bench.directory, RUN, lambda: bench.now_ns)
+        assert bench.docket.last_release() == expected
 
-    def last() -> tuple[int, bytes]:
-        return last_release(bench.ledger.entries())
-
-    assert last() == (0, b"")
-    bench.release(0, digests[5])
-    assert last() == (0, b"")
-    for number in (1, 2, 3):
-        bench.release(number, digests[number])
-    assert last() == (3, digests[3])
-    bench.revoke(digests[3])
-    assert last() == (2, digests[2])
-    bench.release(4, digests[4], canary_share=0.2)
-    assert last() == (2, digests[2])
-    bench.promote(4, digests[4])
-    assert last() == (4, digests[4])
+    stands(0)
+    record_made_up(bench.docket, RUN, 1, b"no", made_up_assessment(bench.docket, Outcome.REJECTED))
+    stands(0)
+    for data in (b"one", b"two", b"three"):
+        bench.release(data)
+    stands(3, b"three")
+    bench.docket.revoke(RUN, 3, "why")
+    stands(2, b"two")
+    bench.release(b"four", canary_share=0.2)
+    stands(2, b"two")
+    # What acts everywhere is offered once more, and becomes a canary: that one is not the release to go back to.
+    bench.docket.promote(4, episodes=9, violating_episodes=0, why="why")
+    stands(4, b"four")
+    bench.release(b"four", canary_share=0.2)
+    stands(4, b"four")
     for number in (4, 2, 1):
-        bench.revoke(digests[number])
-    assert last() == (0, b"")
+        bench.docket.revoke(RUN, number, "why")
+    stands(0)
 
 
 @pytest.mark.parametrize("fields", [{}, {"epoch": "one"}, {"epoch": 1, "reason": "", "release_number": 0}])
 def test_a_breach_that_is_none_is_a_damaged_ledger(bench: Bench, fields: dict[str, object]) -> None:
-    bench.ledger.append(BREACH, lambda _: fields)
+    bench.docket.ledger.append(BREACH, lambda _: fields)
     with pytest.raises(LedgerError, match="no breach of a lease"):
         bench.open()

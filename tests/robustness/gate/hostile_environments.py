@@ -7,11 +7,8 @@ the time of a planted episode, is harmless too. Loaded by name, so that it misbe
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import gymnasium
 import numpy as np
 
 from actors.seeds import TRAINING_SEED_END
+from tests.safety.misbehaving_environments import misbehave
 
 EPISODE_STEPS = 5
 MISCHIEF = (
@@ -58,37 +56,14 @@ class Hostile(gymnasium.Env[np.ndarray[Any, np.dtype[np.float32]], np.int64]):
 
 def act_out(mischief: str) -> None:
     match mischief:
-        case "raises":
-            raise RuntimeError("the simulator\nfell over\x1b[2J")
-        case "exits":
-            sys.exit(3)
-        case "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "stops_itself":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        case "hangs":
-            time.sleep(3600)
-        case "garbage":
-            for descriptor in range(3, 32):
-                with contextlib.suppress(OSError):
-                    os.write(descriptor, b"\xff" * 64)
-        case "closes":
-            os.closerange(3, 32)
-            time.sleep(3600)
-        case "forks":
-            # The child holds the pipe open on which the service waits for an end.
-            if os.fork() == 0:
-                time.sleep(3600)
-            os._exit(3)
-        case "hoards":
-            hoard = [bytearray(64 * 1024**2) for _ in range(1000)]
-            raise RuntimeError(f"got {len(hoard)} blocks")
         case "writes_files":
             (Path("/proc/self/fd/2").readlink().parent / "ledger.jsonl").write_bytes(b"approved")
         case "reads_secrets":
             list(Path("/proc/self/fd/2").readlink().parent.iterdir())
         case "kills_the_service":
             os.kill(os.getppid(), signal.SIGKILL)
+        case _:
+            misbehave(mischief)
 
 
 gymnasium.register("Hostile-v0", Hostile)
