@@ -18,9 +18,9 @@ from launch.verdict_episodes import DecidingEpisode, DecidingGroup
 from launch.verdict_plot import COLUMNS_MAX, Glyphs, evidence_plot, interval_bar
 from launch.verdict_recount import Recount, tests_by_criterion
 from launch.verdict_report import GONE, VerdictReport, replay_command
-from launch.verdicts import e_value_text
 from protos.safety.v1 import safety_pb2
 from safety.evidence.file import SliceEvidence
+from safety.statistics.e_values import e_value_text
 from safety.statistics.intervals import IntervalError, mean_interval
 from safety.trials.slice_trial import BETA
 

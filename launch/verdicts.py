@@ -6,10 +6,8 @@ For showing only: nothing here verifies a signature, and nothing may be promoted
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -18,14 +16,12 @@ from launch.json_output import iso_time, printable
 from policies.revocation import Revocation
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
+from safety.statistics.e_values import e_value_text
 from safety.verdicts import outcome_name
 
 REVOKED_SHOWN_MAX = 3
 WHY_CHARACTERS_MAX = 60
 """Of the reason for a revocation, where many are shown in one line."""
-
-_EXPONENT_MAX = 700.0
-"""Of e in a float."""
 
 
 @dataclass(frozen=True)
@@ -182,13 +178,6 @@ def describe_breach(breach: BreachedEpoch) -> str:
 def describe_promotion(promoted: Promoted) -> str:
     """One line for a person."""
     return f"release {promoted.release_number} is promoted, to act everywhere: {printable(in_short(promoted.why))}"
-
-
-def e_value_text(log_evidence: float) -> str:
-    """The e-value with this logarithm, to four digits, however great it is."""
-    if log_evidence < _EXPONENT_MAX:
-        return f"{math.exp(log_evidence):.4g}"
-    return f"{Decimal(log_evidence).exp():.4g}".lower()
 
 
 def in_short(reason: str) -> str:

@@ -162,7 +162,7 @@ class TrainLoop:
         if breaches >= breaches_max:
             raise BreachedTooOften(
                 f"the leases were breached {breaches} times without a new release between, learner.rollbacks_max is "
-                f"{breaches_max}: the run ends. The last time {breach.reason}"
+                f"{breaches_max}: the run ends"
             )
         self._state, self._figures = self._parts.rollback.to(breach, self._progress), None
         self._checkpoint(due=True)

@@ -28,6 +28,7 @@ from safety.config import SafetyConfig
 from safety.leases.monitor_file import MonitorState, read_state, write_state
 from safety.leases.training_totals import CountsUnreadable, TrainingCounts, TrainingTotals
 from safety.statistics.breach import BreachRule, advance, is_breached, log_evidence, start
+from safety.statistics.e_values import e_value_text
 from safety.statistics.lifetime import spent_level
 
 FIRST_LOOK_S = 0.1
@@ -70,8 +71,8 @@ class Breach:
     def reason(self) -> str:
         """One sentence for a person."""
         return (
-            f"{self.violating} of {self.episodes} training episodes of snapshots had a cost: evidence that the rate is "
-            f"above the limit {self.limit:g} has grown to e^{self.evidence:.1f}, enough is {1.0 / self.level:.0f}"
+            f"{self.violating:,} of {self.episodes:,} training episodes of snapshots had a cost, at most "
+            f"{self.limit:g} of them may: e-value {e_value_text(self.evidence)}, {1.0 / self.level:.4g} is enough"
         )
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from launch.ledger_tail import GateRecord, LedgerTail
-from launch.verdicts import BreachedEpoch, Counts, describe_breach, describe_promotion, e_value_text
+from launch.verdicts import BreachedEpoch, Counts, describe_breach, describe_promotion
 from safety.config import SafetyConfig
-from safety.keys.custody import Custody
+from safety.docket import Docket
 from safety.leases.authority import EpochOver, LeaseAuthority
 from safety.leases.monitor import Breach, Refusal
-from safety.ledger import Ledger
+from safety.statistics.e_values import e_value_text
 from tests.launch import lineage_run
 
 
@@ -75,8 +75,8 @@ class Objecting:
 
 
 def test_a_breach_as_the_lease_authority_writes_it(tmp_path: Path) -> None:
-    with contextlib.closing(Ledger(tmp_path)) as ledger:
-        authority = LeaseAuthority(Custody(tmp_path, "run-1", ()), ledger, SafetyConfig(), "run-1", monitor=Objecting())
+    with contextlib.closing(Docket(tmp_path, "run-1")) as docket:
+        authority = LeaseAuthority(docket, SafetyConfig(), "run-1", monitor=Objecting())
         with pytest.raises(EpochOver) as over:
             authority.renew("run-1")
     (breach,) = LedgerTail(tmp_path / "ledger.jsonl").read().breaches
