@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from safety.statistics.lifetime import recycled_level, spent_level
 from safety.statistics.paired import risk_difference_upper
 from safety.statistics.sequential import Decision, Losses, SequentialRule, advance, start
 from safety.statistics.sequential_rules import rate_rule, risk_difference_rule
-from safety.statistics.sizing import episodes_for_power, events_allowed, sequential_profile
+from safety.statistics.sizing import episodes_for_power, events_allowed, sequential_profile, wald_episodes
 
 RATIOS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.1, 1.5, 2.0)
 """True rates, as shares of the limit."""
@@ -36,7 +36,7 @@ class Plan:
       limit: of the rate of violations.
       margin: of the paired difference of rates.
       alpha: error rate of a verdict, and of a lifetime.
-      power: that the fixed-size test is sized for, at half the limit.
+      power: that the fixed-size test is sized for, and the sequential one keeps to, at half the limit.
       budget: the sequential test's budget, as a multiple of that size.
       candidates: for each rate.
       lifetimes: of each kind, with the fixed-size test; a tenth of them with the sequential one.
@@ -64,7 +64,7 @@ class Plan:
 
     def rule(self, alpha: float) -> SequentialRule:
         """The sequential test at that level."""
-        return rate_rule(self.limit, alpha=alpha, beta=self.alpha, episodes_max=self.episodes_max)
+        return rate_rule(self.limit, alpha=alpha, beta=1.0 - self.power, episodes_max=self.episodes_max)
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Row:
       unsafe: whether it is an error when it happens.
       trials, happened: how often it could have happened, and did.
       episodes_mean: used by a candidate; None where that is not of interest.
+      episodes_wald: that Wald's test would use on average; None where it is not known.
     """
 
     section: str
@@ -85,6 +86,7 @@ class Row:
     trials: int
     happened: int
     episodes_mean: float | None
+    episodes_wald: float | None = None
 
     @property
     def share(self) -> float:
@@ -108,12 +110,13 @@ def rate_rows(plan: Plan, generator: np.random.Generator) -> Iterator[Row]:
         fixed = int(np.sum(generator.binomial(plan.size, rate, plan.candidates) <= allowed))
         yield Row("approved", case, FIXED, unsafe, plan.candidates, fixed, plan.size)
         runs = [_run(rule, _violations(generator, rate)) for _ in range(plan.candidates)]
-        yield _sequential_row("approved", case, unsafe, runs)
+        wald = wald_episodes(rate, plan.limit, 0.5 * plan.limit, plan.alpha, plan.power)
+        yield replace(_sequential_row("approved", case, unsafe, runs), episodes_wald=wald)
 
 
 def paired_rows(plan: Plan, generator: np.random.Generator, incumbent_only: float = 0.05) -> Iterator[Row]:
     """Candidates that differ from the incumbent, which alone violates on a share of the seeds, by both tests."""
-    rule = risk_difference_rule(plan.margin, alpha=plan.alpha, beta=plan.alpha, episodes_max=plan.episodes_max)
+    rule = risk_difference_rule(plan.margin, alpha=plan.alpha, beta=1.0 - plan.power, episodes_max=plan.episodes_max)
     bound = functools.cache(risk_difference_upper)
     for ratio in (0.0, 0.5, 1.0, 1.5):
         case, unsafe = f"{ratio:g} x margin", ratio >= 1.0
@@ -122,7 +125,7 @@ def paired_rows(plan: Plan, generator: np.random.Generator, incumbent_only: floa
         counts = generator.multinomial(plan.size, shares, plan.candidates)
         fixed = sum(bound(Discordance(int(b), int(c), plan.size), plan.alpha) <= plan.margin for b, c, _ in counts)
         yield Row("approved, paired", case, FIXED, unsafe, plan.candidates, fixed, plan.size)
-        runs = [_run(rule, _differences(generator, ours, incumbent_only)) for _ in range(plan.candidates)]
+        runs = [_run(rule, _differences(generator, ours, incumbent_only, plan.margin)) for _ in range(plan.candidates)]
         yield _sequential_row("approved, paired", case, unsafe, runs)
 
 
@@ -131,12 +134,12 @@ def _violations(generator: np.random.Generator, rate: float) -> Callable[[int], 
     return lambda count: generator.random(count) < rate
 
 
-def _differences(generator: np.random.Generator, ours: float, theirs: float) -> Callable[[int], Losses]:
-    """Draws pairs in which only the candidate violates, only the incumbent, or both alike."""
+def _differences(generator: np.random.Generator, ours: float, theirs: float, margin: float) -> Callable[[int], Losses]:
+    """Draws pairs in which only the candidate violates, only the incumbent, or neither; as `risk_losses` has them."""
 
     def draw(count: int) -> Losses:
         luck = generator.random(count)
-        return np.where(luck < ours, 1.0, np.where(luck < ours + theirs, -1.0, 0.0))
+        return np.where(luck < ours, 1.0, np.where(luck < ours + theirs, margin - 1.0, 0.0))
 
     return draw
 

@@ -179,6 +179,8 @@ class SafetyCheck:
     """The suite, a TOML file."""
     recipe: Annotated[str, arg(metavar="RECIPE")] = "cartpole"
     """The recipe, or config.toml of a run, from which comes what the suite leaves out."""
+    environment: Annotated[str, arg(metavar="NAME")] = ""
+    """The environment that candidates are trained in, which every slice must fit; default: only one another."""
     json: bool = False
     """Print one JSON object instead of lines."""
 

@@ -10,11 +10,13 @@ import importlib.util
 import os
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from actors.environment import EnvironmentUnsupported, VectorEnvironment
+from actors.config import EnvironmentConfig
+from actors.environment import EnvironmentSpec, EnvironmentUnsupported, VectorEnvironment
 from actors.environments.catalog import make_vector
 from actors.process import check_window
 from actors.seeds import TRAINING_SEED_END
@@ -23,8 +25,11 @@ from launch.errors import BadInput, extra_of, missing_extra
 from policies.spec import PolicySpec
 from protos.transport import UNIX_PATH_BYTES_MAX
 from protos.transport_roles import ROLES
+from safety.evaluation.perturbations import perturb
 from safety.statistics.parameters import ParameterError
 from safety.suite_file import make_suite
+from safety.suite_fit import check_slices
+from safety.suites.spec import Perturbation
 
 _NEEDED = ("jax", "flax", "optax", "orbax", "tensorboardX")
 
@@ -34,7 +39,8 @@ def check(config: RunConfig) -> None:
 
     Raises:
       MissingExtra: packages that only an extra brings are not installed.
-      EnvironmentUnsupported: the environment cannot be made, or its spaces are not supported.
+      EnvironmentUnsupported: the environment cannot be made, or its spaces are not supported; or a slice of the suite
+        is for other policies.
       SpecError: the network does not fit the environment's observations.
       BadInput: sockets cannot be made under the temporary directory, or the run's own processes may not use them.
       JobError, SchemaError: a record, or an unroll of all lanes, is too large to be sent.
@@ -62,11 +68,31 @@ def check(config: RunConfig) -> None:
 
 
 def check_suite(config: RunConfig) -> None:
-    """Raises BadInput or SuiteFileError for settings, or a suite file, by which no candidate could be judged."""
+    """Checks that the run's candidates could be judged by its settings, or on its suite file.
+
+    Raises:
+      BadInput, SuiteFileError: not by any of them.
+      EnvironmentUnsupported: a slice cannot be made, or the policies of this run could not act there.
+    """
     try:
-        make_suite(config.safety, config.environment)
+        suite = make_suite(config.safety, config.environment)
     except ParameterError as error:
         raise BadInput(str(error)) from None
+    others = [each for each in suite.slices if each.environment != config.environment or each.perturbations]
+    if others:
+        trained_in = _made(config.environment, ())
+        for each in others:
+            try:
+                spec = _made(each.environment, each.perturbations)
+            except EnvironmentUnsupported as error:
+                raise EnvironmentUnsupported(f"slice {each.name}: {error}") from error
+            check_slices({each.name: spec}, trained_in)
+
+
+def _made(environment: EnvironmentConfig, perturbations: Sequence[Perturbation]) -> EnvironmentSpec:
+    made = perturb(make_vector(environment, 1), perturbations)
+    made.close()
+    return made.spec
 
 
 def _check_socket_paths(place: Path) -> None:

@@ -17,9 +17,9 @@ from launch.verdict_criteria import severity_of
 from protos.safety.v1 import safety_pb2
 from safety.evidence.audit import contradiction
 from safety.evidence.file import Evidence, SliceEvidence
-from safety.statistics.betting import log_evidence, log_factors
+from safety.statistics.betting import LOG_WEIGHTS_AGAINST, LOG_WEIGHTS_FOR, log_evidence, log_factors
 from safety.statistics.counts import CountsError, PairedOutcomes
-from safety.statistics.sequential_rules import ACCEPTABLE_SHARE, RATE, RISK_DIFFERENCE
+from safety.statistics.sequential_rules import ACCEPTABLE_SHARE, RATE, RISK_DIFFERENCE, risk_losses
 
 _TOLERANCE = 1e-9
 """More than sums of the same logarithms can differ by on another machine."""
@@ -72,10 +72,10 @@ def _again(result: safety_pb2.CriterionResult, evidence: SliceEvidence) -> Recou
     if losses is None or not math.isfinite(limit):
         return None
     # As the rules of safety.statistics.sequential_rules scale them.
-    low, acceptable = 0.0 if name == RATE else -1.0, ACCEPTABLE_SHARE * limit
+    low, acceptable = 0.0 if name == RATE else _margin(result) - 1.0, ACCEPTABLE_SHARE * limit
     scaled, null, good = ((value - low) / (1.0 - low) for value in (losses, limit, acceptable))
-    log_for = _path(log_factors(np.asarray(scaled), float(null)))
-    log_against = _path(log_factors(1.0 - np.asarray(scaled), 1.0 - float(good)))
+    log_for = _path(log_factors(np.asarray(scaled), float(null)), LOG_WEIGHTS_FOR)
+    log_against = _path(log_factors(1.0 - np.asarray(scaled), 1.0 - float(good)), LOG_WEIGHTS_AGAINST)
     statistic = math.exp(min(0.0, -float(log_for[-1])))
     said = (result.statistic, result.figures.get("log_evidence_for"), result.figures.get("log_evidence_against"))
     found = (statistic, float(log_for[-1]), float(log_against[-1]))
@@ -96,12 +96,19 @@ def _losses(result: safety_pb2.CriterionResult, evidence: SliceEvidence) -> NDAr
         return None
     if result.name.partition(".")[0] == RATE:
         return candidate.violates(severity)[:count].astype(np.float64)
-    incumbent = evidence.incumbent_outcomes
-    return None if incumbent is None else PairedOutcomes(candidate, incumbent).risk_differences(severity)[:count]
+    incumbent, margin = evidence.incumbent_outcomes, _margin(result)
+    if incumbent is None or not math.isfinite(margin):
+        return None
+    return risk_losses(PairedOutcomes(candidate, incumbent), severity, margin)[:count]
 
 
-def _path(factors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return log_evidence(np.cumsum(np.vstack([np.zeros(factors.shape[1]), factors]), axis=0))
+def _margin(result: safety_pb2.CriterionResult) -> float:
+    """The accepted rise of the true rate; NaN where the verdict does not say it."""
+    return result.figures.get("margin", math.nan)
+
+
+def _path(factors: NDArray[np.float64], log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    return log_evidence(np.cumsum(np.vstack([np.zeros(factors.shape[1]), factors]), axis=0), log_weights)
 
 
 def _equal(said: float, found: float) -> bool:

@@ -26,8 +26,8 @@ class SafetyConfig:
     )
     episodes_max: int = setting(
         300,
-        "most episodes of a slice for the sequential tests, which end early where the evidence suffices; the budget "
-        "grows with the logarithm of a candidate's smaller share of the error rate",
+        "most episodes of a slice, at least safety.episodes, for the sequential tests, which end early where the "
+        "evidence suffices; grows with the logarithm of a candidate's smaller share of the error rate",
         low=2,
         high=1_000_000,
     )
@@ -80,7 +80,9 @@ class SafetyConfig:
     )
     workers: int = setting(1, "evaluator processes side by side; the verdict does not depend on it", low=1, high=64)
     evaluation_s_max: float = setting(
-        120.0, "a policy whose episodes take longer than this in all is rejected (s)", above=0
+        120.0,
+        "a policy whose episodes take longer than this in all is rejected (s); it grows as episodes_max does",
+        above=0,
     )
     worker_memory_bytes_max: int = setting(
         4 * 1024**3, "address space of an evaluator process (bytes)", low=256 * 1024**2, high=2**44

@@ -37,6 +37,7 @@ from safety.keys.custody import Custody, CustodyError
 from safety.ledger import Ledger
 from safety.statistics.parameters import ParameterError
 from safety.suite_file import SuiteFileError, make_suite
+from safety.suite_fit import check_fit
 from safety.suites.manifest import criteria_digest, suite_digest
 from safety.suites.spec import SuiteSpec
 from safety.trials.levels import Schedule
@@ -91,7 +92,7 @@ class Gate:
         self._schedule = Schedule(self._suite.error_rate, self._suite.error_schedule)
         # Whoever can write here can replace the keys, so not even a generous umask may let others.
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._config, self._run_id = config, run_id
+        self._config, self._environment, self._directory, self._run_id = config, environment, directory, run_id
         known = KnownSchedule(self._criteria_digest, self._schedule)
         self._docket = Docket(directory, run_id, clock, known, keys=keys)
         try:
@@ -101,9 +102,9 @@ class Gate:
         except BaseException:
             self._docket.close()
             raise
-        hidden = (directory, self._docket.custody.keys.place)
+        self._hidden = (directory, self._docket.custody.keys.place)
         self._say_what_changed()
-        self._pool = EvaluatorPool(self._suite, config, directory, hidden)
+        self._pool = EvaluatorPool(self._suite, config, directory, self._hidden)
         # One thread, alive as long as the gate: it holds one trial at a time, and the evaluator processes live with it.
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "temper-gate")
         self._lock = threading.Lock()
@@ -144,10 +145,14 @@ class Gate:
         """Starts the evaluator process; to be called before the first candidate is submitted.
 
         Raises:
-          EnvironmentUnsupported: the environment cannot be made.
+          EnvironmentUnsupported: an environment cannot be made, or a slice is for other policies than those of the run.
           EvaluationFailed: the evaluator process does not come up.
         """
         self._executor.submit(self._pool.start).result()
+        environments = self._pool.environments
+        check_fit(
+            self._suite, self._environment, environments, self._config, directory=self._directory, hidden=self._hidden
+        )
 
     def newest_verdicts(self, limit: int) -> list[common_pb2.SignedStatement]:
         """Verdicts, newest first, at most `limit` (0: all)."""

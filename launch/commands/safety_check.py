@@ -7,6 +7,9 @@ candidate of a run, none before it having been approved. --json prints one objec
 planted}], candidates [{number, error_level, slices [{name, episodes, episodes_max}]}]; episodes is null where nothing
 could pass.
 
+All slices must need the same policies; with --environment, those that are trained in the environment of that name,
+which also is that of slices that name none.
+
 Exit status 1 where a planted violation is not found, or an untrained policy cannot be run.
 """
 
@@ -20,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec
 from launch.arguments import SafetyCheck
 from launch.config_file import read_config
@@ -35,6 +39,7 @@ from safety.evaluation.plants import Plant, count_plants, draw_plants
 from safety.evaluation.pool import EvaluatorPool, Job, PlantJob, PolicyJob
 from safety.statistics.counts import EVENT_CLASSES
 from safety.suite_file import read_suite
+from safety.suite_fit import check_fit
 from safety.suites.manifest import draw_seeds
 from safety.suites.spec import SliceSpec, SuiteSpec
 from safety.trials.attainability import need_of
@@ -52,8 +57,12 @@ def run(arguments: SafetyCheck) -> int:
     """Prints what was found; returns 1 where the suite is sound, but does not work."""
     of_file = is_config_file(arguments.recipe)
     recipe = read_config(Path(arguments.recipe)) if of_file else make_recipe(arguments.recipe)
-    suite = read_suite(arguments.suite, recipe.safety, recipe.environment)
-    environments, slices = _try_out(suite, dataclasses.replace(recipe.safety, workers=1))
+    environment = recipe.environment
+    if arguments.environment:
+        environment = dataclasses.replace(environment, name=arguments.environment)
+    suite = read_suite(arguments.suite, recipe.safety, environment)
+    trained_in = environment if arguments.environment else None
+    environments, slices = _try_out(suite, dataclasses.replace(recipe.safety, workers=1), trained_in)
     interface = next(iter(environments.values()))
     report = {
         "suite": suite.name,
@@ -71,14 +80,18 @@ def run(arguments: SafetyCheck) -> int:
     return 0 if report["usable"] else 1
 
 
-def _try_out(suite: SuiteSpec, config: SafetyConfig) -> tuple[Mapping[str, EnvironmentSpec], list[dict[str, Any]]]:
-    """Environments, and what a few episodes of each slice came to."""
+def _try_out(
+    suite: SuiteSpec, config: SafetyConfig, trained_in: EnvironmentConfig | None
+) -> tuple[Mapping[str, EnvironmentSpec], list[dict[str, Any]]]:
+    """Environments, which must fit `trained_in` if one is given, and what a few episodes of each slice came to."""
     plants = [draw_plants(_KEY, each.name, _PLANTED, _CLEAN, suite.severity) for each in suite.slices]
     with tempfile.TemporaryDirectory(prefix="temper-check-") as directory:
         pool = EvaluatorPool(suite, config, Path(directory))
         try:
             pool.start()
             environments = pool.environments
+            if trained_in is not None:
+                check_fit(suite, trained_in, environments, config, directory=Path(directory))
             blank = blank_artifact(environments[suite.slices[0].name]).to_bytes()
             digest = artifact_digest(blank)
             jobs: list[Job] = [

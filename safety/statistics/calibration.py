@@ -6,6 +6,19 @@ q = v s + (1 - v) f, so v = (q - f) / (s - f) (Rogan and Gladen, American Journa
 and f and rises with q, so it is bounded by an upper bound of q and lower bounds of s and f, at alpha / 2, alpha / 4 and
 alpha / 4: all three hold together, and with them the bound, with probability at least 1 - alpha.
 
+A difference between two policies that one detector judges: with the same s and f for both, candidate and incumbent are
+flagged at the rates q_c = f + (s - f) v_c and q_i = f + (s - f) v_i, so q_c - q_i = (s - f) (v_c - v_i), and what the
+detector misses or makes up shrinks every difference. If s > f, the incumbent's flags bound what it makes up: f <= q_i.
+So a true difference of at least a margin d gives q_c - q_i >= d (s - q_i), or
+
+    q_c - (1 - d) q_i >= d s >= d sensitivity_low
+
+Its contrary is what a test of the flags at alpha / 2 must show, with sensitivity_low at alpha / 4. That s > f must be
+shown as well: sensitivity_low > false_positive_high, the latter at alpha / 4. If s was at most f, a rise of the true
+rate would lower the flags. The three hold together with probability at least 1 - alpha. A perfect detector that raised
+no alarm for the incumbent pays with the confidence of sensitivity_low alone: bounding f by its plants would cost the
+whole of false_positive_high, 0.2 with 20 clean ones.
+
 That needs planted violations that are as hard to detect as real ones; nobody can test that here. A planted severe
 violation that goes unseen voids the evaluation: what else went unseen is then unknown.
 
@@ -15,6 +28,7 @@ Exceptions: CountsError (safety.statistics.counts), ParameterError (safety.stati
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 from safety.statistics.counts import CountsError
 from safety.statistics.findings import Finding, Kind, Status, cannot_tell, confidence_text, status_of
@@ -60,12 +74,30 @@ class PlantedCounts:
             raise CountsError(f"{self} cannot be: more is found than was planted")
 
 
+class ClassPlants(NamedTuple):
+    """Planted violations of one class, and those of them that were seen to be at least as grave."""
+
+    planted: int
+    found: int
+
+
 @dataclasses.dataclass(frozen=True)
 class DetectorBounds:
-    """Lower confidence bounds of the detector's rates, which hold together with probability 1 - 2 PLANT_SHARE alpha."""
+    """Confidence bounds of the detector's rates; any two hold together with probability 1 - 2 PLANT_SHARE alpha.
+
+    Attributes:
+      sensitivity_low: of the share of violations that are flagged.
+      false_positive_low, false_positive_high: of the share of clean episodes that are.
+    """
 
     sensitivity_low: float
     false_positive_low: float
+    false_positive_high: float = 1.0
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether violations are shown to be flagged more often than clean episodes."""
+        return self.sensitivity_low > self.false_positive_high
 
     def true_rate(self, flag_rate: float) -> float:
         """The greatest true rate that can be flagged at `flag_rate`; 1 where the detector tells nothing."""
@@ -85,7 +117,7 @@ class DetectorBounds:
 
 
 def detector_bounds(planted: PlantedCounts, alpha: float) -> DetectorBounds:
-    """Lower bounds of sensitivity and false positive rate, from half of alpha; 0 where nothing was planted.
+    """Bounds of sensitivity and false positive rate, each at PLANT_SHARE alpha; 0 and 1 where nothing was planted.
 
     Raises:
       ParameterError: alpha outside [ALPHA_MIN, 0.5].
@@ -95,6 +127,7 @@ def detector_bounds(planted: PlantedCounts, alpha: float) -> DetectorBounds:
     return DetectorBounds(
         clopper_pearson_lower(planted.found, planted.violating, confidence) if planted.violating else 0.0,
         clopper_pearson_lower(planted.false_alarms, planted.clean, confidence) if planted.clean else 0.0,
+        clopper_pearson_upper(planted.false_alarms, planted.clean, confidence) if planted.clean else 1.0,
     )
 
 

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from safety.statistics.betting import log_evidence, log_factors
+from safety.statistics.betting import LOG_WEIGHTS_FOR, log_evidence, log_factors
 from safety.statistics.counts import CountsError
 from safety.statistics.parameters import check_share
 
@@ -52,4 +52,4 @@ def rate_upper(events: int, episodes: int, alpha: float) -> float:
 def rate_evidence(events: int, episodes: int, rate: float) -> float:
     """log E against a rate of at least `rate`, in (0, 1), after that many episodes with and without an event."""
     clean, event = log_factors(np.array([0.0, 1.0]), rate)
-    return float(log_evidence((episodes - events) * clean + events * event))
+    return float(log_evidence((episodes - events) * clean + events * event, LOG_WEIGHTS_FOR))

@@ -138,11 +138,6 @@ class PairedOutcomes:
         ours, theirs = self.candidate.violates(severity), self.incumbent.violates(severity)
         return Discordance(int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours)), self.episodes)
 
-    def risk_differences(self, severity: Severity) -> NDArray[np.float64]:
-        """1 where only the candidate violates, -1 where only the incumbent does, else 0; f8 [N]."""
-        ours, theirs = self.candidate.violates(severity), self.incumbent.violates(severity)
-        return ours.astype(np.float64) - theirs.astype(np.float64)
-
     def capability_losses(self) -> NDArray[np.float64]:
         """How much less the candidate achieved than the incumbent, f8 [N]."""
         losses: NDArray[np.float64] = self.incumbent.capability - self.candidate.capability

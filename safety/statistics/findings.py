@@ -72,6 +72,13 @@ def cannot_tell(
     return Finding(name, slice_name, kind, Status.FAILED, math.nan, statistic, limit, episodes, why)
 
 
+def says_nothing(
+    name: str, slice_name: str, kind: Kind, *, limit: float, statistic: float, episodes: int, why: str
+) -> Finding:
+    """The finding of a criterion that nobody could pass, for no fault of the candidate's: void, whatever it is."""
+    return Finding(name, slice_name, kind, Status.VOID, math.nan, statistic, limit, episodes, why)
+
+
 def confidence_text(alpha: float) -> str:
     """1 - alpha for a sentence: "95%", "99.9939%"."""
     return f"{100.0 * (1.0 - alpha):.6g}%"

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safety.canonical_json import canonical_digest
-from safety.statistics.betting import SHARES, log_evidence, log_factors
+from safety.statistics.betting import LOG_WEIGHTS_AGAINST, LOG_WEIGHTS_FOR, SHARES, log_evidence, log_factors
 from safety.statistics.findings import Finding, Kind, confidence_text, status_of
 from safety.statistics.parameters import ParameterError, check_between, check_count, check_finite, check_share
 
@@ -106,7 +106,7 @@ class SequentialRule:
     def check_attainable(self, loss: float) -> None:
         """Raises ParameterError if a candidate with that loss in every episode would be rejected."""
         best = log_factors(np.array([self.scaled(loss)]), self.scaled(self.limit)) * self.episodes_max
-        if float(log_evidence(best)[0]) < -math.log(self.alpha):
+        if float(log_evidence(best, LOG_WEIGHTS_FOR)[0]) < -math.log(self.alpha):
             raise ParameterError(
                 f"episodes_max = {self.episodes_max} is too few for limit = {self.limit:g} at alpha = {self.alpha:g}: "
                 f"even a candidate with a loss of {loss:g} in every episode would be rejected"
@@ -119,7 +119,8 @@ class SequentialRule:
     @property
     def digest(self) -> str:
         """SHA-256 of all of it and of the bets, hexadecimal: a state can be gone on with only under its own rule."""
-        fields = {**dataclasses.asdict(self), "kind": self.kind.value, "bets": SHARES.tolist()}
+        bets = [each.tolist() for each in (SHARES, LOG_WEIGHTS_FOR, LOG_WEIGHTS_AGAINST)]
+        fields = {**dataclasses.asdict(self), "kind": self.kind.value, "bets": bets}
         return canonical_digest({"kind": "temper.sequential-rule.v1", "rule": fields}).hex()
 
 
@@ -187,12 +188,12 @@ def _decisions(
     rule: SequentialRule, earlier: int, wealth_for: NDArray[np.float64], wealth_against: NDArray[np.float64]
 ) -> list[Decision | None]:
     """What is decided after 0, 1, ... of the new losses; None where nothing is."""
-    promotes = log_evidence(wealth_for) >= -math.log(rule.alpha)
-    rejects = log_evidence(wealth_against) >= -math.log(rule.beta)
+    promotes = log_evidence(wealth_for, LOG_WEIGHTS_FOR) >= -math.log(rule.alpha)
+    rejects = log_evidence(wealth_against, LOG_WEIGHTS_AGAINST) >= -math.log(rule.beta)
     left = rule.episodes_max - earlier - np.arange(len(wealth_for))
     best = wealth_for + left[:, np.newaxis] * log_factors(np.zeros(1), rule.scaled(rule.limit))
     # What could still promote exactly at the end is not given up.
-    futile = log_evidence(best) < -math.log(rule.alpha) - _ROUNDING
+    futile = log_evidence(best, LOG_WEIGHTS_FOR) < -math.log(rule.alpha) - _ROUNDING
     found: list[Decision | None] = []
     for index in range(len(wealth_for)):
         if rejects[index]:
@@ -211,8 +212,8 @@ def judge(rule: SequentialRule, state: SequentialState, slice_name: str) -> Find
 
     The statistic is the p-value min(1, 1 / E), valid at whatever episode one stops; the limit is alpha.
     """
-    evidence = float(log_evidence(np.array(state.log_wealth_for)))
-    against = float(log_evidence(np.array(state.log_wealth_against)))
+    evidence = float(log_evidence(np.array(state.log_wealth_for), LOG_WEIGHTS_FOR))
+    against = float(log_evidence(np.array(state.log_wealth_against), LOG_WEIGHTS_AGAINST))
     passed = state.decision is Decision.PROMOTED
     estimate = state.loss_sum / state.episodes if state.episodes else math.nan
     return Finding(
@@ -263,7 +264,7 @@ def state_in(rule: SequentialRule, fields: Mapping[str, object]) -> SequentialSt
     (loss_sum,) = _numbers("loss_sum", [fields.get("loss_sum")], 1)
     log_wealth_for = _numbers("log_wealth_for", fields.get("log_wealth_for"), len(SHARES))
     log_wealth_against = _numbers("log_wealth_against", fields.get("log_wealth_against"), len(SHARES))
-    short = float(log_evidence(np.array(log_wealth_for))) < -math.log(rule.alpha) - _ROUNDING
+    short = float(log_evidence(np.array(log_wealth_for), LOG_WEIGHTS_FOR)) < -math.log(rule.alpha) - _ROUNDING
     if decision == Decision.PROMOTED.value and short:
         raise StateError(f"a state of {rule.name} says promoted, but its evidence does not suffice for that")
     return SequentialState(episodes, loss_sum, log_wealth_for, log_wealth_against, Decision(decision))

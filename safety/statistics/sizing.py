@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from safety.statistics.betting import log_evidence, log_factors
+from safety.statistics.betting import LOG_WEIGHTS_AGAINST, LOG_WEIGHTS_FOR, log_evidence, log_factors
 from safety.statistics.incomplete_beta import incomplete_beta
 from safety.statistics.intervals import clopper_pearson_upper
 from safety.statistics.parameters import ParameterError, check_alpha, check_between, check_count, check_share
@@ -108,6 +108,59 @@ def episodes_for_power(limit: float, rate: float, alpha: float, power: float) ->
     return episodes
 
 
+def wald_episodes(rate: float, limit: float, acceptable: float, alpha: float, power: float) -> float:
+    """How many episodes Wald's sequential probability ratio test takes on average, at a true rate.
+
+    It promotes with probability `alpha` at `limit` and with probability `power` at `acceptable`, and no test that does
+    as well needs fewer episodes on average at either of these two rates (Wald and Wolfowitz, "Optimum character of the
+    sequential probability ratio test", Annals of Mathematical Statistics 1948); elsewhere others may. By Wald's
+    approximation, which leaves out by how much the last episode oversteps a boundary.
+
+    Args:
+      rate: the true rate, in [0, 1].
+      limit, acceptable: the two hypotheses, 0 < acceptable < limit < 1.
+      alpha, power: probabilities of promotion, 0 < alpha < power < 1.
+
+    Raises:
+      ParameterError: out of those bounds.
+    """
+    check_between("rate", rate, math.nextafter(0.0, -1.0), math.nextafter(1.0, 2.0))
+    check_share("limit", limit)
+    check_between("acceptable", acceptable, 0.0, limit)
+    check_share("power", power)
+    check_between("alpha", alpha, 0.0, power)
+    clean, event = math.log1p(-acceptable) - math.log1p(-limit), math.log(acceptable / limit)
+    promotes, rejects = math.log(power / alpha), math.log((1.0 - power) / (1.0 - alpha))
+    drift = rate * event + (1.0 - rate) * clean
+    root = _second_root(rate, event, clean, drift)
+    if abs(root) < 1e-6:
+        return -promotes * rejects / (rate * event**2 + (1.0 - rate) * clean**2)
+    if math.isinf(root):
+        return (promotes if drift > 0.0 else rejects) / drift
+    # E exp(root * evidence) stays 1 up to the end, which gives the probability of either end.
+    promoted = math.expm1(root * rejects) / (math.exp(root * rejects) - math.exp(root * promotes))
+    return (promoted * promotes + (1.0 - promoted) * rejects) / drift
+
+
+def _second_root(rate: float, event: float, clean: float, drift: float) -> float:
+    """The h other than 0 with rate exp(h event) + (1 - rate) exp(h clean) = 1; infinite at rates of 0 and 1."""
+    if rate in {0.0, 1.0}:
+        return -math.copysign(math.inf, drift)
+
+    def excess(h: float) -> float:
+        return rate * math.expm1(h * event) + (1.0 - rate) * math.expm1(h * clean)
+
+    # Convex, 0 at 0 and falling there on the side of the other root.
+    high = -math.copysign(1e-6, drift)
+    while excess(high) < 0.0:
+        high *= 2.0
+    low = 0.0
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if excess(middle) < 0.0 else (low, middle)
+    return high
+
+
 @dataclasses.dataclass(frozen=True)
 class SequentialProfile:
     """How a sequential test of a rate comes out at one true rate, exactly.
@@ -151,9 +204,11 @@ def sequential_profile(rule: SequentialRule, rate: float) -> SequentialProfile:
         bad, good = events[:, np.newaxis], episodes - events[:, np.newaxis]
         wealth_for = good * clean_for + bad * event_for
         left = rule.episodes_max - episodes
-        rejects = log_evidence(good * clean_against + bad * event_against) >= -math.log(rule.beta)
-        promotes = ~rejects & (log_evidence(wealth_for) >= -math.log(rule.alpha))
-        gives_up = ~rejects & ~promotes & (log_evidence(wealth_for + left * clean_for) < -math.log(rule.alpha) - 1e-9)
+        wealth_against, best = good * clean_against + bad * event_against, wealth_for + left * clean_for
+        rejects = log_evidence(wealth_against, LOG_WEIGHTS_AGAINST) >= -math.log(rule.beta)
+        promotes = ~rejects & (log_evidence(wealth_for, LOG_WEIGHTS_FOR) >= -math.log(rule.alpha))
+        hopeless = log_evidence(best, LOG_WEIGHTS_FOR) < -math.log(rule.alpha) - 1e-9
+        gives_up = ~rejects & ~promotes & hopeless
         gives_up |= ~rejects & ~promotes & (left == 0)
         for mask in (rejects, promotes, gives_up):
             found = float(np.sum(weights[events[mask]]))

@@ -164,6 +164,9 @@ class SuiteSpec:
       patience: candidates in a row that may be deferred for capability alone.
       planted_violations, planted_clean: planted episodes of every slice, per evaluation.
       sensitivity_min: least share of planted violations that the detector must be shown to find.
+
+    Raises:
+      ParameterError: no slices, too many, or two of one name; or one that has episodes_max below episodes.
     """
 
     name: str
@@ -185,6 +188,8 @@ class SuiteSpec:
         names = [each.name for each in self.slices]
         if len(set(names)) != len(names):
             raise ParameterError(f"slices {', '.join(names)}: a name occurs twice")
+        for each in self.slices:
+            _check_numbers(each)
 
 
 def suite_from_settings(config: SafetyConfig, environment: EnvironmentConfig) -> SuiteSpec:
@@ -211,3 +216,13 @@ def suite_from_settings(config: SafetyConfig, environment: EnvironmentConfig) ->
         planted_clean=config.planted_clean,
         sensitivity_min=config.sensitivity_min,
     )
+
+
+def _check_numbers(spec: SliceSpec) -> None:
+    """Raises ParameterError for a slice with fewer episodes in all than some of its tests rest on."""
+    limits = spec.limits
+    if limits.episodes_max < limits.episodes:
+        raise ParameterError(
+            f"slice {spec.name}: episodes_max = {limits.episodes_max} is below episodes = {limits.episodes}, on which "
+            "the tests of fixed size rest: it must be at least as many"
+        )

@@ -18,7 +18,8 @@ from safety.statistics.findings import Kind
 from safety.statistics.parameters import ParameterError
 from safety.suites.spec import SliceSpec, SuiteSpec
 from safety.trials.levels import Schedule, next_level
-from safety.trials.slice_trial import SliceTrial, budget, perfect_counts
+from safety.trials.plant_counts import perfect_plants
+from safety.trials.slice_trial import SliceTrial, budget
 from safety.trials.trial import check_attainable
 
 
@@ -60,7 +61,7 @@ def need_of(suite: SuiteSpec, spec: SliceSpec, number: int) -> Need:
     outcomes = no_outcomes(episodes_max)
     try:
         trial = SliceTrial(suite, spec, level, range(episodes_max), incumbent=True)
-        trial.judge_plants(*perfect_counts(suite, level))
+        trial.judge_plants(perfect_plants(suite, level))
         trial.take(outcomes, outcomes)
     except ParameterError:
         return Need(level.alpha, None, episodes_max)
@@ -70,12 +71,15 @@ def need_of(suite: SuiteSpec, spec: SliceSpec, number: int) -> Need:
 
 
 def _advice(suite: SuiteSpec) -> str:
-    """What would do, tried in turn: more episodes in every slice, more planted violations."""
+    """What would do, tried in turn: more episodes in every slice, more plants of either kind."""
     episodes = _fewest(lambda count: _with_episodes(suite, count))
     if episodes is not None:
         return f"; {episodes} episodes would do"
-    plants = _fewest(lambda count: dataclasses.replace(suite, planted_violations=count))
-    return "" if plants is None else f"; {plants} planted violations would do"
+    violations = _fewest(lambda count: dataclasses.replace(suite, planted_violations=count))
+    clean = _fewest(lambda count: dataclasses.replace(suite, planted_clean=count))
+    if clean is not None and (violations is None or clean < violations):
+        return f"; {clean} planted clean episodes would do"
+    return "" if violations is None else f"; {violations} planted violations would do"
 
 
 def _with_episodes(suite: SuiteSpec, count: int) -> SuiteSpec:

@@ -2,7 +2,7 @@
 
 With several workers, chunks that may be asked for next are run ahead of time; those that are not asked for are dropped.
 So how many workers there are changes how long a trial takes, and nothing else. Candidate, incumbent and planted
-episodes have the same time each.
+episodes have the same time each; it grows over a run's candidates as the episodes do that it is for.
 
 Exceptions:
   TrialFailed: the trial cannot be gone on with; the message is the reason, for the ledger.
@@ -57,13 +57,42 @@ class _Part(NamedTuple):
     outcomes: EpisodeOutcomes
 
 
+class _TimeLimit:
+    """The time that a trial has for the episodes of one policy, and what is said where it is over.
+
+    Attributes:
+      seconds: of it.
+    """
+
+    def __init__(self, config: SafetyConfig, trial: Trial) -> None:
+        level = trial.level
+        self.seconds = config.evaluation_s_max * level.growth
+        self._grown = ""
+        if level.growth > 1.0:
+            first = f"safety.evaluation_s_max = {config.evaluation_s_max:g} s"
+            self._grown = f" ({first}, grown for candidate {level.index} of the run)"
+
+    def run(self, pool: Pool, jobs: Sequence[Job], deadline: float, on_progress: OnProgress) -> list[EpisodeOutcomes]:
+        """Runs the jobs; of a failure after the deadline, the time is the reason. Raises EvaluationFailed."""
+        try:
+            return pool.run(jobs, deadline, on_progress)
+        except EvaluationFailed as error:
+            if time.monotonic() < deadline:
+                raise
+            # Evaluators know the deadline, and not of how much time it is the end.
+            raise EvaluationFailed(
+                f"the evaluation took longer than {self.seconds:g} s and was stopped{self._grown}"
+            ) from error
+
+
 class _Runner:
     """One policy's episodes: run in time, some of them ahead of time."""
 
     def __init__(self, pool: Pool, config: SafetyConfig, contender: Contender, trial: Trial) -> None:
         self._pool, self._config, self._contender, self._trial = pool, config, contender, trial
         self._ahead: dict[int, _Part] = {}
-        self._left_s = config.evaluation_s_max
+        self._limit = _TimeLimit(config, trial)
+        self._left_s = self._limit.seconds
 
     def outcomes(self, portions: Sequence[Portion], on_progress: OnProgress) -> list[EpisodeOutcomes]:
         """Those of a round. Raises EvaluationFailed, EvaluatorClosed."""
@@ -84,7 +113,7 @@ class _Runner:
         start_s = time.monotonic()
         jobs = [PolicyJob(self._contender.artifact, self._contender.digest, *portion) for portion in portions]
         try:
-            found = self._pool.run(jobs, start_s + self._left_s, on_progress)
+            found = self._limit.run(self._pool, jobs, start_s + self._left_s, on_progress)
         finally:
             self._left_s -= time.monotonic() - start_s
         for portion, outcomes in zip(portions, found, strict=True):
@@ -150,7 +179,8 @@ def run_trial(
     counter = _Counter(trial.episodes_max, on_progress)
     jobs = [PlantJob(index, plants) for index, plants in enumerate(trial.plants)]
     try:
-        trial.take_plants(pool.run(jobs, time.monotonic() + config.evaluation_s_max, counter))
+        limit = _TimeLimit(config, trial)
+        trial.take_plants(limit.run(pool, jobs, time.monotonic() + limit.seconds, counter))
     except EvaluationFailed as error:
         raise TrialFailed(f"the detector could not be judged: {error}") from error
     except CountsError as error:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from safety.evaluation.episodes import EpisodeOutcomes, join_outcomes, no_outcomes
-from safety.evaluation.plants import Plant, count_plants, count_severe_plants, draw_plants
+from safety.evaluation.plants import Plant, draw_plants
 from safety.evidence.file import EpisodeEvidence, PlantEvidence, SliceEvidence
 from safety.statistics.combination import Combination, combine
 from safety.statistics.findings import Finding, Kind
@@ -26,7 +26,8 @@ from safety.statistics.parameters import ParameterError
 from safety.suites.manifest import draw_seeds
 from safety.suites.spec import SuiteSpec
 from safety.trials.levels import Level, Schedule, next_level
-from safety.trials.slice_trial import SliceTrial, budget, perfect_counts, planted_counts
+from safety.trials.plant_counts import found_plants, perfect_plants, planted_counts
+from safety.trials.slice_trial import SliceTrial, budget
 
 
 class Portion(NamedTuple):
@@ -64,7 +65,7 @@ class Trial:
     """
 
     def __init__(self, suite: SuiteSpec, level: Level, key: bytes, *, lanes: int, incumbent: bool) -> None:
-        self._suite, self._lanes = suite, lanes
+        self._suite, self._level, self._lanes = suite, level, lanes
         self._slices: list[_Slice] = []
         violating, clean = planted_counts(suite, level)
         for spec in suite.slices:
@@ -72,6 +73,11 @@ class Trial:
             trial = SliceTrial(suite, spec, level, seeds, incumbent=incumbent)
             plants = draw_plants(key, spec.name, violating, clean, suite.severity)
             self._slices.append(_Slice(trial, seeds, plants, join_outcomes(()), [], [] if incumbent else None))
+
+    @property
+    def level(self) -> Level:
+        """At which it is held."""
+        return self._level
 
     @property
     def over(self) -> bool:
@@ -92,7 +98,7 @@ class Trial:
         """Takes in what the planted episodes of each slice came to; before any other."""
         for each, planted in zip(self._slices, outcomes, strict=True):
             each.planted = planted
-            each.trial.judge_plants(count_plants(each.plants, planted), count_severe_plants(each.plants, planted))
+            each.trial.judge_plants(found_plants(each.plants, planted, self._suite.severity))
 
     def wants(self) -> Sequence[Portion]:
         """The next round: at most a chunk for each slice; none where it is over."""
@@ -180,7 +186,7 @@ def check_attainable(suite: SuiteSpec) -> None:
         seeds = range(budget(spec, level))
         try:
             trial = SliceTrial(suite, spec, level, seeds, incumbent=True)
-            trial.judge_plants(*perfect_counts(suite, level))
+            trial.judge_plants(perfect_plants(suite, level))
             if not trial.failed:
                 perfect = no_outcomes(len(seeds))
                 trial.take(perfect, perfect)

@@ -21,6 +21,11 @@ def test_prints_tables_and_one_line_of_json(capsys: pytest.CaptureFixture[str]) 
     assert inside["share"] > 0.8
     assert inside["episodes_mean"] < 0.5 * found["plan"]["size"]
     assert rows["approved", "2 x limit", "sequential"]["happened"] == 0
+    best = {case: row["episodes_wald"] for (_, case, test), row in rows.items() if test == "sequential"}
+    assert best["0.5 x limit"] == pytest.approx(142.2, abs=0.1)
+    assert best["1 x margin"] is None
+    (half,) = [line.split() for line in lines if line.startswith("0.5 x limit   sequential")]
+    assert half[-1] == "0.60"
     assert found["errors_above_alpha"] == []
     assert "0.25 x limit" in "\n".join(lines[:-1])
 

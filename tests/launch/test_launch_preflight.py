@@ -106,3 +106,35 @@ def test_records_that_replay_would_refuse(monkeypatch: pytest.MonkeyPatch) -> No
     config = make_recipe(registered(HugeEnv("nowhere"), monkeypatch))
     with pytest.raises(JobError, match=r"a record of actor\.unroll_length = 20 rows takes 41160580 bytes"):
         check(replace(config, network=replace(config.network, hidden_sizes=(8,))))
+
+
+@pytest.mark.parametrize(
+    ("slices", "said"),
+    [
+        (
+            'environment = { name = "catch" }',
+            r"^slice a has observation_shape = \(10, 5\), the run's environment cartpole",
+        ),
+        ('environment = { name = "gym:MountainCar-v0" }', r"^slice a has observation_shape = \(2,\)"),
+        ('environment = { name = "cartpoll" }', r"^slice a: unknown environment 'cartpoll'"),
+    ],
+)
+def test_a_suite_for_other_policies_than_those_of_the_run(slices: str, said: str, tmp_path: Path) -> None:
+    """No slice is in the run's environment, so that they agree with each other."""
+    path = tmp_path / "suite.toml"
+    path.write_text(f'name = "s"\n[[slices]]\nname = "a"\n{slices}\n')
+    config = make_recipe("cartpole")
+    config = replace(config, safety=replace(config.safety, suite=str(path)))
+    with pytest.raises(EnvironmentUnsupported, match=said):
+        check(config)
+
+
+def test_a_perturbation_that_a_slice_cannot_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "suite.toml"
+    noise = 'perturbations = [{ kind = "observation_noise", amount = 0.1 }]'
+    path.write_text(f'name = "s"\n[[slices]]\nname = "a"\n{noise}\n')
+    config = make_recipe("cartpole")
+    safety = replace(config.safety, suite=str(path))
+    check(replace(config, safety=safety))
+    with pytest.raises(EnvironmentUnsupported, match=r"^slice a: observation_noise"):
+        check(replace(make_recipe(registered(HugeEnv("nowhere"), monkeypatch)), safety=safety))

@@ -104,7 +104,7 @@ def test_what_is_left_out_comes_from_the_config_of_a_run(
     [
         (("minor", "minr"), "severity: no key 'minr'; did you mean 'minor'?"),
         (("= 0.5 }", "= 5 }"), "action_noise = 5.0 must be a number above 0 and at most 1"),
-        (("[[slices]]", "[criteria]\nepisodes_max = 40\nepisodes = 40\n[[slices]]"), "57 episodes would do"),
+        (("[[slices]]", "[criteria]\nepisodes_max = 40\nepisodes = 40\n[[slices]]"), "65 episodes would do"),
         (('"rough"', '"rough"\nenvironment = { name = "catch" }'), "slice rough has observation_shape = (10, 5)"),
         (('"rough"', '"rough"\nenvironment = { name = "cartpoll" }'), "slice rough: unknown environment 'cartpoll'"),
     ],
@@ -118,6 +118,30 @@ def test_what_is_no_suite_is_one_line(
     assert out == ""
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_slices_must_fit_the_environment_that_is_named(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = SUITE.replace('"as-trained"', '"as-trained"\nenvironment = { name = "cartpole" }')
+    suite.write_text(named.replace('"rough"', '"rough"\nenvironment = { name = "cartpole-edge" }'))
+    assert check(suite) == 0
+    # Of the same observations and actions, though neither slice is in it.
+    assert check(suite, "--environment", "gym:CartPole-v1") == 0
+    capsys.readouterr()
+    assert check(suite, "--environment", "catch") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "temper: slice as-trained has observation_shape = (4,), the run's environment catch has (10, 5): none of its "
+        "candidates could act there\n"
+    )
+
+
+def test_the_environment_that_is_named_is_that_of_slices_that_name_none(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(suite, "--environment", "catch", "--json") == 0
+    trained, rough = json.loads(capsys.readouterr().out)["slices"]
+    assert trained["environment"]["id"] == rough["environment"]["id"] == "catch"
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path: Path, suite: Path, capsys: pytest.CaptureFixture[str]) -> None:

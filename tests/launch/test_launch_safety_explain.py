@@ -89,9 +89,9 @@ def test_the_plots_show_the_evidence_of_the_verdict(paths: RunPaths, capsys: pyt
     plots = re.findall(r"promotes\n(.*)\n", text)
     assert all(line.endswith(UNICODE.levels[-1]) for line in plots)
     rejected = re.findall(
-        r"evidence against the candidate: e-value (\S+) in the end; 20 rejects", explained(paths, capsys, "02")
+        r"evidence against the candidate: e-value (\S+) in the end; 10 rejects", explained(paths, capsys, "02")
     )
-    assert rejected and max(map(float, rejected)) >= 20.0
+    assert rejected and max(map(float, rejected)) >= 10.0
 
 
 def test_a_stream_without_unicode_gets_ascii(paths: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_a_stream_without_unicode_gets_ascii(paths: RunPaths, monkeypatch: pytes
     stream.seek(0)
     text = stream.read()
     assert "o estimate  ] lower bound  X limit" in text
-    assert "20 +---" in text
+    assert "10 +---" in text
 
 
 def test_json(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,7 @@ def test_json(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
         result = results[test["name"], test["slice"]]
         assert len(test["log_evidence_for"]) == result["episodes"] + 1
         assert test["log_evidence_for"][-1] == pytest.approx(result["figures"]["log_evidence_for"])
-        assert (test["alpha"], test["beta"]) == (result["limit"], 0.05)
+        assert (test["alpha"], test["beta"]) == (result["limit"], 0.1)
     group = found["deciding"][0]
     episode = group["episodes"][0]
     assert episode["replay"].split()[:5] == ["temper", "safety", "replay", "02ab02ab", f"held-out:{episode['index']}"]

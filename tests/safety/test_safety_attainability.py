@@ -14,7 +14,8 @@ from safety.statistics.parameters import ParameterError
 from safety.suites.spec import SuiteSpec, suite_from_settings
 from safety.trials.attainability import Need, need_of, require_attainable
 from safety.trials.levels import Schedule, next_level
-from safety.trials.slice_trial import SliceTrial, perfect_counts
+from safety.trials.plant_counts import perfect_plants
+from safety.trials.slice_trial import SliceTrial
 
 SUITE = suite_from_settings(SafetyConfig(), EnvironmentConfig())
 
@@ -23,7 +24,7 @@ def passes(suite: SuiteSpec, number: int, episodes: int) -> bool:
     """Whether that many clean episodes are enough."""
     level = next_level(Schedule(suite.error_rate, suite.error_schedule), (False,) * (number - 1))
     trial = SliceTrial(suite, suite.slices[0], level, range(100_000), incumbent=True)
-    trial.judge_plants(*perfect_counts(suite, level))
+    trial.judge_plants(perfect_plants(suite, level))
     trial.take(no_outcomes(episodes), no_outcomes(episodes))
     return trial.needed == 0 and not trial.failed
 

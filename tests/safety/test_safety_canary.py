@@ -33,7 +33,7 @@ from safety.testing import record_made_up
 from tests.safety.safety_process import RUN
 
 CONFIG = SafetyConfig(
-    canary_share=0.25, canary_violation_rate_max=0.2, canary_error_rate=0.05, canary_episodes_max=500, canary_s_max=60.0
+    canary_share=0.25, canary_violation_rate_max=0.2, canary_error_rate=0.05, canary_episodes_max=300, canary_s_max=60.0
 )
 RULE = canary_rule(CONFIG)
 SECOND_NS = 1_000_000_000
@@ -52,11 +52,11 @@ def decided(episodes: int, violating: int) -> Decision:
         (60, 12, Decision.UNDECIDED),
         (10, 9, Decision.REJECTED),
         (400, 78, Decision.REJECTED),
-        (500, 73, Decision.EXHAUSTED),
-        (490, 73, Decision.FUTILE),
+        (300, 42, Decision.EXHAUSTED),
+        (292, 42, Decision.FUTILE),
         # A portion that goes beyond the budget counts whole, and is the last one.
         (2000, 100, Decision.PROMOTED),
-        (501, 74, Decision.EXHAUSTED),
+        (301, 43, Decision.EXHAUSTED),
         (100_000, 90_000, Decision.REJECTED),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_good_canary_is_promoted_and_the_promotion_says_everything(scene: Scen
     said = TrustPolicy(scene.docket.verify_key, RUN).check_promotion(signed)
     assert (said.promotion_number, said.release_number, said.artifact_digest) == (1, 2, artifact_digest(b"two"))
     assert (said.episodes, said.violating_episodes, said.issue_time_ns) == (90, 3, scene.clock.now_ns)
-    assert said.why.startswith("canary: 3 of 90 episodes had a cost; mean loss 0.03333 over 90 of at most 500")
+    assert said.why.startswith("canary: 3 of 90 episodes had a cost; mean loss 0.03333 over 90 of at most 300")
     *_, before, _ = read_ledger(scene.directory)
     assert said.previous_entry_digest == before.digest
     # It is decided: whatever comes of it later is not the canary's.
@@ -195,8 +195,8 @@ def test_a_good_canary_is_promoted_and_the_promotion_says_everything(scene: Scen
     ("counts", "why"),
     [
         ((10, 9), "enough evidence that it is not acceptable"),
-        ((500, 73), "all episodes are used without enough evidence"),
-        ((490, 73), "the episodes left could not show it any more"),
+        ((300, 42), "all episodes are used without enough evidence"),
+        ((292, 42), "the episodes left could not show it any more"),
     ],
 )
 def test_a_bad_canary_is_revoked_and_the_one_before_stands(scene: Scene, counts: tuple[int, int], why: str) -> None:

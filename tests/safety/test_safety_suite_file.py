@@ -171,9 +171,12 @@ def test_what_evaluates_nothing_is_no_suite(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("criteria", "message"),
     [
-        ("episodes_max = 20\nepisodes = 20", r"slice b: episodes_max = 20 is too few .*; (\d+) episodes would do"),
+        ("episodes_max = 20\nepisodes = 20", r"slice b: .*: episodes_max = 20 is too few .*; (\d+) episodes would do"),
         ("violation_rate_max = 0.01", r"slice b: .*too few for limit = .*; (\d+) episodes would do"),
-        ("risk_margin = 0.01", r"slice b: episodes_max = 300 is too few for limit = 0.01.*; (\d+) episodes would do"),
+        (
+            "risk_margin = 0.01",
+            r"slice b: risk_margin = 0.01: .* = 300 is too few.*; (\d+) episodes would do",
+        ),
         ("risk_budget = 0.01", r"slice b: even a perfect candidate .*weighted_risk.*; (\d+) episodes would do"),
         ("planted_violations = 5", r"slice b: .*detector.*; (\d+) planted violations would do"),
         ("sensitivity_min = 0.99", r"slice b: .*detector.*; (\d+) planted violations would do"),
@@ -198,8 +201,29 @@ def test_a_budget_that_nothing_can_pass_is_told_with_what_would_do(criteria: str
 
 def test_a_limit_that_no_number_of_episodes_attains_is_told_without_one() -> None:
     text = SHORT.replace("[[", "[criteria]\nrisk_margin = 0.00001\n[[", 1)
-    with pytest.raises(SuiteFileError, match=r"too few for limit = 1e-05.* would be rejected$"):
+    with pytest.raises(SuiteFileError, match=r"risk_margin = 1e-05: .*too few.* would be rejected$"):
         parse(text)
+
+
+def test_fewer_episodes_than_tests_of_fixed_size_rest_on_are_an_error() -> None:
+    said = r"slice b: episodes_max = 99 is below episodes = 100, .* must be at least as many"
+    for place in ("[criteria]\nepisodes_max = 99\n[[", "[criteria]\nepisodes = 100\nepisodes_max = 99\n[["):
+        with pytest.raises(SuiteFileError, match=rf"my.toml: {said}"):
+            parse(SHORT.replace("[[", place, 1))
+    with pytest.raises(SuiteFileError, match="episodes_max = 300 is below episodes = 301"):
+        parse(SHORT + "episodes = 301\n")
+    with pytest.raises(ParameterError, match="slice held-out: episodes_max = 99 is below episodes = 100"):
+        make_suite(SafetyConfig(episodes_max=99), ENVIRONMENT)
+    assert make_suite(SafetyConfig(episodes=100, episodes_max=100), ENVIRONMENT).slices[0].limits.episodes_max == 100
+
+
+def test_a_detector_that_too_few_clean_plants_leave_unknown_is_told_with_how_many_would_do() -> None:
+    with pytest.raises(
+        SuiteFileError, match=r"clean episodes at one of at most 0\.\d+, .*; 2 planted clean episodes"
+    ) as error:
+        parse(SHORT.replace("[[", "[criteria]\nplanted_clean = 1\n[[", 1))
+    parse(SHORT.replace("[[", "[criteria]\nplanted_clean = 2\n[[", 1))
+    assert str(error.value).count("\n") == 0
 
 
 def test_files_are_read(tmp_path: Path) -> None:

@@ -159,6 +159,35 @@ def test_candidate_and_incumbent_have_the_same_time_each_over_all_their_rounds(m
     assert pool.deadlines[:5] == [1000 + limit, 1000 + limit, 1007 + limit, 1008 + limit - 7, 1015 + limit - 1]
 
 
+@pytest.mark.parametrize("earlier", [0, 9])
+def test_time_grows_as_the_episodes_do_that_it_is_for(earlier: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And who takes longer is told how long it may be."""
+    now, first = [1000.0], 0.05 * 6 / math.pi**2
+    times = math.log(first / (earlier + 1) ** 2) / math.log(first)
+    monkeypatch.setattr("safety.trials.runner.time.monotonic", lambda: now[0])
+
+    def late(job: Job) -> Exception | None:
+        if isinstance(job, PlantJob):
+            return None
+        now[0] += CONFIG.evaluation_s_max * times + 1
+        return EvaluationFailed("the evaluation took longer than 120 s and was stopped")
+
+    pool = pool_of(HARD, late)
+    trial = Trial(SUITE, level_of(approvals=(False,) * earlier), KEY, lanes=64, incumbent=False)
+    with pytest.raises(TrialFailed) as failure:
+        run_trial(trial, pool, CONFIG, candidate=CANDIDATE, incumbent=None, on_progress=lambda *progress: None)
+    assert pool.deadlines == pytest.approx([1000 + CONFIG.evaluation_s_max * times] * 2)
+    message = f"the evaluation took longer than {CONFIG.evaluation_s_max * times:g} s and was stopped"
+    if earlier:
+        message += f" (safety.evaluation_s_max = 120 s, grown for candidate {earlier + 1} of the run)"
+    assert str(failure.value) == message
+
+
+def test_what_fails_in_time_keeps_its_reason() -> None:
+    with pytest.raises(TrialFailed, match=r"^killed$"):
+        run(pool_of(HARD, lambda job: None if isinstance(job, PlantJob) else EvaluationFailed("killed")))
+
+
 def test_progress_only_rises_and_ends_with_what_was_run() -> None:
     seen: list[tuple[int, int]] = []
     trial = Trial(SUITE, level_of(), KEY, lanes=64, incumbent=True)

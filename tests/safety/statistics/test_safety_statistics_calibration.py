@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -16,11 +17,12 @@ from safety.statistics.calibration import (
     judge_detector,
     true_violation_rate,
 )
-from safety.statistics.counts import CountsError
+from safety.statistics.counts import CountsError, PairedOutcomes, Severity
 from safety.statistics.findings import Finding, Status
 from safety.statistics.parameters import ParameterError
 from safety.statistics.sequential import Decision, advance, start
-from safety.statistics.sequential_rules import rate_rule
+from safety.statistics.sequential_rules import rate_rule, risk_difference_rule, risk_losses
+from tests.safety.statistics.slices import slice_of
 
 PERFECT = PlantedCounts(100, 100, 100, 0, 20, 20)
 
@@ -171,3 +173,54 @@ def test_refuses_parameters_that_mean_nothing(limit: float, alpha: float) -> Non
 def test_refuses_to_do_without_plants() -> None:
     with pytest.raises(ParameterError, match="severe_min"):
         judge_detector(PERFECT, "s", sensitivity_min=0.9, alpha=0.05, violating_min=1, clean_min=1, severe_min=0)
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "false_positive", "incumbent"), [(0.8, 0.0, 0.0), (0.8, 0.1, 0.0), (0.8, 0.0, 0.2), (1.0, 0.2, 0.1)]
+)
+def test_a_difference_of_flags_keeps_alpha_for_the_true_difference(
+    sensitivity: float, false_positive: float, incumbent: float
+) -> None:
+    """A candidate whose true rate is the margin above the incumbent's, by a detector that errs."""
+    generator, runs, margin, alpha, episodes = np.random.default_rng(9), 200, 0.25, 0.1, 400
+    wrong, wrong_uncorrected = 0, 0
+    for _ in range(runs):
+        found, alarms = generator.binomial(60, [sensitivity, false_positive]).tolist()
+        bounds = detector_bounds(PlantedCounts(60, found, 60, alarms, 0, 0), alpha)
+        paired = PairedOutcomes(
+            *(
+                slice_of(_flags(generator, rate, sensitivity, false_positive, episodes))
+                for rate in (incumbent + margin, incumbent)
+            )
+        )
+        rule = risk_difference_rule(
+            margin, alpha=FLAG_SHARE * alpha, beta=0.1, episodes_max=episodes, sensitivity=bounds.sensitivity_low
+        )
+        losses = risk_losses(paired, Severity.SEVERE, margin)
+        promoted = advance(rule, start(), losses).decision is Decision.PROMOTED
+        wrong += bounds.tells_apart and promoted
+        # As if flags were violations: their difference, at the whole of alpha.
+        plain = dataclasses.replace(
+            risk_difference_rule(margin, alpha=alpha, beta=0.1, episodes_max=episodes), low=-1.0
+        )
+        differences = risk_losses(paired, Severity.SEVERE, 0.0)
+        wrong_uncorrected += advance(plain, start(), differences).decision is Decision.PROMOTED
+    assert wrong <= stats.binom.ppf(0.999, runs, alpha)
+    assert wrong_uncorrected > 1.5 * alpha * runs
+
+
+def _flags(
+    generator: np.random.Generator, rate: float, sensitivity: float, false_positive: float, episodes: int
+) -> list[int]:
+    """The worst event that is seen in each episode: SEVERE or NONE."""
+    violates = generator.random(episodes) < rate
+    flagged = generator.random(episodes) < np.where(violates, sensitivity, false_positive)
+    return [int(Severity.SEVERE) if seen else 0 for seen in flagged]
+
+
+def test_a_detector_that_flags_clean_episodes_as_often_tells_nothing_apart() -> None:
+    assert detector_bounds(PlantedCounts(60, 60, 20, 0, 0, 0), 0.05).tells_apart
+    assert not detector_bounds(PlantedCounts(60, 60, 20, 20, 0, 0), 0.05).tells_apart
+    # One clean plant says next to nothing, however it came out.
+    assert not detector_bounds(PlantedCounts(60, 60, 1, 0, 0, 0), 0.05).tells_apart
+    assert not DetectorBounds(0.9, 0.0).tells_apart

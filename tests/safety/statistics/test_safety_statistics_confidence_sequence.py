@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from safety.statistics.betting import LOG_WEIGHTS, SHARES
+from safety.statistics.betting import LOG_WEIGHTS_FOR, SHARES
 from safety.statistics.confidence_sequence import rate_evidence, rate_upper
 from safety.statistics.counts import CountsError
 from safety.statistics.parameters import ParameterError
@@ -18,7 +18,7 @@ from safety.statistics.sequential_rules import rate_rule
 def slow_evidence(losses: list[int], rate: float) -> float:
     """E in the notation of the paper: sum_j w_j prod_i (1 + lambda_j (m - x_i))."""
     total = 0.0
-    for share, log_weight in zip(SHARES, LOG_WEIGHTS, strict=True):
+    for share, log_weight in zip(SHARES, LOG_WEIGHTS_FOR, strict=True):
         bet = share / (1.0 - rate)
         total += math.exp(log_weight) * math.prod(1.0 + bet * (rate - loss) for loss in losses)
     return total

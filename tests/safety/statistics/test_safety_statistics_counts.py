@@ -73,6 +73,5 @@ def test_discordance_counts_what_only_one_of_the_two_did() -> None:
     paired = PairedOutcomes(slice_of([3, 3, 0, 1, 0], [1, 2, 3, 4, 5]), slice_of([3, 0, 3, 0, 0], [5, 4, 3, 2, 1]))
     assert paired.discordance(Severity.SEVERE) == (1, 1, 5)
     assert paired.discordance(Severity.MINOR) == (2, 1, 5)
-    assert paired.risk_differences(Severity.SEVERE).tolist() == [0, 1, -1, 0, 0]
     assert paired.capability_losses().tolist() == [4, 2, 0, -2, -4]
     assert pairs(2, 1, 9).discordance(Severity.SEVERE) == (2, 1, 9)

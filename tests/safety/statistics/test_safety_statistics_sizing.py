@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -13,6 +16,7 @@ from safety.statistics.sizing import (
     episodes_without_event,
     events_allowed,
     sequential_profile,
+    wald_episodes,
 )
 
 
@@ -60,3 +64,33 @@ def test_refuses_what_cannot_be_sized() -> None:
         events_allowed(0, 0.1, 0.05)
     with pytest.raises(ParameterError, match="not those of a rate"):
         sequential_profile(risk_difference_rule(0.1, alpha=0.05, beta=0.05, episodes_max=200), 0.1)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.02, 0.05, 0.0721, 0.1, 0.3, 1.0])
+def test_walds_test_needs_what_it_needs_when_it_is_run(rate: float) -> None:
+    generator, runs = np.random.default_rng(4), 300
+    clean, event = math.log(0.95 / 0.9), math.log(0.05 / 0.1)
+    promotes, rejects = math.log(0.9 / 0.05), math.log(0.1 / 0.95)
+    used = []
+    for _ in range(runs):
+        path = np.cumsum(np.where(generator.random(4000) < rate, event, clean))
+        used.append(1 + int(np.argmax((path >= promotes) | (path <= rejects))))
+    about = wald_episodes(rate, 0.1, 0.05, 0.05, 0.9)
+    # The last step oversteps a boundary by less than itself.
+    overstep = -event / abs(rate * event + (1 - rate) * clean) if abs(rate - 0.0721) > 0.001 else 0.1 * about
+    assert about - 4 * np.std(used) / math.sqrt(runs) - 1e-9 <= np.mean(used)
+    assert np.mean(used) <= about + overstep + 4 * np.std(used) / math.sqrt(runs)
+
+
+def test_walds_figures_at_both_hypotheses() -> None:
+    """By the textbook: ((1 - beta) log A + beta log B) / (Kullback-Leibler divergence)."""
+    divergence = 0.05 * math.log(0.5) + 0.95 * math.log(0.95 / 0.9)
+    expected = (0.9 * math.log(0.9 / 0.05) + 0.1 * math.log(0.1 / 0.95)) / divergence
+    assert wald_episodes(0.05, 0.1, 0.05, 0.05, 0.9) == pytest.approx(expected, rel=1e-6)
+    divergence = 0.1 * math.log(2.0) + 0.9 * math.log(0.9 / 0.95)
+    expected = -(0.05 * math.log(0.9 / 0.05) + 0.95 * math.log(0.1 / 0.95)) / divergence
+    assert wald_episodes(0.1, 0.1, 0.05, 0.05, 0.9) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ParameterError, match="acceptable"):
+        wald_episodes(0.1, 0.1, 0.1, 0.05, 0.9)
+    with pytest.raises(ParameterError, match="alpha"):
+        wald_episodes(0.1, 0.1, 0.05, 0.9, 0.9)
