@@ -21,6 +21,7 @@ from policies.artifact import artifact_digest
 from policies.signing import VERDICT_TYPE, SigningKey, sign
 from policies.testing import make_artifact
 from protos.safety.v1 import safety_pb2
+from safety.begun_evaluations import EVALUATION, BegunEvaluation, evaluation_fields
 from safety.config import SafetyConfig
 from safety.criteria import criterion_result
 from safety.evaluation.episodes import EpisodeOutcomes
@@ -94,9 +95,21 @@ class MadeUpGate:
         return bytes([self._number + 1]) * 32
 
     def enter(self, evidence: Evidence, alter: Alter | None = None) -> None:
-        """Writes the evidence, and enters the verdict that it gives."""
+        """Writes the evidence, and enters that its evaluation began, and the verdict that it gives."""
         digest = write_evidence(self.paths.safety, evidence)
         self._number += 1
+        begun = BegunEvaluation(
+            number=self._number,
+            run_id=RUN,
+            version=evidence.version,
+            artifact_digest=evidence.artifact_digest,
+            lifetime_index=evidence.lifetime_index,
+            error_level=evidence.error_level,
+            criteria_digest=evidence.criteria_digest,
+            suite_digest=evidence.suite_digest,
+            next_commitment=seed_commitment(self.seed_key),
+        )
+        self._ledger.append(EVALUATION, lambda _: evaluation_fields(begun))
         approved = evidence.outcome is Outcome.APPROVED
         self._released += approved
 

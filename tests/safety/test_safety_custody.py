@@ -156,7 +156,7 @@ def test_without_its_ledger_a_service_that_has_decided_does_not_start_anew(
     bench: Bench, decide: Callable[[Custody], object]
 ) -> None:
     decide(bench.open())
-    with pytest.raises(CustodyError, match="ledger is gone"):
+    with pytest.raises(CustodyError, match="for a ledger that is gone"):
         bench.open()
 
 
