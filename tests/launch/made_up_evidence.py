@@ -98,22 +98,10 @@ class MadeUpGate:
         """Writes the evidence, and enters that its evaluation began, and the verdict that it gives."""
         digest = write_evidence(self.paths.safety, evidence)
         self._number += 1
-        begun = BegunEvaluation(
-            number=self._number,
-            run_id=RUN,
-            version=evidence.version,
-            artifact_digest=evidence.artifact_digest,
-            lifetime_index=evidence.lifetime_index,
-            error_level=evidence.error_level,
-            criteria_digest=evidence.criteria_digest,
-            suite_digest=evidence.suite_digest,
-            next_commitment=seed_commitment(self.seed_key),
-        )
-        self._ledger.append(EVALUATION, lambda _: evaluation_fields(begun))
         approved = evidence.outcome is Outcome.APPROVED
         self._released += approved
 
-        def compose(previous: bytes) -> Mapping[str, Any]:
+        def make_statement(previous: bytes) -> safety_pb2.VerdictStatement:
             statement = safety_pb2.VerdictStatement(
                 verdict_id=f"{self._number:02d}ab" * 8,
                 run_id=RUN,
@@ -145,11 +133,33 @@ class MadeUpGate:
             )
             if alter is not None:
                 alter(statement)
+            return statement
+
+        def compose(previous: bytes) -> Mapping[str, Any]:
+            statement = make_statement(previous)
             signed = sign(self.key, VERDICT_TYPE, statement.SerializeToString(deterministic=True))
             attested = sign_in_toto(self.key, statement)
             return {**ledger_fields(signed, statement, self._number), SIGNATURE_FIELD: attested}
 
+        self._begin(make_statement(b""))
         self._ledger.append(VERDICT, compose)
+
+    def _begin(self, statement: safety_pb2.VerdictStatement) -> None:
+        """Enters that the evaluation of this verdict begins, if it has one."""
+        if not statement.lifetime_index:
+            return
+        begun = BegunEvaluation(
+            number=self._number,
+            run_id=RUN,
+            version=statement.version,
+            artifact_digest=statement.artifact_digest,
+            lifetime_index=statement.lifetime_index,
+            error_level=statement.error_level,
+            criteria_digest=statement.criteria_digest,
+            suite_digest=statement.suite_digest,
+            next_commitment=statement.next_seed_commitment,
+        )
+        self._ledger.append(EVALUATION, lambda _: evaluation_fields(begun))
 
     def close(self) -> None:
         """Frees the ledger."""
