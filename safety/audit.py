@@ -1,11 +1,12 @@
 """Checks a whole ledger from outside, with nothing secret: order, signatures, that no seed was chosen, and evidence.
 
 That the entries are chained is for safety.ledger to see, that each decision is signed and stands where it must for
-safety.history, and that no evaluation is missing or was given its number twice for safety.begun_evaluations. What is added here is that each evaluation ran on the seeds that follow from the key that its verdict
-reveals; the key itself was committed to before the candidate was seen (safety.suites.manifest). Where the evidence of
-a verdict is still there, it must be what the verdict binds, and say what the verdict says; where it is gone, nothing
-is wrong. A chain shows what was altered to whoever remembers a later digest: so the head is given, to be kept
-elsewhere, and can be compared with one kept earlier.
+safety.history, and that no evaluation is missing or was given its number twice for safety.begun_evaluations. What is
+added here is that each evaluation ran on the seeds that follow from the key that its verdict reveals; the key itself
+was committed to before the candidate was seen (safety.suites.manifest). Where the evidence of a verdict is still there,
+it must be what the verdict binds, and say what the verdict says; where it is gone, nothing is wrong. A chain shows what
+was altered to whoever remembers a later digest: so the head is given, to be kept elsewhere, and can be compared with
+one kept earlier.
 
 Exceptions: LedgerError for the first entry that is not what it must be.
 """

@@ -1,4 +1,4 @@
-"""Which evaluations were begun, and that each used a number, a key and an error level of its own, whatever became of it.
+"""Which evaluations were begun, and that each used up a number, a key and an error level, whatever became of it.
 
 Before the first episode of a candidate is run, an entry "evaluation" is in the ledger, and synced:
 

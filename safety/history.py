@@ -102,9 +102,7 @@ class DecisionHistory:
     def counts(self) -> VerdictCounts:
         """Verdicts so far."""
         deferred, void = (self._outcomes[one] for one in (safety_pb2.OUTCOME_DEFERRED, safety_pb2.OUTCOME_VOID))
-        return VerdictCounts(
-            self.approved, deferred, len(self._statements) - self.approved - deferred - void, void
-        )
+        return VerdictCounts(self.approved, deferred, len(self._statements) - self.approved - deferred - void, void)
 
     @property
     def evaluations(self) -> int:

@@ -132,6 +132,7 @@ def enter_made_up(
     offer: Offer,
     artifact: bytes,
     assessment: Assessment,
+    *,
     rule: Rule = MADE_UP_RULE,
     config: SafetyConfig = MADE_UP_CONFIG,
 ) -> common_pb2.SignedStatement:

@@ -87,7 +87,8 @@ def _head(audit: LedgerAudit | None) -> str | None:
 def _described(audit: LedgerAudit) -> str:
     return (
         f"{audit.entries:,} entries intact: {audit.approved} approved, {audit.deferred} deferred, "
-        f"{audit.rejected} rejected, {audit.void} void, {_broken_off(audit)}{audit.revocations} revoked, {audit.promotions} promoted, {audit.breaches} leases breached; "
+        f"{audit.rejected} rejected, {audit.void} void, {_broken_off(audit)}{audit.revocations} revoked, "
+        f"{audit.promotions} promoted, {audit.breaches} leases breached; "
         f"the seeds of {audit.evaluations_checked} evaluations are those committed to "
         f"before, the error rates of {audit.levels_checked} those of the schedule{_unlevelled(audit)}, the evidence "
         f"of {audit.evidence_checked} says what they say"

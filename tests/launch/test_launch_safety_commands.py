@@ -76,7 +76,7 @@ def test_an_audit_tells_what_was_broken_off_and_changed(paths: RunPaths, capsys:
     assert "0 void, 0 evaluations broken off (1 more has no verdict yet), 1 revoked" in capsys.readouterr().out
     docket = Docket(paths.safety, RUN)
     other = dataclasses.replace(MADE_UP_RULE, suite_digest=b"s" * 32)
-    enter_made_up(docket, offer, b"late", made_up_assessment(docket), other)
+    enter_made_up(docket, offer, b"late", made_up_assessment(docket), rule=other)
     docket.close()
     assert cli.main(["safety", "audit", str(paths.root)]) == 0
     what, change, *_ = capsys.readouterr().out.splitlines()
@@ -87,9 +87,7 @@ def test_an_audit_tells_what_was_broken_off_and_changed(paths: RunPaths, capsys:
     found = json.loads(capsys.readouterr().out)
     assert (found["approved"], found["deferred"], found["rejected"], found["void"]) == (3, 0, 1, 0)
     assert (found["broken_off"], found["under_way"]) == (1, 0)
-    assert found["rule_changes"] == [
-        {"entry": 10, "evaluation": 5, "what": "suite", "before": before, "after": after}
-    ]
+    assert found["rule_changes"] == [{"entry": 10, "evaluation": 5, "what": "suite", "before": before, "after": after}]
 
 
 def test_what_was_altered_is_named(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:

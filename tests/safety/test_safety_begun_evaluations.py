@@ -207,7 +207,7 @@ def test_an_audit_counts_what_was_broken_off_and_lists_changes_of_rule_and_suite
     again = dataclasses.replace(others, suite_digest=MADE_UP_RULE.suite_digest)
     for number, rule in enumerate((others, others, again)):
         name = f"other {number}"
-        enter_made_up(desk.docket, offer(name), name.encode(), made_up_assessment(desk.docket), rule)
+        enter_made_up(desk.docket, offer(name), name.encode(), made_up_assessment(desk.docket), rule=rule)
     desk.begin("last")
     audit = audit_ledger(read_ledger(desk.directory), desk.docket.verify_key, RUN, directory=desk.directory)
     assert (audit.approved, audit.broken_off, audit.under_way, audit.evaluations_checked) == (4, 1, 1, 4)

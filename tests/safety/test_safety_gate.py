@@ -21,7 +21,7 @@ from policies.trust import ExpiredStatement, NotApproved, TrustPolicy
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from replay.settings import SettingError
-from safety.begun_evaluations import BROKEN_OFF, EVALUATION
+from safety.begun_evaluations import EVALUATION
 from safety.canonical_json import canonical_json
 from safety.config import SafetyConfig
 from safety.criteria import rate_upper_bound
@@ -293,59 +293,6 @@ def test_stopping_decides_nothing(bench: Bench) -> None:
     with pytest.raises(GateClosed):
         bench.gate.submit(offer(GOOD), GOOD, lambda ended, total: None)
     assert [entry.kind for entry in read_ledger(bench.directory)] == [OPENED, EVALUATION]
-
-
-def test_what_was_broken_off_is_used_up_and_never_taken_up_again(bench: Bench) -> None:
-    bench.pool.may_answer.clear()
-    running = bench.gate.submit(offer(GOOD), GOOD, lambda ended, total: None)
-    while not bench.pool.asked:
-        pass
-    seen = set(bench.pool.asked[0].seeds)
-    bench.restart()
-    with pytest.raises(GateClosed):
-        running.result(30)
-    key = seed_key(bench.gate.custody.secret, RUN, 1)
-    entry = read_ledger(bench.directory)[-1]
-    assert (entry.kind, dict(entry.fields)) == (BROKEN_OFF, {"evaluation": 1, "seed_key": key.hex()})
-    # It is entered once, however often the service is started.
-    bench.restart()
-    verdict = bench.offer(GOOD)
-    assert [entry.kind for entry in read_ledger(bench.directory)] == [
-        OPENED,
-        EVALUATION,
-        BROKEN_OFF,
-        EVALUATION,
-        VERDICT,
-    ]
-    assert verdict.seed_key == seed_key(bench.gate.custody.secret, RUN, 2)
-    assert not seen & {seed for job in bench.pool.asked for seed in job.seeds}
-    assert (verdict.lifetime_index, verdict.error_level) == (2, spent_level(0.05, 2))
-    assert (bench.gate.counts, bench.gate.docket.broken_off) == ((1, 0, 0, 0), 1)
-
-
-def test_an_error_of_ours_uses_an_evaluation_up_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fall_over(*_: object, **__: object) -> None:
-        raise RuntimeError("a fault of ours")
-
-    monkeypatch.setattr("safety.gate.run_trial", fall_over)
-    with pytest.raises(RuntimeError, match="a fault of ours"):
-        bench.offer(GOOD)
-    monkeypatch.undo()
-    verdict = bench.offer(GOOD)
-    assert (verdict.lifetime_index, verdict.seed_key) == (2, seed_key(bench.gate.custody.secret, RUN, 2))
-    assert bench.gate.docket.broken_off == 1
-
-
-def test_what_is_not_tested_takes_a_number_and_no_error_level(bench: Bench) -> None:
-    huge = dataclasses.replace(offer(UNSAFE), total_bytes=CONFIG.artifact_bytes_max + 1)
-    verdict = statement(bench.gate.submit(huge, b"", lambda ended, total: None).result(30))
-    approved = bench.offer(GOOD)
-    assert [entry.kind for entry in read_ledger(bench.directory)] == [OPENED, VERDICT, EVALUATION, VERDICT]
-    assert [each.seed_key for each in (verdict, approved)] == [
-        seed_key(bench.gate.custody.secret, RUN, number) for number in (1, 2)
-    ]
-    assert approved.lifetime_index == 1
-    bench.restart()
 
 
 def test_progress_covers_plants_candidate_and_incumbent_and_ends_with_what_was_run(bench: Bench) -> None:

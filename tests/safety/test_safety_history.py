@@ -92,7 +92,7 @@ def test_a_level_that_is_not_the_next_ones_is_refused_also_where_it_is_signed(
 def test_levels_of_other_criteria_are_not_known_but_counted(docket: Docket) -> None:
     rule = dataclasses.replace(MADE_UP_RULE, criteria_digest=b"other" + bytes(27))
     assessment = dataclasses.replace(made_up_assessment(docket), level=Level(1, 0.3, 1.0))
-    enter_made_up(docket, Offer(RUN, 1, artifact_digest(b"a"), 1), b"a", assessment, rule)
+    enter_made_up(docket, Offer(RUN, 1, artifact_digest(b"a"), 1), b"a", assessment, rule=rule)
     assert decide(docket, "next").lifetime_index == 2
 
 
