@@ -107,7 +107,9 @@ def _open_docket(paths: RunPaths, registry: PolicyRegistry) -> Docket:
     if not (paths.safety / "ledger.jsonl").is_file():
         raise BadInput(f"{paths.safety} has no ledger: only where the safety service ran can its releases be revoked")
     run_id = registry.trust.run_id
-    return Docket(paths.safety, run_id, keys=key_directory(paths.safety, run_id))
+    # Where the keys are, the docket reads once nobody else can change it: here it is only seen that they lie apart.
+    key_directory(paths.safety, run_id)
+    return Docket(paths.safety, run_id)
 
 
 def _revoke_offline(docket: Docket, registry: PolicyRegistry, number: int, why: str) -> RevokedRelease:

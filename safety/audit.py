@@ -1,11 +1,12 @@
 """Checks a whole ledger from outside, with nothing secret: order, signatures, that no seed was chosen, and evidence.
 
-That the entries are chained is for safety.ledger to see, and that each decision is signed and stands where it must for
-safety.history. What is added here is that each evaluation ran on the seeds that follow from the key that its verdict
-reveals; the key itself was committed to before the candidate was seen (safety.suites.manifest). Where the evidence of
-a verdict is still there, it must be what the verdict binds, and say what the verdict says; where it is gone, nothing
-is wrong. A chain shows what was altered to whoever remembers a later digest: so the head is given, to be kept
-elsewhere, and can be compared with one kept earlier.
+That the entries are chained is for safety.ledger to see, that each decision is signed and stands where it must for
+safety.history, and that no evaluation is missing or was given its number twice for safety.begun_evaluations. What is
+added here is that each evaluation ran on the seeds that follow from the key that its verdict reveals; the key itself
+was committed to before the candidate was seen (safety.suites.manifest). Where the evidence of a verdict is still there,
+it must be what the verdict binds, and say what the verdict says; where it is gone, nothing is wrong. A chain shows what
+was altered to whoever remembers a later digest: so the head is given, to be kept elsewhere, and can be compared with
+one kept earlier.
 
 Exceptions: LedgerError for the first entry that is not what it must be.
 """
@@ -18,9 +19,10 @@ from pathlib import Path
 
 from policies.signing import VerifyKey
 from protos.safety.v1 import safety_pb2
+from safety.begun_evaluations import KnownSchedule, RuleChange
 from safety.evidence.audit import contradiction
 from safety.evidence.file import EvidenceDamaged, EvidenceMissing, read_evidence
-from safety.history import DecisionHistory, KnownSchedule
+from safety.history import DecisionHistory
 from safety.keys.history import KeyInUse
 from safety.leases.authority import BREACH
 from safety.ledger import LedgerEntry, LedgerError
@@ -36,7 +38,10 @@ class LedgerAudit:
 
     Attributes:
       entries: how many, of every kind.
-      approved, rejected: verdicts; those deferred or void are among the rejected.
+      approved, deferred, rejected, void: verdicts, by what became of the candidate.
+      broken_off: evaluations that were begun and never got a verdict.
+      under_way: 1 where the newest evaluation has no verdict and was not broken off: it is running, or whatever ran it
+        was killed, and nothing has opened the directory since; 0 otherwise.
       revocations: of releases.
       promotions: of canaries.
       breaches: epochs of leases that ended with one.
@@ -45,13 +50,18 @@ class LedgerAudit:
         known by which schedule.
       evidence_checked: verdicts whose evidence was found, and says what they say.
       evidence_absent: those whose evidence is not there.
+      rule_changes: where the criteria or the suite became others than those of the evaluation before.
       keys: that have signed, in the order in which they came; the last of each purpose signs now.
       head: digest of the newest entry (32 bytes); b"" where there is none.
     """
 
     entries: int
     approved: int
+    deferred: int
     rejected: int
+    void: int
+    broken_off: int
+    under_way: int
     revocations: int
     promotions: int
     breaches: int
@@ -59,6 +69,7 @@ class LedgerAudit:
     levels_checked: int
     evidence_checked: int
     evidence_absent: int
+    rule_changes: Sequence[RuleChange]
     keys: Sequence[KeyInUse]
     head: bytes
 
@@ -94,8 +105,9 @@ def audit_ledger(
         _check_kept(entries, *kept_head)
     return LedgerAudit(
         entries=len(entries),
-        approved=history.approved,
-        rejected=history.rejected,
+        **history.counts._asdict(),
+        broken_off=history.broken_off,
+        under_way=int(history.under_way is not None),
         revocations=len(history.revocations),
         promotions=len(history.promotions),
         breaches=sum(entry.kind == BREACH for entry in entries),
@@ -103,6 +115,7 @@ def audit_ledger(
         levels_checked=sum(_is_known(statement, known) for statement in statements),
         evidence_checked=present,
         evidence_absent=len(with_evidence) - present,
+        rule_changes=tuple(history.rule_changes),
         keys=tuple(history.keys.keys),
         head=entries[-1].digest if entries else b"",
     )

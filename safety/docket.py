@@ -5,7 +5,9 @@ What is decided is written here and nowhere else: verdicts by the gate, promotio
 place. Only one process at a time can. Evaluates nothing.
 
 What a verdict rests on is on the disk before the verdict is: the artifact, and the evidence whose digest it binds. What
-a crash leaves of that without a verdict is removed at the next start.
+a crash leaves of that without a verdict is removed at the next start. An evaluation is in the ledger before its first
+episode (`begin`), so that number, key and error level are used up also where it never gets a verdict; who opens the
+directory next enters that (`break_off`).
 
 A release that is revoked is the incumbent no longer: the newest one that is left takes its place, so the artifacts of
 earlier releases are kept. Numbers of releases go on ascending. An artifact that was revoked is never approved again.
@@ -30,14 +32,22 @@ from policies.signing import PROMOTION_TYPE, REVOCATION_TYPE, VERDICT_TYPE, Veri
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.alarms import divergence_alarms
+from safety.begun_evaluations import (
+    BROKEN_OFF,
+    EVALUATION,
+    BegunEvaluation,
+    KnownSchedule,
+    broken_off_fields,
+    evaluation_fields,
+)
 from safety.config import SafetyConfig
 from safety.evidence.counts import slice_counts
 from safety.evidence.store import EvidenceStore
-from safety.history import PROMOTION, REVOCATION, VERDICT, DecisionHistory, KnownSchedule
+from safety.history import PROMOTION, REVOCATION, VERDICT, DecisionHistory, VerdictCounts
 from safety.in_toto import SIGNATURE_FIELD
 from safety.keys.custody import Custody, CustodyError
 from safety.keys.history import OPENED
-from safety.ledger import Ledger
+from safety.ledger import Ledger, LedgerError
 from safety.promotions import PAGE_PROMOTIONS, PROMOTIONS_MAX, PromotionRefused, promotion_fields
 from safety.revocations import (
     PAGE_REVOCATIONS,
@@ -94,6 +104,8 @@ class Docket:
             self.custody = self._open_custody(directory, keys)
             self._evidence = EvidenceStore(directory)
             self._history = DecisionHistory(self.ledger.entries(), self.verify_key, run_id, known)
+            self._check_commitment()
+            self.break_off()
         except BaseException:
             self.ledger.close()
             raise
@@ -104,14 +116,20 @@ class Docket:
         return self.custody.verify_key
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """Approved and rejected verdicts so far."""
+    def counts(self) -> VerdictCounts:
+        """Verdicts so far."""
         with self._lock:
-            return self._history.approved, self._history.rejected
+            return self._history.counts
+
+    @property
+    def broken_off(self) -> int:
+        """Evaluations so far that were begun and never got a verdict."""
+        with self._lock:
+            return self._history.broken_off
 
     @property
     def evaluations(self) -> int:
-        """Verdicts so far; the next evaluation has the number after it."""
+        """Those that have ended, with a verdict or broken off; the next, or the one under way, has the number after."""
         with self._lock:
             return self._history.evaluations
 
@@ -177,6 +195,56 @@ class Docket:
             self.custody.forget_incumbents_except(self._history.standing)
             self._evidence.forget(self._history.kept, evidence_bytes_max)
 
+    def begin(self, offer: Offer, rule: Rule, level: Level) -> None:
+        """Enters that a candidate is about to be tested; to be called before its first episode.
+
+        From here on number, key and error level are used up, whatever becomes of it.
+
+        Args:
+          offer, rule: the candidate, and by which rule.
+          level: what it is tested at.
+
+        Raises:
+          LedgerError: it is not in the ledger, so nothing may be run.
+        """
+        with self._lock:
+            if (begun := self._history.under_way) is not None:
+                raise LedgerError(f"evaluation {begun.number} has not ended: no other can begin")
+            number = self._history.evaluations + 1
+            begun = BegunEvaluation(
+                number=number,
+                run_id=offer.run_id,
+                version=offer.version,
+                artifact_digest=offer.digest,
+                lifetime_index=level.index,
+                error_level=level.alpha,
+                criteria_digest=rule.criteria_digest,
+                suite_digest=rule.suite_digest,
+                next_commitment=seed_commitment(self.seed_key(number + 1)),
+            )
+            fields = evaluation_fields(begun)
+            self._history.add(self.ledger.append(EVALUATION, lambda _: fields))
+
+    def break_off(self) -> None:
+        """Enters that an evaluation which has not ended gets no verdict; to be called only where none can be running.
+
+        Raises:
+          LedgerError: it could not be written, or the ledger commits to keys that are not ours.
+        """
+        with self._lock:
+            begun = self._history.under_way
+            if begun is None:
+                return
+            fields = broken_off_fields(begun.number, self.seed_key(begun.number))
+            self._history.add(self.ledger.append(BROKEN_OFF, lambda _: fields))
+            self._check_commitment()
+            _log.warning(
+                "evaluation %d, of artifact %s, never got a verdict: its seeds and its error rate %g are used up",
+                begun.number,
+                begun.artifact_digest.hex(),
+                begun.error_level,
+            )
+
     def record(
         self, offer: Offer, artifact: bytes, assessment: Assessment, rule: Rule, config: SafetyConfig
     ) -> common_pb2.SignedStatement:
@@ -186,13 +254,14 @@ class Docket:
 
         Args:
           offer, artifact: the candidate.
-          assessment, rule: how it came out, and by which rule.
+          assessment, rule: how it came out, and by which rule. Where it was tested, that must have been begun.
           config: validity, share of the canary, lanes, and room for evidence.
 
         Raises:
           LedgerError, CustodyError: nothing was decided.
         """
         with self._lock:
+            self._check_begun(offer, assessment)
             # It may have been revoked while it was evaluated once more.
             if objection := self.objection(offer.digest):
                 assessment = dataclasses.replace(assessment, failure=objection)
@@ -230,6 +299,21 @@ class Docket:
                 # It is decided by now, and must not look as if it were not.
                 _log.warning("%s; the next verdict tries again", error)
         return statement_in(entry.fields)
+
+    def _check_begun(self, offer: Offer, assessment: Assessment) -> None:
+        begun = self._history.under_way
+        if (None if begun is None else begun.artifact_digest) != (None if assessment.level is None else offer.digest):
+            what = "no evaluation is under way" if begun is None else f"evaluation {begun.number} has not ended"
+            raise LedgerError(f"{what}: a verdict on {offer.digest.hex()} cannot be entered, nothing was decided")
+
+    def _check_commitment(self) -> None:
+        """Raises LedgerError unless the next key, or that of the evaluation under way, is the one committed to."""
+        number = self._history.evaluations + 1
+        if seed_commitment(self.seed_key(number)) != self._history.seed_commitment:
+            raise LedgerError(
+                f"the ledger commits to another key for evaluation {number} than follows from the secret in "
+                f"{self.custody.keys.place}: one of them was edited; restore it"
+            )
 
     def _keep(self, offer: Offer, artifact: bytes, assessment: Assessment, rule: Rule, lanes: int) -> bytes:
         """Keeps what the verdict will name; the digest of its evidence, b"" where nothing was run."""

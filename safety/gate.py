@@ -1,8 +1,10 @@
 """The gate: takes candidates, one evaluation at a time, and gives verdicts; takes releases back. Knows no gRPC.
 
-The order is what makes it safe to crash anywhere: hold the trial, keep the artifact and the evidence, sign, append to
-the ledger and sync, and only then answer. Whatever is not answered has either not been decided, or stands in the ledger
-and is found there when the candidate is offered again. A revocation waits for no evaluation: a candidate that is being
+The order is what makes it safe to crash anywhere: enter in the ledger that an evaluation begins, and sync, hold the
+trial, keep the artifact and the evidence, sign, enter the verdict, sync, and only then answer. Whatever is not answered
+has either not been decided, or stands in the ledger and is found there when the candidate is offered again. An
+evaluation that was begun and got no verdict is never taken up again: the candidate, offered again, is tested on the
+seeds and at the error rate of the next. A revocation waits for no evaluation: a candidate that is being
 compared with a release that is revoked meanwhile gets the verdict of that comparison.
 
 Exceptions:
@@ -28,11 +30,12 @@ from policies.signing import VerifyKey
 from protos.common.v1 import common_pb2
 from protos.safety.v1.safety_pb2 import VerdictStatement
 from replay.settings import SettingError, validate
+from safety.begun_evaluations import KnownSchedule
 from safety.config import SafetyConfig
 from safety.docket import Docket
 from safety.evaluation.evaluator import EvaluatorClosed
 from safety.evaluation.pool import EvaluatorPool
-from safety.history import KnownSchedule
+from safety.history import VerdictCounts
 from safety.keys.custody import Custody, CustodyError
 from safety.ledger import Ledger
 from safety.statistics.parameters import ParameterError
@@ -132,8 +135,8 @@ class Gate:
         return self._docket.custody
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """Approved and rejected verdicts so far."""
+    def counts(self) -> VerdictCounts:
+        """Verdicts so far."""
         return self._docket.counts
 
     @property
@@ -243,13 +246,15 @@ class Gate:
         # Not in `submit`: who offers the canary again gets its verdict, and those in the queue came before it.
         if number := self._docket.undecided_canary():
             raise GateBusy(f"release {number} is a canary: wait until it is decided; nothing was decided here")
+        # One that ended in an error of ours: in this thread, nothing else can be under way.
+        self._docket.break_off()
         try:
-            assessment = self._assess(offer, artifact, on_progress)
+            assessment = self._assess(offer, artifact, rule, on_progress)
         except EvaluatorClosed as error:
             raise GateClosed("the safety service stops; nothing was decided") from error
         return self._docket.record(offer, artifact, assessment, rule, self._config)
 
-    def _assess(self, offer: Offer, artifact: bytes, on_progress: Progress) -> Assessment:
+    def _assess(self, offer: Offer, artifact: bytes, rule: Rule, on_progress: Progress) -> Assessment:
         """Holds the trial of the candidate, unless there is nothing to be tested."""
         if self.is_oversize(offer):
             limit = self._config.artifact_bytes_max
@@ -268,6 +273,7 @@ class Gate:
         except ParameterError as error:
             return Assessment(f"what is left of the run's error rate is too little to test it: {error}")
         candidate = Contender(artifact, offer.digest)
+        self._docket.begin(offer, rule, level)
         try:
             run_trial(
                 trial, self._pool, self._config, candidate=candidate, incumbent=incumbent, on_progress=on_progress

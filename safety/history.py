@@ -1,5 +1,5 @@
 """What the ledger says of past decisions: verdicts, revocations and promotions, which release is the incumbent, what
-was judged.
+was judged. Which evaluations the verdicts belong to is for safety.begun_evaluations to see.
 
 Read from the entries when the service starts, each verified against the key that was current there and against the
 chain, and kept up with each decision since. It writes nothing. For one thread at a time.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -21,14 +20,13 @@ from policies.signing import PROMOTION_TYPE, REVOCATION_TYPE, VERDICT_TYPE, Sign
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.alarms import EVALUATIONS_LOOKED_AT
+from safety.begun_evaluations import BegunEvaluation, BegunEvaluations, KnownSchedule, RuleChange
 from safety.evidence.store import Kept
 from safety.in_toto import SIGNATURE_FIELD, EnvelopeError, check_in_toto
 from safety.keys.history import OPENED, KeyHistory
 from safety.ledger import LedgerEntry, LedgerError
 from safety.promotions import promotion_fields
 from safety.revocations import revocation_fields
-from safety.suites.manifest import seed_commitment
-from safety.trials.levels import Schedule
 from safety.verdicts import ledger_fields, statement_in
 
 VERDICT = "verdict"
@@ -46,18 +44,20 @@ class PastRevocation(NamedTuple):
     statement: safety_pb2.RevocationStatement
 
 
-class KnownSchedule(NamedTuple):
-    """How candidates share the run's error rate under the criteria with this digest (32 bytes)."""
-
-    criteria_digest: bytes
-    schedule: Schedule
-
-
 class PastPromotion(NamedTuple):
     """A canary that may act everywhere since, as it was signed and what it says."""
 
     signed: common_pb2.SignedStatement
     statement: safety_pb2.PromotionStatement
+
+
+class VerdictCounts(NamedTuple):
+    """How many candidates got which verdict; together they are all that got one."""
+
+    approved: int
+    deferred: int
+    rejected: int
+    void: int
 
 
 class DecisionHistory:
@@ -67,21 +67,18 @@ class DecisionHistory:
       entries: the ledger's.
       key: the first verdict key; that one must have signed them, or one that took its place.
       run_id: that they must be about.
-      known: where it is known, the error rate that each verdict by these criteria claims is checked against it. The
-        numbers of the candidates that were tested are checked in any case; they go on when the criteria change.
+      known: how the candidates share the run's error rate, where that is known; see `BegunEvaluations`.
 
     Attributes:
-      rejected: verdicts so far that approved nothing.
       keys: which signed when.
     """
 
     def __init__(
         self, entries: Iterable[LedgerEntry], key: VerifyKey, run_id: str, known: KnownSchedule | None = None
     ) -> None:
-        self.rejected = 0
         self.deferred_in_a_row = 0
-        self._known = known
-        self._approvals: list[bool] = []
+        self._begun = BegunEvaluations(run_id, known)
+        self._outcomes: collections.Counter[int] = collections.Counter()
         self._kept: list[Kept] = []
         self._recent: collections.deque[safety_pb2.VerdictStatement] = collections.deque(maxlen=EVALUATIONS_LOOKED_AT)
         self._released: list[bytes] = []
@@ -93,7 +90,6 @@ class DecisionHistory:
         self._judged: dict[bytes, tuple[common_pb2.SignedStatement, safety_pb2.VerdictStatement]] = {}
         self.keys = KeyHistory(key, run_id)
         self._run_id = run_id
-        self._seed_commitment = b""
         for entry in entries:
             self.add(entry)
 
@@ -103,14 +99,40 @@ class DecisionHistory:
         return len(self._released)
 
     @property
+    def counts(self) -> VerdictCounts:
+        """Verdicts so far."""
+        deferred, void = (self._outcomes[one] for one in (safety_pb2.OUTCOME_DEFERRED, safety_pb2.OUTCOME_VOID))
+        return VerdictCounts(self.approved, deferred, len(self._statements) - self.approved - deferred - void, void)
+
+    @property
     def evaluations(self) -> int:
-        """Verdicts so far; the next evaluation has the number after it."""
-        return self.approved + self.rejected
+        """Those that have ended, with a verdict or broken off; the next, or the one under way, has the number after."""
+        return self._begun.ended
+
+    @property
+    def broken_off(self) -> int:
+        """Evaluations that were begun and never got a verdict."""
+        return self._begun.broken_off
+
+    @property
+    def under_way(self) -> BegunEvaluation | None:
+        """The newest evaluation, where it has not ended."""
+        return self._begun.under_way
+
+    @property
+    def rule_changes(self) -> Sequence[RuleChange]:
+        """Where the criteria or the suite became others, oldest first."""
+        return self._begun.changes
+
+    @property
+    def seed_commitment(self) -> bytes:
+        """To the key of the next evaluation, or of the one under way (32 bytes)."""
+        return self._begun.commitment
 
     @property
     def approvals(self) -> Sequence[bool]:
-        """Of every candidate that was tested, whether it was approved."""
-        return self._approvals
+        """Of every candidate that was tested, whether it was approved; one broken off was not."""
+        return self._begun.approvals
 
     @property
     def recent(self) -> Sequence[safety_pb2.VerdictStatement]:
@@ -181,8 +203,9 @@ class DecisionHistory:
     def add(self, entry: LedgerEntry) -> None:
         """Takes an entry into account; raises LedgerError unless its statement is the one that must stand there."""
         if entry.kind == OPENED:
-            self._seed_commitment = _first_commitment(entry)
+            self._begun.commitment = _first_commitment(entry)
         self.keys.add(entry)
+        self._begun.add(entry)
         if entry.kind == VERDICT:
             self._add_verdict(entry)
         elif entry.kind == REVOCATION:
@@ -225,51 +248,37 @@ class DecisionHistory:
         except EnvelopeError as error:
             raise LedgerError(f"ledger entry {entry.index}: {error}") from error
         self._check_run(entry, statement.run_id)
-        if seed_commitment(statement.seed_key) != self._seed_commitment:
-            raise LedgerError(
-                f"ledger entry {entry.index} reveals another key of held-out seeds than was committed to before it"
-            )
-        self._check_level(entry, statement)
-        self._seed_commitment = statement.next_seed_commitment
+        self._check_outcome(entry, statement)
+        self._begun.take_verdict(entry, statement)
         if statement.approved:
             self._released.append(statement.artifact_digest)
             if statement.canary_share != 0.0:
                 self._canaries[self.approved] = statement
-        else:
-            self.rejected += 1
+        self._outcomes[statement.outcome] += 1
         self._statements.append(signed)
         self._kept.append(_kept(statement))
         if statement.lifetime_index:
-            self._approvals.append(statement.approved)
             self._recent.append(statement)
             self.deferred_in_a_row = statement.deferred_in_a_row
         if statement.criteria and statement.outcome != safety_pb2.OUTCOME_VOID:
             self._judged[statement.artifact_digest] = signed, statement
 
-    def _check_level(self, entry: LedgerEntry, statement: safety_pb2.VerdictStatement) -> None:
-        """Raises LedgerError unless outcome, number and error rate are those of the next candidate."""
+    def _check_outcome(self, entry: LedgerEntry, statement: safety_pb2.VerdictStatement) -> None:
+        """Raises LedgerError unless the outcome is one that a candidate can have there, tested or not."""
         deferred = statement.outcome == safety_pb2.OUTCOME_DEFERRED
         tested = statement.lifetime_index != 0
         consistent = (
             statement.approved == (statement.outcome == safety_pb2.OUTCOME_APPROVED)
-            and statement.lifetime_index in {0, len(self._approvals) + 1}
             and (0.0 < statement.error_level < 1.0) == tested
             and (tested or not (statement.approved or deferred or statement.episodes))
             and statement.deferred_in_a_row == (self.deferred_in_a_row + 1 if deferred else 0)
         )
         if not consistent:
             raise LedgerError(
-                f"ledger entry {entry.index} is not what can come after {len(self._approvals)} tested candidates: "
+                f"ledger entry {entry.index} is not what can come after {len(self.approvals)} tested candidates: "
                 f"outcome {statement.outcome}, candidate {statement.lifetime_index}, error rate "
                 f"{statement.error_level:g}, deferred {statement.deferred_in_a_row}"
             )
-        if tested and self._known is not None and statement.criteria_digest == self._known.criteria_digest:
-            expected = self._known.schedule.alpha(self._approvals)
-            if not math.isclose(statement.error_level, expected, rel_tol=1e-9):
-                raise LedgerError(
-                    f"ledger entry {entry.index} tested candidate {statement.lifetime_index} at the error rate "
-                    f"{statement.error_level:g}, the schedule gives it {expected:g}"
-                )
 
     def _add_revocation(self, entry: LedgerEntry) -> None:
         signed, statement = self._opened(entry, REVOCATION_TYPE, safety_pb2.RevocationStatement())

@@ -262,8 +262,8 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer):
     async def GetTrust(self, _request: safety_pb2.GetTrustRequest, _context: _Context) -> safety_pb2.GetTrustResponse:
         """See the service's definition."""
         key = self._gate.verify_key
-        approved, rejected = self._gate.counts
-        return safety_pb2.GetTrustResponse(public_key=key.raw, key_id=key.key_id, approved=approved, rejected=rejected)
+        counts, broken_off = self._gate.counts._asdict(), self._gate.docket.broken_off
+        return safety_pb2.GetTrustResponse(public_key=key.raw, key_id=key.key_id, broken_off=broken_off, **counts)
 
     async def ListVerdicts(
         self, request: safety_pb2.ListVerdictsRequest, _context: _Context

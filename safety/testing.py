@@ -124,7 +124,22 @@ def record_made_up(
     """The signed verdict on a candidate that was never run; an approval, unless an assessment says otherwise."""
     offer = Offer(run_id, version, artifact_digest(artifact), len(artifact))
     config = dataclasses.replace(MADE_UP_CONFIG, canary_share=canary_share)
-    return docket.record(offer, artifact, assessment or made_up_assessment(docket), MADE_UP_RULE, config)
+    return enter_made_up(docket, offer, artifact, assessment or made_up_assessment(docket), config=config)
+
+
+def enter_made_up(
+    docket: Docket,
+    offer: Offer,
+    artifact: bytes,
+    assessment: Assessment,
+    *,
+    rule: Rule = MADE_UP_RULE,
+    config: SafetyConfig = MADE_UP_CONFIG,
+) -> common_pb2.SignedStatement:
+    """The signed verdict on a candidate that was never run; where it was tested, that is begun first, as by a gate."""
+    if assessment.level is not None:
+        docket.begin(offer, rule, assessment.level)
+    return docket.record(offer, artifact, assessment, rule, config)
 
 
 def _artifact(

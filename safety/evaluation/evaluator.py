@@ -10,6 +10,7 @@ as this kernel lets it be. What it counts as a cost is believed: whoever chooses
 
 Exceptions:
   EvaluationFailed: the candidate could not be judged; the message is the reason, for the ledger.
+    EvaluatorKilled: because somebody, perhaps itself, sent the process a signal that ends it.
   EvaluatorClosed: the evaluator was closed meanwhile; nothing can be said about the candidate.
 """
 
@@ -58,6 +59,9 @@ REASON_CHARACTERS_MAX = 1000
 
 _EXIT_S_MAX = 1.0
 
+_SENT_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""That somebody sends. The others are of a process's own making, and would come again."""
+
 OnProgress = Callable[[int], None]
 """Called now and then with the number of ended episodes. What it raises ends the evaluation, and the worker with it."""
 
@@ -72,6 +76,13 @@ class EvaluationFailed(Exception):
 
     def __init__(self, reason: str) -> None:
         super().__init__(_one_line(reason))
+
+
+class EvaluatorKilled(EvaluationFailed):
+    """The process was ended by a signal that also comes from outside, e.g. of a kernel that wants memory for others.
+
+    It may have had nothing to do with the candidate: the same work in another process may succeed.
+    """
 
 
 class EvaluatorClosed(Exception):
@@ -310,7 +321,8 @@ class Evaluator:
         if by_itself and process is not None:
             ended = process.returncode
             how = f"was killed by {signal.Signals(-ended).name}" if ended < 0 else f"exited with status {ended}"
-            return EvaluationFailed(f"the evaluator process {how} during {phase}")
+            kind = EvaluatorKilled if -ended in _SENT_SIGNALS else EvaluationFailed
+            return kind(f"the evaluator process {how} during {phase}")
         return EvaluationFailed(f"the evaluator process did not answer as it must: {error}")
 
     def _discard(self) -> None:

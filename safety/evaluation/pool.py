@@ -1,7 +1,9 @@
 """Several evaluator processes side by side; chunks of episodes go to whichever is free, outcomes come in order.
 
 What comes out does not depend on how many there are: an episode's outcome depends on nothing but itself
-(`safety.evaluation.episodes`), and where something fails, the first failure in the order of the work counts.
+(`safety.evaluation.episodes`), and where something fails, the first failure in the order of the work counts. A chunk
+whose process was killed is run once more, in another process: it may have been killed for what others did. What kills
+its process twice is to blame.
 
 Exceptions: EvaluationFailed, EvaluatorClosed (safety.evaluation.evaluator); EnvironmentUnsupported (actors.environment)
 at the start.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import logging
 import math
 import queue
 import threading
@@ -20,9 +23,11 @@ from pathlib import Path
 from actors.environment import EnvironmentSpec
 from safety.config import SafetyConfig
 from safety.evaluation.episodes import EpisodeOutcomes, join_outcomes
-from safety.evaluation.evaluator import EvaluationFailed, Evaluator, EvaluatorClosed, OnProgress
+from safety.evaluation.evaluator import EvaluationFailed, Evaluator, EvaluatorClosed, EvaluatorKilled, OnProgress
 from safety.evaluation.plants import Plant
 from safety.suites.spec import SuiteSpec
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +229,12 @@ class _Task:
         """Runs it, and tells what came of it."""
         tell = self.call.updates.put
         try:
-            tell((self.index, self._outcomes(evaluator)))
+            try:
+                outcomes = self._outcomes(evaluator)
+            except EvaluatorKilled as error:
+                _log.warning("%s: its episodes are run again, once, in another process", error)
+                outcomes = self._outcomes(evaluator)
+            tell((self.index, outcomes))
         except _GivenUp:
             return
         except Exception as error:  # noqa: BLE001 - whoever waits gets it, whatever it is
@@ -271,7 +281,8 @@ class _Call:
         while missing:
             index, told = self.updates.get()
             if isinstance(told, int):
-                ended[index] = told
+                # A chunk that is run again begins anew.
+                ended[index] = max(ended[index], told)
                 on_progress(sum(ended))
                 continue
             missing.discard(index)

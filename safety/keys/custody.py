@@ -9,6 +9,8 @@ it, the highest lease number it may have used, and its public keys. Apart from t
                        for the one before is the incumbent once the newest is revoked
     lease_number       decimal: no lease with a higher number has been granted
 
+What a process that was killed was writing in its directory, .NAME.PID (policies.durable), is removed at the next start.
+
 Which keys sign, the ledger says (safety.keys.history). A rotation is done once it is in the ledger, and undone if it
 never came there: whichever it was, the next start sees to the files.
 
@@ -18,6 +20,7 @@ LedgerError where the ledger's keys do not follow from each other.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +33,7 @@ from policies.signing import KeyFileError, SigningKey, VerifyKey, sign
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from safety.in_toto import sign_in_toto
-from safety.keys.directory import PURPOSES, KeyDirectory, place_of
+from safety.keys.directory import PURPOSES, KeyDirectory, default_place, place_of
 from safety.keys.history import OPENED, KeyHistory, anchor_of, opening_fields
 from safety.ledger import LedgerEntry
 
@@ -38,6 +41,7 @@ INCUMBENTS_BYTES_MAX = 1 << 30
 """Room for the artifacts of releases; that of the newest is kept in any case."""
 
 _LEASE_NUMBERS_RESERVED = 1000
+_UNFINISHED = re.compile(r"\..+\.[0-9]+")
 
 
 class CustodyError(Exception):
@@ -66,20 +70,22 @@ class Custody:
             raise CustodyError(
                 f"safety directory {directory} belongs to run {opened.fields.get('run_id')!r}, this is run {run_id!r}"
             )
+        if opened is None and self._has_decided():
+            raise CustodyError(
+                f"safety directory {directory} is for a ledger that is gone: restore it; starting anew would number "
+                "and judge releases again under the same key"
+            )
         try:
+            _remove_unfinished(directory)
             self._incumbents.mkdir(mode=0o700, exist_ok=True)
-            place = place_of(directory, run_id) if keys is None else keys
+            # Where no ledger has begun, no key directory belongs to it: what a note there says is nobody's word.
+            place = keys or (default_place(run_id) if opened is None else place_of(directory, run_id))
             self.keys = KeyDirectory(place, run_id, directory, None if opened is None else opened.digest)
             anchor = self.keys.key(VERDICT_PURPOSE).verify_key if opened is None else anchor_of(opened)
         except (KeyFileError, OSError) as error:
             raise CustodyError(f"safety directory {directory}: {error}") from error
         self.key_history = KeyHistory(anchor, run_id)
         self._signing: Mapping[str, SigningKey] = {}
-        if opened is None and ((directory / "lease_number").exists() or any(self._incumbents.iterdir())):
-            raise CustodyError(
-                f"safety directory {directory} has granted leases or releases, but its ledger is gone: restore it; "
-                "starting anew would number and judge them again under the same key"
-            )
         self._lease_number = self._lease_numbers_reserved = self._read_lease_number()
         self._ledger = b""
         for entry in entries:
@@ -125,6 +131,11 @@ class Custody:
     def attest(self, verdict: safety_pb2.VerdictStatement) -> str:
         """The signature of a verdict as an in-toto statement, by the verdict key; see `safety.in_toto`."""
         return sign_in_toto(self._signing[VERDICT_PURPOSE], verdict)
+
+    def _has_decided(self) -> bool:
+        """Whether there is anything that only an open ledger leads to."""
+        traces = [self._directory / name for name in ("verify_key.pem", "lease_number")]
+        return any(path.exists() for path in traces) or (self._incumbents.is_dir() and any(self._incumbents.iterdir()))
 
     def _note(self, entry: LedgerEntry) -> None:
         self.key_history.add(entry)
@@ -214,6 +225,12 @@ class Custody:
             return 0
         except (OSError, ValueError) as error:
             raise CustodyError(f"{path} holds no lease number: leases could be issued twice") from error
+
+
+def _remove_unfinished(directory: Path) -> None:
+    for path in directory.iterdir():
+        if _UNFINISHED.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def _publish(path: Path, key: VerifyKey) -> None:

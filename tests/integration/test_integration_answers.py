@@ -35,14 +35,14 @@ LINEAGE = b"l" * 32
 @pytest.mark.parametrize(
     ("dies", "decided"),
     [
-        (("after", "safety.trials.runner", "_Counter.add"), 0),
-        (("before", "safety.ledger", "Ledger._write"), 0),
-        (("after", "safety.docket", "Docket.record"), 1),
+        (("after", "safety.trials.runner", "_Counter.add", 1), 0),
+        (("before", "safety.ledger", "Ledger._write", 1), 0),
+        (("after", "safety.docket", "Docket.record", 1), 1),
     ],
     ids=["in the middle of the evaluation", "before the ledger", "before the answer"],
 )
 def test_a_candidate_is_released_although_the_safety_service_is_killed(
-    socket_directory: Path, dies: tuple[str, str, str], decided: int
+    socket_directory: Path, dies: tuple[str, str, str, int], decided: int
 ) -> None:
     directory, board = socket_directory / "safety", PolicyBoard()
     kept = CandidateFile(socket_directory / NAME, RUN)

@@ -33,7 +33,7 @@ from replay.store import StoreSettings
 from replay.testing import make_append, make_header, make_origin, serving
 from safety.docket import Docket
 from safety.statistics.combination import Outcome
-from safety.testing import MADE_UP_CONFIG, MADE_UP_RULE, made_up_assessment
+from safety.testing import enter_made_up, made_up_assessment
 from safety.verdicts import Offer
 from tests.safety.safety_process import CARTPOLE, CONFIG, RUN, ServiceThread, parameters_of
 
@@ -86,7 +86,7 @@ def _release(paths: RunPaths) -> None:
         outcome = Outcome.REJECTED if version == 5 else Outcome.APPROVED
         lineage = lineage_digest(read_lineage(paths.root / DIRECTORY / f"{version:012d}.lineage"))
         offer = Offer(RUN, version, DIGESTS[version], len(data), lineage)
-        signed = docket.record(offer, data, made_up_assessment(docket, outcome), MADE_UP_RULE, MADE_UP_CONFIG)
+        signed = enter_made_up(docket, offer, data, made_up_assessment(docket, outcome))
         if outcome is Outcome.APPROVED:
             registry.promote(data, signed)
     docket.close()

@@ -21,6 +21,7 @@ from policies.artifact import artifact_digest
 from policies.signing import VERDICT_TYPE, SigningKey, sign
 from policies.testing import make_artifact
 from protos.safety.v1 import safety_pb2
+from safety.begun_evaluations import EVALUATION, BegunEvaluation, evaluation_fields
 from safety.config import SafetyConfig
 from safety.criteria import criterion_result
 from safety.evaluation.episodes import EpisodeOutcomes
@@ -94,13 +95,13 @@ class MadeUpGate:
         return bytes([self._number + 1]) * 32
 
     def enter(self, evidence: Evidence, alter: Alter | None = None) -> None:
-        """Writes the evidence, and enters the verdict that it gives."""
+        """Writes the evidence, and enters that its evaluation began, and the verdict that it gives."""
         digest = write_evidence(self.paths.safety, evidence)
         self._number += 1
         approved = evidence.outcome is Outcome.APPROVED
         self._released += approved
 
-        def compose(previous: bytes) -> Mapping[str, Any]:
+        def make_statement(previous: bytes) -> safety_pb2.VerdictStatement:
             statement = safety_pb2.VerdictStatement(
                 verdict_id=f"{self._number:02d}ab" * 8,
                 run_id=RUN,
@@ -132,11 +133,33 @@ class MadeUpGate:
             )
             if alter is not None:
                 alter(statement)
+            return statement
+
+        def compose(previous: bytes) -> Mapping[str, Any]:
+            statement = make_statement(previous)
             signed = sign(self.key, VERDICT_TYPE, statement.SerializeToString(deterministic=True))
             attested = sign_in_toto(self.key, statement)
             return {**ledger_fields(signed, statement, self._number), SIGNATURE_FIELD: attested}
 
+        self._begin(make_statement(b""))
         self._ledger.append(VERDICT, compose)
+
+    def _begin(self, statement: safety_pb2.VerdictStatement) -> None:
+        """Enters that the evaluation of this verdict begins, if it has one."""
+        if not statement.lifetime_index:
+            return
+        begun = BegunEvaluation(
+            number=self._number,
+            run_id=RUN,
+            version=statement.version,
+            artifact_digest=statement.artifact_digest,
+            lifetime_index=statement.lifetime_index,
+            error_level=statement.error_level,
+            criteria_digest=statement.criteria_digest,
+            suite_digest=statement.suite_digest,
+            next_commitment=statement.next_seed_commitment,
+        )
+        self._ledger.append(EVALUATION, lambda _: evaluation_fields(begun))
 
     def close(self) -> None:
         """Frees the ledger."""

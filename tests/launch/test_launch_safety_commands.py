@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -13,10 +14,14 @@ import pytest
 from launch import cli
 from launch.run_directory import RunDirectory
 from launch.run_paths import RunPaths
+from policies.artifact import artifact_digest
 from policies.signing import SigningKey, VerifyKey
 from safety.docket import Docket
 from safety.keys.directory import default_place
 from safety.ledger import Ledger, read_ledger
+from safety.testing import MADE_UP_RULE, enter_made_up, made_up_assessment
+from safety.trials.levels import Schedule
+from safety.verdicts import Offer
 from tests.launch import lineage_run
 from tests.safety.safety_process import RUN
 
@@ -58,14 +63,37 @@ def test_the_newest_verdicts_as_json(paths: RunPaths, capsys: pytest.CaptureFixt
 def test_an_audit_and_one_against_its_head(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["safety", "audit", str(paths.root)]) == 0
     what, keys, head = capsys.readouterr().out.splitlines()
-    assert "5 entries intact: 2 approved, 1 rejected, 1 revoked" in what
+    assert "8 entries intact: 2 approved, 0 deferred, 1 rejected, 0 void, 1 revoked" in what
     assert re.fullmatch(r"verdicts by key [0-9a-f]{16}; leases by key [0-9a-f]{16}", keys)
     kept = head.removeprefix("head ")
-    assert kept == f"4:{read_ledger(paths.safety)[-1].digest.hex()}"
+    assert kept == f"7:{read_ledger(paths.safety)[-1].digest.hex()}"
     assert cli.main(["safety", "audit", str(paths.root), "--head", kept, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["intact"], found["reason"], found["entries"], found["head"]) == (True, "", 5, kept)
+    assert (found["intact"], found["reason"], found["entries"], found["head"]) == (True, "", 8, kept)
     assert [(each["purpose"], each["entry"]) for each in found["keys"]] == [("verdict", 0), ("lease", 0)]
+
+
+def test_an_audit_tells_what_was_broken_off_and_changed(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    docket = Docket(paths.safety, RUN)
+    offer = Offer(RUN, 7, artifact_digest(b"late"), 4)
+    docket.begin(offer, MADE_UP_RULE, docket.next_level(Schedule(0.05, "recycle")))
+    docket.close()
+    assert cli.main(["safety", "audit", str(paths.root)]) == 0
+    assert "0 void, 0 evaluations broken off (1 more has no verdict yet), 1 revoked" in capsys.readouterr().out
+    docket = Docket(paths.safety, RUN)
+    other = dataclasses.replace(MADE_UP_RULE, suite_digest=b"s" * 32)
+    enter_made_up(docket, offer, b"late", made_up_assessment(docket), rule=other)
+    docket.close()
+    assert cli.main(["safety", "audit", str(paths.root)]) == 0
+    what, change, *_ = capsys.readouterr().out.splitlines()
+    assert "12 entries intact: 3 approved, 0 deferred, 1 rejected, 0 void, 1 evaluations broken off, 1 revoked" in what
+    before, after = bytes(32).hex(), (b"s" * 32).hex()
+    assert change == f"the suite changed with evaluation 5 (entry 10): {before[:16]} before, {after[:16]} since"
+    assert cli.main(["safety", "audit", str(paths.root), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["approved"], found["deferred"], found["rejected"], found["void"]) == (3, 0, 1, 0)
+    assert (found["broken_off"], found["under_way"]) == (1, 0)
+    assert found["rule_changes"] == [{"entry": 10, "evaluation": 5, "what": "suite", "before": before, "after": after}]
 
 
 def test_what_was_altered_is_named(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,9 +104,9 @@ def test_what_was_altered_is_named(paths: RunPaths, capsys: pytest.CaptureFixtur
     assert cli.main(["safety", "audit", str(paths.root), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["intact"], found["entries"], found["keys"], found["head"]) == (False, None, None, None)
-    assert "line 3" in found["reason"]
+    assert "line 5" in found["reason"]
     assert cli.main(["safety", "verdicts", str(paths.root)]) == 2
-    assert "line 3" in capsys.readouterr().err
+    assert "line 5" in capsys.readouterr().err
 
 
 def test_a_rotation_says_what_actors_need(paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +120,7 @@ def test_a_rotation_says_what_actors_need(paths: RunPaths, capsys: pytest.Captur
     assert capsys.readouterr().out.splitlines()[0] != leases
     assert cli.main(["safety", "audit", str(paths.root)]) == 0
     said = capsys.readouterr().out
-    assert f"verdicts by key {newest.key_id}, after 1 before it, since entry 5; leases by key " in said
+    assert f"verdicts by key {newest.key_id}, after 1 before it, since entry 8; leases by key " in said
     # Offline, what follows is signed by the new key, and the registry believes it.
     assert cli.main(["policy", "revoke", str(paths.root), "1", "--why", "poisoned, too"]) == 0
     capsys.readouterr()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -124,9 +125,9 @@ def running(
 
 @contextlib.contextmanager
 def own_process(
-    directory: Path, config: SafetyConfig = CONFIG, dies: tuple[str, str, str] | None = None
+    directory: Path, config: SafetyConfig = CONFIG, dies: tuple[str, str, str, int] | None = None
 ) -> Iterator[tuple[ServiceProcess, SafetyClient]]:
-    """The service in a process; `dies` says when it kills itself: ("before" or "after", module, function)."""
+    """The service in a process; `dies` says when it kills itself: ("before" or "after", module, function, call)."""
     parameters = parameters_of(directory, config, CARTPOLE, None) | {"dies": dies}
     service = ServiceProcess(parameters)
     try:
@@ -145,18 +146,24 @@ async def _serve_forever(parameters: dict[str, Any]) -> None:
     await serve_with(parameters, asyncio.Event(), ready)
 
 
-def _die(when: str, module: str, name: str) -> None:
-    """Makes this process kill itself before or after it next calls a function, named "function" or "Class.method"."""
+def _die(when: str, module: str, name: str, call: int) -> None:
+    """Makes this process kill itself before or after a call, from 1, of a function, "function" or "Class.method"."""
     *owner, name = name.split(".")
     held: Any = importlib.import_module(module)
     for part in owner:
         held = getattr(held, part)
     original = getattr(held, name)
 
+    calls = itertools.count(1)
+
     def deadly(*arguments: Any, **named: Any) -> Any:
-        if when == "after":
-            original(*arguments, **named)
-        os.kill(os.getpid(), signal.SIGKILL)
+        last = next(calls) == call
+        if last and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*arguments, **named)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
 
     setattr(held, name, deadly)
 

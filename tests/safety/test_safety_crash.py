@@ -16,7 +16,7 @@ from safety.audit import LedgerAudit, audit_ledger
 from safety.client import SafetyClient, SafetyUnavailable
 from safety.keys.directory import default_place
 from safety.ledger import Ledger, LedgerInUse, read_ledger
-from safety.suites.manifest import draw_seeds, seed_key, seed_manifest_digest
+from safety.suites.manifest import draw_seeds, seed_commitment, seed_key, seed_manifest_digest
 from safety.testing import balancing_artifact, cartpole_artifact, drifting_artifact
 from tests.safety.safety_process import RUN, own_process
 
@@ -62,7 +62,7 @@ def test_killed_between_verdicts_it_goes_on_where_it_was(socket_directory: Path)
         {"held-out": draw_seeds(seed_key(secret, RUN, 3), "held-out", second.episodes)}
     )
     kinds = [entry.kind for entry in read_ledger(directory)]
-    assert kinds == ["opened", "verdict", "verdict", "recovered", "verdict"]
+    assert kinds == ["opened", *2 * ["evaluation", "verdict"], "recovered", "evaluation", "verdict"]
 
 
 def test_killed_during_evaluations_no_answered_verdict_is_lost(socket_directory: Path) -> None:
@@ -81,10 +81,14 @@ def test_killed_during_evaluations_no_answered_verdict_is_lost(socket_directory:
             finally:
                 timer.join()
     with own_process(socket_directory) as (_, client):
+        answered.append(evaluate(client, GOOD))
         recorded = [safety_pb2.VerdictStatement.FromString(signed.payload) for signed in client.verdicts()]
     identifiers = [verdict.verdict_id for verdict in recorded]
     assert len(set(identifiers)) == len(identifiers)
     assert {verdict.verdict_id for verdict in answered} <= set(identifiers)
+    # No two ever had the same seeds or the same share of the error rate, whether they were broken off or not.
+    assert len({verdict.seed_key for verdict in recorded}) == len(recorded)
+    assert recorded[0].lifetime_index == len(recorded) + audited(directory).broken_off
     assert [verdict.release_number for verdict in reversed(recorded)] == list(range(1, len(recorded) + 1))
     assert len([entry for entry in read_ledger(directory) if entry.kind == "verdict"]) == len(recorded)
 
@@ -96,44 +100,49 @@ def audited(directory: Path) -> LedgerAudit:
 
 
 @pytest.mark.parametrize(
-    ("dies", "decided"),
+    ("dies", "entered"),
     [
-        (("before", "safety.keys.custody", "Custody.keep_incumbent"), False),
-        (("after", "safety.keys.custody", "Custody.keep_incumbent"), False),
-        (("before", "safety.evidence.file", "replace_file"), False),
-        (("after", "safety.evidence.store", "write_evidence"), False),
-        (("after", "safety.ledger", "Ledger._write"), True),
-        (("after", "safety.docket", "Ledger.append"), True),
-        (("after", "safety.docket", "Docket.record"), True),
+        (("before", "safety.ledger", "Ledger._write", 1), []),
+        (("after", "safety.ledger", "Ledger._write", 1), ["evaluation"]),
+        (("after", "safety.gate", "Docket.begin", 1), ["evaluation"]),
+        (("before", "safety.keys.custody", "Custody.keep_incumbent", 1), ["evaluation"]),
+        (("after", "safety.keys.custody", "Custody.keep_incumbent", 1), ["evaluation"]),
+        (("before", "safety.evidence.file", "replace_file", 1), ["evaluation"]),
+        (("after", "safety.evidence.store", "write_evidence", 1), ["evaluation"]),
+        (("after", "safety.ledger", "Ledger._write", 2), ["evaluation", "verdict"]),
+        (("after", "safety.docket", "Ledger.append", 2), ["evaluation", "verdict"]),
+        (("after", "safety.docket", "Docket.record", 1), ["evaluation", "verdict"]),
     ],
 )
 def test_killed_at_each_step_of_a_decision_nothing_is_half(
-    socket_directory: Path, dies: tuple[str, str, str], decided: bool
+    socket_directory: Path, dies: tuple[str, str, str, int], entered: list[str]
 ) -> None:
     directory = socket_directory / "safety"
     with own_process(socket_directory, dies=dies) as (_, client), pytest.raises(SafetyUnavailable):
         evaluate(client, GOOD)
-    verdicts = [entry for entry in read_ledger(directory) if entry.kind == "verdict"]
-    assert len(verdicts) == decided
+    decided, broken_off = "verdict" in entered, entered == ["evaluation"]
+    opened, *left = read_ledger(directory)
+    assert [entry.kind for entry in left] == entered
     with own_process(socket_directory) as (_, client):
         # What stood without a verdict is gone, and what a verdict names is there.
         audit = audited(directory)
+        assert (audit.broken_off, audit.under_way) == (broken_off, 0)
         assert (audit.evidence_checked, audit.evidence_absent) == (decided, 0)
         for folder in ("evidence", "incumbents"):
             assert len(list((directory / folder).iterdir())) == decided
         verdict = evaluate(client, GOOD)
-        assert (verdict.release_number, verdict.lifetime_index) == (1, 1)
+        assert (verdict.release_number, verdict.lifetime_index) == (1, 1 + broken_off)
+        # What the first entry committed to is used only where nothing was broken off.
+        assert (seed_commitment(verdict.seed_key).hex() == opened.fields["seed_commitment"]) == (not broken_off)
         if decided:
-            assert verdict.verdict_id == verdicts[0].fields["verdict_id"]
+            assert verdict.verdict_id == left[1].fields["verdict_id"]
         assert evaluate(client, BETTER).release_number == 2
     assert audited(directory).evidence_checked == 2
 
 
-def test_killed_evaluators_cost_their_candidate_and_nothing_else(socket_directory: Path) -> None:
+def test_a_killed_evaluator_costs_its_candidate_nothing(socket_directory: Path) -> None:
     directory = socket_directory / "safety"
-    outcomes: list[str] = []
     with own_process(socket_directory) as (service, client):
-        assert evaluate(client, GOOD).approved
 
         def kill_workers() -> None:
             for worker in psutil.Process(service.process.pid).children():
@@ -144,11 +153,32 @@ def test_killed_evaluators_cost_their_candidate_and_nothing_else(socket_director
             timer.start()
             verdict = evaluate(client, cartpole_artifact((0.5, 0.5, 3.0, 1.1 + 0.01 * attempt)).to_bytes())
             timer.join()
-            outcomes.append("" if verdict.approved else verdict.reason)
-        # The last kill may have hit an evaluator that had nothing to do, and cost the next one its trial.
-        assert any(evaluate(client, BETTER).approved for _ in range(2))
-    assert any("was killed by SIGKILL" in reason for reason in outcomes)
-    assert {reason for reason in outcomes if reason and "was killed by SIGKILL" not in reason} == set()
+            assert (verdict.approved, verdict.reason) == (True, "")
     audit = audited(directory)
-    assert audit.approved + audit.rejected in {8, 9}
-    assert audit.evidence_absent == 0
+    assert (audit.approved, audit.rejected, audit.broken_off, audit.evidence_absent) == (6, 0, 0, 0)
+
+
+def test_evaluators_that_are_killed_again_and_again_cost_their_candidate_and_nothing_else(
+    socket_directory: Path,
+) -> None:
+    with own_process(socket_directory) as (service, client):
+        ended = threading.Event()
+
+        def kill_workers() -> None:
+            while not ended.wait(0.002):
+                for worker in psutil.Process(service.process.pid).children():
+                    worker.kill()
+
+        killer = threading.Thread(target=kill_workers)
+        killer.start()
+        try:
+            verdict = evaluate(client, GOOD)
+        finally:
+            ended.set()
+            killer.join()
+        assert not verdict.approved
+        assert "was killed by SIGKILL" in verdict.reason
+        # The last kill may have hit what the next one needs; that is run again.
+        assert evaluate(client, BETTER).approved
+    audit = audited(socket_directory / "safety")
+    assert (audit.approved, audit.rejected) == (1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -156,8 +157,43 @@ def test_without_its_ledger_a_service_that_has_decided_does_not_start_anew(
     bench: Bench, decide: Callable[[Custody], object]
 ) -> None:
     decide(bench.open())
-    with pytest.raises(CustodyError, match="ledger is gone"):
+    with pytest.raises(CustodyError, match="for a ledger that is gone"):
         bench.open()
+
+
+def test_without_its_ledger_no_keys_are_made_where_others_were(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEMPER_KEYS", str(tmp_path / "above"))
+    bench.begin()
+    with pytest.raises(CustodyError, match="for a ledger that is gone: restore it"):
+        Custody(bench.directory, RUN, ())
+    assert not (tmp_path / "above").exists()
+
+
+def test_a_note_where_the_keys_are_is_believed_only_once_a_ledger_has_begun(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEMPER_KEYS", str(tmp_path / "above"))
+    (bench.directory / "keys_at").write_text(f"{tmp_path / 'planted'}\n")
+    fresh = Custody(bench.directory, RUN, bench.ledger.entries())
+    assert fresh.keys.place == tmp_path / "above" / RUN
+    assert not (tmp_path / "planted").exists()
+    shutil.rmtree(tmp_path / "above")
+    begun = bench.begin()
+    assert (bench.directory / "keys_at").read_text() == f"{bench.keys}\n"
+    assert Custody(bench.directory, RUN, bench.ledger.entries()).keys.place == begun.keys.place
+
+
+def test_what_a_killed_process_was_writing_is_removed_at_the_next_start(bench: Bench) -> None:
+    bench.begin()
+    kept = {path.name for path in bench.directory.iterdir()} | {".hidden", "evaluator-0.log", ".77"}
+    for name in kept:
+        (bench.directory / name).touch()
+    for name in (".ledger.head.4711", ".keys_at.1", ".verify_key.pem.77", ".lease_number.2", ".risk_monitor.json.3"):
+        (bench.directory / name).write_bytes(b"half")
+    bench.open()
+    assert {path.name for path in bench.directory.iterdir()} == kept
 
 
 def test_another_runs_directory_is_refused(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -35,6 +36,7 @@ from safety.evaluation.evaluator import (
     EvaluationFailed,
     Evaluator,
     EvaluatorClosed,
+    EvaluatorKilled,
 )
 from safety.evaluation.messages import environment_from_header, environment_to_header
 from safety.evaluation.plants import count_plants, draw_plants
@@ -210,12 +212,47 @@ def test_a_worker_that_closes_its_pipe_is_replaced(make: Make) -> None:
 
 
 @pytest.mark.robustness
-def test_a_worker_killed_between_evaluations_costs_one_evaluation(make: Make) -> None:
+@pytest.mark.parametrize(
+    ("sent", "kind"),
+    [
+        (signal.SIGKILL, EvaluatorKilled),
+        (signal.SIGTERM, EvaluatorKilled),
+        (signal.SIGUSR1, EvaluationFailed),
+    ],
+)
+def test_a_worker_killed_at_work_costs_one_evaluation_and_says_by_what(
+    make: Make, sent: signal.Signals, kind: type[EvaluationFailed]
+) -> None:
     evaluator = make()
     evaluator.start()
-    worker_of(evaluator).kill()
-    with pytest.raises(EvaluationFailed, match="killed by SIGKILL"):
-        run(evaluator, balancing_artifact())
+    worker = worker_of(evaluator)
+    # So that it is at work for as long as it lives.
+    worker.suspend()
+
+    def end() -> None:
+        worker.send_signal(sent)
+        worker.resume()
+
+    timer = threading.Timer(0.3, end)
+    timer.start()
+    try:
+        with pytest.raises(EvaluationFailed, match=f"killed by {sent.name}") as failure:
+            run(evaluator, balancing_artifact())
+    finally:
+        timer.join()
+    assert type(failure.value) is kind
+    assert (run(evaluator, balancing_artifact()).returns == 500).all()
+
+
+@pytest.mark.robustness
+def test_a_worker_killed_between_evaluations_costs_nothing(make: Make) -> None:
+    evaluator = make()
+    evaluator.start()
+    worker = worker_of(evaluator)
+    worker.kill()
+    # Not waited for: that is the evaluator's.
+    while worker.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
     assert (run(evaluator, balancing_artifact()).returns == 500).all()
 
 

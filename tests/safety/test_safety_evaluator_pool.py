@@ -199,25 +199,56 @@ def test_a_failure_waits_for_those_before_it(make: Make) -> None:
 
 
 @pytest.mark.robustness
-def test_a_worker_killed_at_work_fails_the_evaluation_and_is_replaced(make: Make) -> None:
-    pool = make(misbehaving("hangs"), workers=2)
+def test_what_was_killed_at_work_is_run_once_more_in_another_process(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = make(workers=2)
     pool.start()
-    before = {worker.pid for worker in workers()}
-
-    def kill() -> None:
-        for worker in workers():
-            worker.kill()
-
-    timer = threading.Timer(0.5, kill)
-    timer.start()
-    try:
-        with pytest.raises(EvaluationFailed, match="killed by SIGKILL"):
-            run(pool, job(constant_artifact(1)))
-    finally:
+    (expected,) = run(pool, job(learnt()))
+    before = workers()
+    for worker in before:
+        # So that it is at work for as long as it lives.
+        worker.suspend()
+    timers = [threading.Timer(0.3, worker.kill) for worker in before]
+    for timer in timers:
+        timer.start()
+    (outcomes,) = run(pool, job(learnt()))
+    for timer in timers:
         timer.join()
+    assert equal(outcomes, expected)
+    assert "killed by SIGKILL during the evaluation: its episodes are run again, once, in another" in caplog.text
+    assert not {worker.pid for worker in before} & {worker.pid for worker in workers()}
+
+
+@pytest.mark.robustness
+def test_what_kills_its_process_twice_fails(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    pool = make(misbehaving("killed"), workers=2)
+    pool.start()
+    with pytest.raises(EvaluationFailed, match="killed by SIGKILL"):
+        run(pool, job(constant_artifact(1), count=8))
+    assert caplog.text.count("run again, once, in another process") == 1
     (outcomes,) = run(pool, job(constant_artifact(0), count=30))
     assert (outcomes.returns == 5).all()
-    assert not before & {worker.pid for worker in workers()}
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("name", "reason", "time_s"),
+    [
+        ("exits", "exited with status 3", 30.0),
+        ("hoards", "more memory", 30.0),
+        ("nan_reward", "not finite", 30.0),
+        ("endless", "longer than", 1.0),
+    ],
+)
+def test_nothing_else_is_run_again(
+    make: Make, caplog: pytest.LogCaptureFixture, name: str, reason: str, time_s: float
+) -> None:
+    pool = make(misbehaving(name))
+    pool.start()
+    with pytest.raises(EvaluationFailed, match=reason):
+        run(pool, job(constant_artifact(1), count=8), time_s=time_s)
+    assert "run again" not in caplog.text
 
 
 @pytest.mark.robustness

@@ -21,6 +21,7 @@ from policies.trust import ExpiredStatement, NotApproved, TrustPolicy
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 from replay.settings import SettingError
+from safety.begun_evaluations import EVALUATION
 from safety.canonical_json import canonical_json
 from safety.config import SafetyConfig
 from safety.criteria import rate_upper_bound
@@ -118,9 +119,15 @@ def test_an_approval_says_everything_and_is_trusted(bench: Bench) -> None:
     assert (verdict.detector.severe, verdict.detector.severe_found, verdict.detector.clean) == (60, 60, 20)
     assert (verdict.incumbent_digest, verdict.lineage_digest, verdict.canary_share) == (b"", lineage, 0.0)
     assert verdict.expiry_time_ns - verdict.issue_time_ns == 30 * 86_400 * 10**9
-    opened, entry = read_ledger(bench.directory)
-    assert (opened.kind, entry.kind) == (OPENED, VERDICT)
-    assert verdict.previous_entry_digest == opened.digest
+    opened, begun, entry = read_ledger(bench.directory)
+    assert (opened.kind, begun.kind, entry.kind) == (OPENED, EVALUATION, VERDICT)
+    assert verdict.previous_entry_digest == begun.digest
+    assert (begun.fields["evaluation"], begun.fields["version"]) == (1, 17)
+    assert begun.fields["artifact_digest"] == verdict.artifact_digest.hex()
+    assert (begun.fields["lifetime_index"], begun.fields["error_level"]) == (1, verdict.error_level)
+    assert begun.fields["criteria_digest"] == verdict.criteria_digest.hex()
+    assert begun.fields["suite_digest"] == verdict.suite_digest.hex()
+    assert begun.fields["next_seed_commitment"] == verdict.next_seed_commitment.hex()
     assert statement_in(entry.fields) == signed
     assert entry.fields["verdict_id"] == verdict.verdict_id
     bench.now_ns = verdict.expiry_time_ns
@@ -129,21 +136,23 @@ def test_an_approval_says_everything_and_is_trusted(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("artifact", "reason"),
+    ("artifact", "reason", "counts"),
     [
-        (UNSAFE, "episodes had a severe event"),
-        (WORSE, "capability_non_inferiority on held-out: mean capability 300 against 480"),
-        (BROKEN, "exited with status 3"),
+        (UNSAFE, "episodes had a severe event", (1, 0, 1, 0)),
+        (WORSE, "capability_non_inferiority on held-out: mean capability 300 against 480", (1, 1, 0, 0)),
+        (BROKEN, "exited with status 3", (1, 0, 1, 0)),
     ],
 )
-def test_a_rejection_says_why_and_releases_nothing(bench: Bench, artifact: bytes, reason: str) -> None:
+def test_a_rejection_says_why_and_releases_nothing(
+    bench: Bench, artifact: bytes, reason: str, counts: tuple[int, int, int, int]
+) -> None:
     bench.offer(GOOD)
     verdict = bench.offer(artifact)
     assert not verdict.approved
     assert reason in verdict.reason
     assert verdict.release_number == 0
     assert reason in read_ledger(bench.directory)[-1].fields["reason"]
-    assert bench.gate.counts == (1, 1)
+    assert bench.gate.counts == counts
     with pytest.raises(NotApproved):
         TrustPolicy(bench.gate.verify_key, RUN, lambda: bench.now_ns).check_release(
             bench.gate.newest_verdicts(1)[0], artifact_digest(artifact)
@@ -184,7 +193,7 @@ def test_a_judged_artifact_keeps_its_verdict(bench: Bench) -> None:
     assert bench.offer(GOOD) == approved
     assert bench.offer(WORSE) == deferred
     assert (bench.pool.asked, bench.pool.planted) == ([], [])
-    assert len(read_ledger(bench.directory)) == 4
+    assert len(read_ledger(bench.directory)) == 7
 
 
 def test_what_could_not_be_judged_or_has_expired_may_be_offered_again(bench: Bench) -> None:
@@ -283,7 +292,7 @@ def test_stopping_decides_nothing(bench: Bench) -> None:
     assert waiting.cancelled()
     with pytest.raises(GateClosed):
         bench.gate.submit(offer(GOOD), GOOD, lambda ended, total: None)
-    assert len(read_ledger(bench.directory)) == 1
+    assert [entry.kind for entry in read_ledger(bench.directory)] == [OPENED, EVALUATION]
 
 
 def test_progress_covers_plants_candidate_and_incumbent_and_ends_with_what_was_run(bench: Bench) -> None:
@@ -303,7 +312,7 @@ def test_a_restart_goes_on_from_the_ledger(bench: Bench) -> None:
     key = bench.gate.verify_key.raw
     bench.restart()
     assert bench.gate.verify_key.raw == key
-    assert bench.gate.counts == (1, 1)
+    assert bench.gate.counts == (1, 0, 1, 0)
     verdict = bench.offer(BETTER)
     assert (verdict.release_number, verdict.incumbent_digest) == (2, artifact_digest(GOOD))
     seeds = draw_seeds(seed_key(bench.gate.custody.secret, RUN, 3), SLICE, verdict.episodes)
@@ -318,20 +327,30 @@ def test_verdict_ids_are_unique(bench: Bench) -> None:
     assert len(set(ids)) == 4
 
 
-def test_a_verdict_that_is_not_in_the_ledger_is_not_returned(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "tested"), [(EVALUATION, 0), (VERDICT, 1)])
+def test_a_verdict_that_is_not_in_the_ledger_is_not_returned(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str, tested: int
+) -> None:
+    write = os.write
+
     def fail(descriptor: int, data: bytes) -> int:
-        raise OSError(28, "No space left on device")
+        if f'"kind":"{kind}"'.encode() in data:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data)
 
     monkeypatch.setattr("safety.ledger.os.write", fail)
     with pytest.raises(LedgerError, match="No space left"):
         bench.offer(GOOD)
+    # Nothing is run that was not entered before.
+    assert len(bench.pool.planted) == tested
     monkeypatch.undo()
     monkeypatch.setattr("safety.gate.EvaluatorPool", ScriptedPool)
     with pytest.raises(LedgerError):
         bench.offer(BETTER)
     bench.restart()
-    assert bench.gate.counts == (0, 0)
-    assert bench.offer(GOOD).release_number == 1
+    assert bench.gate.counts == (0, 0, 0, 0)
+    verdict = bench.offer(GOOD)
+    assert (verdict.release_number, verdict.lifetime_index) == (1, 1 + tested)
 
 
 def test_two_gates_cannot_share_a_directory(bench: Bench) -> None:
@@ -402,15 +421,16 @@ def forge(tree: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("index", "change"),
     [
-        (2, lambda tree: tree.update(approved=True, reason="", release_number=2)),
-        (2, lambda tree: tree.update(statement="")),
-        (2, lambda tree: tree.update(statement="AAAA")),
-        (2, lambda tree: tree.pop("statement")),
-        (2, lambda tree: tree.update(note="added")),
-        (2, lambda tree: tree.update(kind="something else")),
-        (2, forge),
+        (4, lambda tree: tree.update(approved=True, reason="", release_number=2)),
+        (4, lambda tree: tree.update(statement="")),
+        (4, lambda tree: tree.update(statement="AAAA")),
+        (4, lambda tree: tree.pop("statement")),
+        (4, lambda tree: tree.update(note="added")),
+        (4, lambda tree: tree.update(kind="something else")),
+        (4, forge),
         # Every verdict names the entry before it, so what stands before a verdict cannot change unnoticed.
-        (1, lambda tree: tree.update(time_ns=1)),
+        (2, lambda tree: tree.update(time_ns=1)),
+        (3, lambda tree: tree.update(time_ns=1)),
     ],
 )
 def test_a_rewritten_ledger_is_detected_by_its_signatures(

@@ -15,10 +15,11 @@ from policies.artifact import artifact_digest
 from policies.trust import NotApproved, TrustPolicy
 from protos.safety.v1 import safety_pb2
 from safety.audit import audit_ledger
+from safety.begun_evaluations import KnownSchedule
 from safety.config import SafetyConfig
 from safety.evidence.file import read_evidence
 from safety.gate import Gate
-from safety.history import KnownSchedule
+from safety.history import VERDICT
 from safety.ledger import LedgerError, read_ledger
 from safety.statistics.combination import Outcome
 from safety.suites.manifest import criteria_digest
@@ -155,7 +156,8 @@ def test_the_same_offer_on_the_same_state_gets_the_same_verdict(
         other = Bench(tmp_path / name, dataclasses.replace(CONFIG, workers=workers))
         verdicts.append([other.offer(artifact) for artifact in (BETTER, BROKEN)])
         other.gate.close()
-        entries.append([entry.fields for entry in read_ledger(tmp_path / name)][-2:])
+        given = [entry.fields for entry in read_ledger(tmp_path / name) if entry.kind == VERDICT]
+        entries.append(given[-2:])
     first, second = verdicts
     assert [same(verdict) for verdict in first] == [same(verdict) for verdict in second]
     assert first[0].approved
@@ -172,7 +174,8 @@ def test_an_audit_finds_everything_as_the_gate_wrote_it(bench: Bench) -> None:
     entries = read_ledger(bench.directory)
     known = KnownSchedule(criteria_digest(suite_from_settings(CONFIG, EnvironmentConfig())), Schedule(0.05, "recycle"))
     audit = audit_ledger(entries, bench.gate.verify_key, RUN, directory=bench.directory, known=known)
-    assert (audit.approved, audit.rejected) == (2, 4)
+    assert (audit.approved, audit.deferred, audit.rejected, audit.void) == (2, 1, 2, 1)
+    assert (audit.broken_off, audit.under_way, audit.rule_changes) == (0, 0, ())
     assert (audit.evaluations_checked, audit.evidence_checked, audit.evidence_absent) == (5, 6, 0)
     assert audit.levels_checked == 6
     other = KnownSchedule(known.criteria_digest, Schedule(0.05, "spend"))

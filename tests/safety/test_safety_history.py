@@ -10,15 +10,17 @@ import pytest
 
 from policies.artifact import artifact_digest
 from protos.safety.v1 import safety_pb2
+from safety.begun_evaluations import EVALUATION, KnownSchedule
 from safety.docket import Docket
 from safety.evidence.file import evidence_path
 from safety.evidence.store import EvidenceStore, Kept
-from safety.history import DecisionHistory, KnownSchedule
+from safety.history import DecisionHistory
 from safety.keys.custody import CustodyError
+from safety.keys.history import OPENED
 from safety.ledger import LedgerError, read_ledger
 from safety.statistics.combination import Outcome
 from safety.statistics.lifetime import recycled_level
-from safety.testing import MADE_UP_CONFIG, MADE_UP_RULE, made_up_assessment, record_made_up
+from safety.testing import MADE_UP_CONFIG, MADE_UP_RULE, enter_made_up, made_up_assessment, record_made_up
 from safety.trials.levels import Level, Schedule
 from safety.verdicts import Assessment, Offer
 
@@ -52,7 +54,7 @@ def test_every_candidate_that_was_tested_counts_and_no_other(docket: Docket, tmp
     ]
     history = DecisionHistory(read_ledger(tmp_path), docket.verify_key, RUN, KNOWN)
     assert history.approvals == [*approvals, True]
-    assert (history.approved, history.rejected) == (3, 4)
+    assert history.counts == (3, 1, 2, 1)
 
 
 def test_deferrals_are_counted_until_one_is_not(docket: Docket) -> None:
@@ -90,7 +92,7 @@ def test_a_level_that_is_not_the_next_ones_is_refused_also_where_it_is_signed(
 def test_levels_of_other_criteria_are_not_known_but_counted(docket: Docket) -> None:
     rule = dataclasses.replace(MADE_UP_RULE, criteria_digest=b"other" + bytes(27))
     assessment = dataclasses.replace(made_up_assessment(docket), level=Level(1, 0.3, 1.0))
-    docket.record(Offer(RUN, 1, artifact_digest(b"a"), 1), b"a", assessment, rule, MADE_UP_CONFIG)
+    enter_made_up(docket, Offer(RUN, 1, artifact_digest(b"a"), 1), b"a", assessment, rule=rule)
     assert decide(docket, "next").lifetime_index == 2
 
 
@@ -161,8 +163,8 @@ def test_no_verdict_without_its_evidence(docket: Docket, tmp_path: Path) -> None
     (tmp_path / "evidence").write_bytes(b"")
     with pytest.raises(CustodyError, match="evidence cannot be written"):
         decide(docket, "good")
-    assert docket.counts == (0, 0)
-    assert len(read_ledger(tmp_path)) == 1
+    assert docket.counts == (0, 0, 0, 0)
+    assert [entry.kind for entry in read_ledger(tmp_path)] == [OPENED, EVALUATION]
 
 
 def test_a_store_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -159,9 +159,9 @@ def test_the_ledger_takes_nothing_of_an_outgoing_key(place: Place) -> None:
     ledger = Ledger(place.safety)
     ledger.append(REVOCATION, by_outgoing)
     ledger.close()
-    with pytest.raises(LedgerError, match=r"entry 3 holds no revocation signed by .* do not lead to the verdict key"):
+    with pytest.raises(LedgerError, match=r"entry 4 holds no revocation signed by .* do not lead to the verdict key"):
         DecisionHistory(read_ledger(place.safety), anchor, RUN)
-    with pytest.raises(LedgerError, match="entry 3"):
+    with pytest.raises(LedgerError, match="entry 4"):
         place.release(b"second")
 
 
@@ -171,7 +171,7 @@ def test_an_audit_names_the_keys(place: Place) -> None:
     place.release(b"second")
     audit = audit_ledger(read_ledger(place.safety), place.trust.verify_key, RUN)
     said = [(each.purpose, each.entry) for each in audit.keys]
-    assert said == [("verdict", 0), ("lease", 0), ("verdict", 2), ("lease", 2), ("lease", 3)]
+    assert said == [("verdict", 0), ("lease", 0), ("verdict", 3), ("lease", 3), ("lease", 4)]
     assert audit.approved == 2
     assert [place.trust_in(number).verify_key for number in (1, 2)] == [audit.keys[0].key, audit.keys[2].key]
 
@@ -193,16 +193,16 @@ def test_a_rotation_that_is_not_what_it_says_is_refused(place: Place, change: di
     place.rotate()
     entries = read_ledger(place.safety)
     fields = dict(entries[-1].fields) | change
-    altered = [*entries[:-1], entries[-1].__class__(2, entries[1].digest, KEY, 1, fields, bytes(32))]
-    with pytest.raises(LedgerError, match=r"entry 2 does not name keys for which key [0-9a-f]{16} vouches"):
+    altered = [*entries[:-1], entries[-1].__class__(3, entries[2].digest, KEY, 1, fields, bytes(32))]
+    with pytest.raises(LedgerError, match=r"entry 3 does not name keys for which key [0-9a-f]{16} vouches"):
         DecisionHistory(altered, place.trust.verify_key, RUN)
 
 
 def test_a_strangers_rotation_and_one_played_back_are_refused(place: Place) -> None:
     place.rotate()
     entries = read_ledger(place.safety)
-    again = entries[-1].__class__(3, entries[-1].digest, KEY, 1, entries[-1].fields, bytes(32))
-    with pytest.raises(LedgerError, match="entry 3 does not name keys"):
+    again = entries[-1].__class__(4, entries[-1].digest, KEY, 1, entries[-1].fields, bytes(32))
+    with pytest.raises(LedgerError, match="entry 4 does not name keys"):
         DecisionHistory([*entries, again], place.trust.verify_key, RUN)
     lease_only = entries[-1].fields["statements"][1]
     genuine = common_pb2.SignedStatement.FromString(base64.b64decode(lease_only))
@@ -213,7 +213,7 @@ def test_a_strangers_rotation_and_one_played_back_are_refused(place: Place) -> N
         "statements": [lease_only],
         "why": "again",
     }
-    again = entries[-1].__class__(3, entries[-1].digest, KEY, 1, fields, bytes(32))
+    again = entries[-1].__class__(4, entries[-1].digest, KEY, 1, fields, bytes(32))
     with pytest.raises(LedgerError, match="1 of its keys are no new ones"):
         DecisionHistory([*entries, again], place.trust.verify_key, RUN)
 
@@ -240,7 +240,7 @@ def test_what_makes_no_sense_changes_nothing(place: Place, purpose: str, why: st
     with pytest.raises(RotationRefused, match=message):
         rotate(place.safety, RUN, purpose, why, keys=place.keys)
     assert place.private() == before
-    assert len(read_ledger(place.safety)) == 2
+    assert len(read_ledger(place.safety)) == 3
 
 
 def test_there_are_only_so_many_verdict_keys(place: Place) -> None:

@@ -26,7 +26,10 @@ from replay.schema import PayloadLayout
 from replay.settings import SettingError
 from replay.testing import make_columns, make_header, make_origin
 from replay.testing import serving as replay_serving
+from safety.begun_evaluations import BROKEN_OFF, EVALUATION
 from safety.client import LeaseBreached, LeaseRefused, OfferRefused, SafetyClient, SafetyUnavailable
+from safety.history import VERDICT
+from safety.keys.history import OPENED
 from safety.ledger import LedgerError, LedgerInUse, read_ledger
 from safety.service import SERVICE_NAME, UPLOADS_MAX
 from safety.testing import (
@@ -69,12 +72,14 @@ def test_candidates_get_the_verdicts_they_deserve(client: SafetyClient, director
         assert not verdict.approved
         assert reason in verdict.reason
     answer = client.trust()
-    assert (answer.public_key, answer.approved, answer.rejected) == (trust.verify_key.raw, 1, 3)
+    assert (answer.public_key, answer.approved, answer.deferred, answer.rejected) == (trust.verify_key.raw, 1, 1, 2)
+    assert (answer.void, answer.broken_off) == (0, 0)
     assert answer.key_id == trust.verify_key.key_id
     listed = [safety_pb2.VerdictStatement.FromString(signed.payload) for signed in client.verdicts()]
     assert [verdict.approved for verdict in listed] == [False, False, False, True]
     assert len(client.verdicts(2)) == 2
-    assert [entry.fields["reason"] for entry in read_ledger(directory)[:0:-1]] == [verdict.reason for verdict in listed]
+    entered = [entry.fields["reason"] for entry in read_ledger(directory) if entry.kind == VERDICT]
+    assert entered[::-1] == [verdict.reason for verdict in listed]
 
 
 def test_progress_is_told_while_it_is_made(client: SafetyClient) -> None:
@@ -167,7 +172,7 @@ def test_an_upload_that_never_ends_is_ended(
     finally:
         stop.set()
     assert evaluate(client, GOOD).release_number == 1
-    assert len(read_ledger(directory)) == 2
+    assert [entry.kind for entry in read_ledger(directory)] == [OPENED, EVALUATION, VERDICT]
 
 
 def test_stalled_uploads_keep_nobody_from_a_lease(client: SafetyClient, socket_directory: Path) -> None:
@@ -235,7 +240,8 @@ def test_a_hanging_candidate_is_rejected_and_the_next_one_is_judged(socket_direc
         assert not verdict.approved
         assert "longer than 2 s" in verdict.reason
         assert evaluate(client, constant_artifact(0).to_bytes()).release_number == 1
-    reasons = [entry.fields["reason"] for entry in read_ledger(socket_directory / "safety")[1:]]
+    entries = read_ledger(socket_directory / "safety")
+    reasons = [entry.fields["reason"] for entry in entries if entry.kind == VERDICT]
     assert reasons == [verdict.reason, ""]
 
 
@@ -280,7 +286,7 @@ def test_a_client_that_goes_away_finds_the_verdict_when_it_comes_back(client: Sa
         client.evaluate(GOOD, RUN, 1, 60.0, go_away)
     verdict = evaluate(client, GOOD)
     assert verdict.release_number == 1
-    assert len(read_ledger(directory)) == 2
+    assert [entry.kind for entry in read_ledger(directory)] == [OPENED, EVALUATION, VERDICT]
 
 
 def test_stopping_ends_a_running_evaluation_undecided(socket_directory: Path) -> None:
@@ -298,7 +304,14 @@ def test_stopping_ends_a_running_evaluation_undecided(socket_directory: Path) ->
         thread.join(0.5)
     thread.join(30)
     assert len(outcome) == 1
-    assert len(read_ledger(socket_directory / "safety")) == 1
+    assert [entry.kind for entry in read_ledger(socket_directory / "safety")] == [OPENED, EVALUATION]
+    # The next service says what became of it, and the candidate is tested at the next level.
+    with running(socket_directory, CONFIG, HANGS) as client:
+        assert client.trust().broken_off == 1
+        verdict = evaluate(client, constant_artifact(0).to_bytes())
+    assert (verdict.approved, verdict.lifetime_index) == (True, 2)
+    kinds = [entry.kind for entry in read_ledger(socket_directory / "safety")]
+    assert kinds == [OPENED, EVALUATION, BROKEN_OFF, EVALUATION, VERDICT]
 
 
 def start_failure(directory: Path, environment: EnvironmentConfig = CARTPOLE, **changes: Any) -> BaseException | None:

@@ -361,16 +361,22 @@ class GetTrustRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetTrustResponse(_message.Message):
-    __slots__ = ("public_key", "key_id", "approved", "rejected")
+    __slots__ = ("public_key", "key_id", "approved", "rejected", "deferred", "void", "broken_off")
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     APPROVED_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
+    DEFERRED_FIELD_NUMBER: _ClassVar[int]
+    VOID_FIELD_NUMBER: _ClassVar[int]
+    BROKEN_OFF_FIELD_NUMBER: _ClassVar[int]
     public_key: bytes
     key_id: str
     approved: int
     rejected: int
-    def __init__(self, public_key: _Optional[bytes] = ..., key_id: _Optional[str] = ..., approved: _Optional[int] = ..., rejected: _Optional[int] = ...) -> None: ...
+    deferred: int
+    void: int
+    broken_off: int
+    def __init__(self, public_key: _Optional[bytes] = ..., key_id: _Optional[str] = ..., approved: _Optional[int] = ..., rejected: _Optional[int] = ..., deferred: _Optional[int] = ..., void: _Optional[int] = ..., broken_off: _Optional[int] = ...) -> None: ...
 
 class ListVerdictsRequest(_message.Message):
     __slots__ = ("limit",)

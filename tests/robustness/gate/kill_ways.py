@@ -20,13 +20,17 @@ import psutil
 from policies.artifact import artifact_digest
 from protos import transport
 from protos.safety.v1 import safety_pb2, safety_pb2_grpc
+from safety.begun_evaluations import BROKEN_OFF, EVALUATION
 from safety.client import SafetyClient, SafetyUnavailable
+from safety.docket import Docket
+from safety.history import VERDICT
 from safety.ledger import LedgerEntry
+from safety.suites.manifest import seed_commitment
 from tests.robustness.gate import small_gate
 from tests.robustness.gate.candidate_ways import mischief, offer
 from tests.robustness.gate.small_gate import CONFIG, GOOD, HOSTILE, evaluate, serving
 from tests.robustness.gate.ways import Group, got_through
-from tests.safety.safety_process import CARTPOLE, ServiceProcess, parameters_of
+from tests.safety.safety_process import CARTPOLE, RUN, ServiceProcess, parameters_of
 
 STEPS_MAX = 40
 """More steps than an approval has from its end to its answer."""
@@ -85,7 +89,12 @@ KILLS = Group("kills", _killing)
 def verdicts_of(root: Path, artifact: bytes) -> list[LedgerEntry]:
     """The ledger's verdicts about an artifact."""
     digest = artifact_digest(artifact).hex()
-    return [entry for entry in small_gate.entries(root) if entry.fields.get("artifact_digest") == digest]
+    return [entry for entry in verdicts_in(root) if entry.fields["artifact_digest"] == digest]
+
+
+def verdicts_in(root: Path) -> list[LedgerEntry]:
+    """All of the ledger's verdicts."""
+    return [entry for entry in small_gate.entries(root) if entry.kind == VERDICT]
 
 
 def undecided(client: SafetyClient, artifact: bytes) -> str:
@@ -165,9 +174,9 @@ def service_killed_while_a_candidate_is_uploaded(scene: Killing) -> str:
         return f"{said}, nothing in the ledger, {one_verdict(root, client, GOOD, approved=True)}"
 
 
-@KILLS.way(r"does not answer.*; nothing in the ledger; .*then one verdict")
+@KILLS.way(r"does not answer.*; no verdict in the ledger; then as candidate 2 on other seeds: .*then one verdict")
 def service_killed_while_it_evaluates(scene: Killing) -> str:
-    """SIGKILL in the middle of the episodes; the evaluator process must not survive it either."""
+    """SIGKILL in the middle of the episodes, and the same candidate offered again, for the same seeds once more."""
     root, candidate = scene.root("evaluate"), mischief("hangs")
     heard: list[str] = []
     with serving(root, SLOW, HOSTILE) as (service, client):
@@ -180,15 +189,40 @@ def service_killed_while_it_evaluates(scene: Killing) -> str:
     _, alive = psutil.wait_procs(workers, WAIT_S)
     if alive or not workers or not heard or verdicts_of(root, candidate):
         got_through(f"{alive}, {heard}, {verdicts_of(root, candidate)}")
+    opened, *_ = small_gate.entries(root)
     with serving(root, SLOW, HOSTILE) as (_, client):
-        reason = evaluate(client, candidate).reason
+        again = evaluate(client, candidate)
+        if seed_commitment(again.seed_key).hex() == opened.fields["seed_commitment"] or again.lifetime_index != 2:
+            got_through(again)
         said = one_verdict(root, client, mischief("none"), approved=True)
-    return f"{heard[0]}; nothing in the ledger; {reason}, {said}"
+    return f"{heard[0]}; no verdict in the ledger; then as candidate 2 on other seeds: {again.reason}, {said}"
 
 
-@KILLS.way(r"^rejected: .*killed by SIGKILL.*; then one verdict")
+@KILLS.way(r"^as candidates 1 to 5, never on the same seeds")
+def service_killed_until_the_seeds_suit(scene: Killing) -> str:
+    """SIGKILL in every evaluation, so that the one candidate would meet its seeds again, or choose among them."""
+    root, candidate, seen = scene.root("choose"), mischief("hangs"), set()
+    for number in range(1, 6):
+        with serving(root, SLOW, HOSTILE) as (service, client):
+            caller = threading.Thread(target=lambda: undecided(client, candidate))
+            caller.start()
+            while [entry.kind for entry in small_gate.entries(root)].count(EVALUATION) < number:
+                time.sleep(0.01)
+            service.kill()
+            caller.join(WAIT_S)
+        with contextlib.closing(Docket(small_gate.service_directory(root), RUN, keys=small_gate.key_directory(root))):
+            *_, begun, broken_off = small_gate.entries(root)
+        seen.add(broken_off.fields["seed_key"])
+        if (begun.kind, broken_off.kind, begun.fields["lifetime_index"]) != (EVALUATION, BROKEN_OFF, number):
+            got_through((begun, broken_off))
+    if len(seen) != 5 or verdicts_in(root) or small_gate.audited(root):
+        got_through((seen, verdicts_in(root), small_gate.audited(root)))
+    return f"as candidates 1 to {number}, never on the same seeds"
+
+
+@KILLS.way(r"^run again: .*took longer than.*; then one verdict")
 def evaluator_killed_while_it_evaluates(scene: Killing) -> str:
-    """SIGKILL to the evaluator process: the candidate is not judged, which is no approval."""
+    """SIGKILL to the evaluator process, so that a candidate is judged by half of its episodes, or not at all."""
     root, candidate = scene.root("worker"), mischief("hangs")
     with serving(root, SLOW, HOSTILE) as (service, client):
         answers: list[safety_pb2.VerdictStatement] = []
@@ -201,7 +235,31 @@ def evaluator_killed_while_it_evaluates(scene: Killing) -> str:
         if answers[0].approved or answers[0].release_number:
             got_through(answers[0])
         said = one_verdict(root, client, mischief("none"), approved=True)
-        return f"rejected: {answers[0].reason}; {said}"
+        return f"run again: {answers[0].reason}; {said}"
+
+
+@KILLS.way(r"^rejected: .*killed by SIGKILL.*; then one verdict")
+def evaluator_killed_again_and_again(scene: Killing) -> str:
+    """SIGKILL to every evaluator process: the candidate is not judged, which is no approval."""
+    root, ended = scene.root("workers"), threading.Event()
+    with serving(root, SLOW, HOSTILE) as (service, client):
+
+        def kill_all() -> None:
+            while not ended.wait(0.002):
+                for worker in psutil.Process(service.process.pid).children():
+                    worker.kill()
+
+        killer = threading.Thread(target=kill_all)
+        killer.start()
+        try:
+            answer = evaluate(client, mischief("hangs"))
+        finally:
+            ended.set()
+            killer.join(WAIT_S)
+        if answer.approved or answer.release_number:
+            got_through(answer)
+        said = one_verdict(root, client, mischief("none"), approved=True)
+        return f"rejected: {answer.reason}; {said}"
 
 
 @KILLS.way(r"^3 times CANCELLED, then one verdict")

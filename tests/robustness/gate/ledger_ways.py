@@ -1,7 +1,8 @@
 """A safety service's directory tampered with: ledger, head, keys, secret, incumbents; and settings changed in between.
 
-A real safety service makes one directory, with releases 1 and 2 of which 1 is revoked, and two rejections. Each way
-has a copy of it, and asks a docket, as the service opens it, or an audit, as anybody can make it.
+A real safety service makes one directory, with releases 1 and 2 of which 1 is revoked, two rejections, and an
+evaluation that was broken off. Each way has a copy of it, and asks a docket, as the service opens it, or an audit, as
+anybody can make it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ from policies.artifact import artifact_digest
 from policies.durable import replace_file
 from policies.signing import SigningKey
 from protos.safety.v1 import safety_pb2
+from safety.begun_evaluations import BROKEN_OFF
+from safety.docket import Docket
+from safety.history import VERDICT
 from safety.ledger import Ledger
-from safety.suites.manifest import draw_seeds, seed_commitment, seed_manifest_digest
-from safety.verdicts import statement_in
+from safety.suites.manifest import criteria_digest, draw_seeds, seed_commitment, seed_manifest_digest
+from safety.suites.spec import suite_from_settings
+from safety.trials.levels import Schedule
+from safety.verdicts import Offer, Rule, statement_in
 from tests.robustness.gate.small_gate import (
     BETTER,
     CONFIG,
@@ -31,6 +37,7 @@ from tests.robustness.gate.small_gate import (
     entries,
     evaluate,
     incumbent_file,
+    key_directory,
     read_trees,
     refused_to_open,
     resigned,
@@ -44,7 +51,7 @@ from tests.robustness.gate.small_gate import (
     write_trees,
 )
 from tests.robustness.gate.ways import Group, got_through
-from tests.safety.safety_process import RUN
+from tests.safety.safety_process import CARTPOLE, RUN
 
 LAX = dataclasses.replace(CONFIG, violation_rate_max=0.9, risk_margin=0.9)
 
@@ -57,7 +64,10 @@ class Template:
         self._numbers = itertools.count()
         self.root, self.another = directory / "root", directory / "another"
         with serving(self.root) as (_, client):
-            verdicts = [evaluate(client, artifact) for artifact in (GOOD, UNSAFE, BETTER)]
+            verdicts = [evaluate(client, artifact) for artifact in (GOOD, UNSAFE)]
+        break_off_one(self.root)
+        with serving(self.root) as (_, client):
+            verdicts.append(evaluate(client, BETTER))
             client.renew_lease(RUN)
             client.revoke(RUN, 1, "it learnt from poisoned records")
             verdicts.append(evaluate(client, FALLING))
@@ -67,7 +77,9 @@ class Template:
             raise RuntimeError(f"the verdicts are not those they should be: {verdicts}")
         if problem := audited(self.root):
             raise RuntimeError(f"a ledger that nobody has touched does not pass: {problem}")
-        self.verdicts = [number for number, entry in enumerate(entries(self.root)) if entry.kind == "verdict"]
+        kinds = [entry.kind for entry in entries(self.root)]
+        self.verdicts = [number for number, kind in enumerate(kinds) if kind == VERDICT]
+        self.broken_off = kinds.index(BROKEN_OFF)
 
     def copy(self) -> Path:
         """A copy that may be spoilt."""
@@ -82,6 +94,21 @@ class Template:
         change(trees)
         write_trees(copy, trees)
         return copy
+
+
+def break_off_one(root: Path) -> None:
+    """Begins an evaluation as a service that is killed in it, and opens the directory again."""
+
+    def opened() -> contextlib.closing[Docket]:
+        return contextlib.closing(Docket(service_directory(root), RUN, keys=key_directory(root)))
+
+    with opened() as docket:
+        offer = Offer(RUN, 1, artifact_digest(FALLING), len(FALLING))
+        suite = suite_from_settings(CONFIG, CARTPOLE)
+        level = docket.next_level(Schedule(suite.error_rate, suite.error_schedule))
+        docket.begin(offer, Rule(criteria_digest(suite), bytes(32), suite), level)
+    with opened():
+        pass
 
 
 @contextlib.contextmanager
@@ -115,21 +142,23 @@ def last_entry_removed_and_the_head_edited(scene: Template) -> str:
     return f"audit: {audited(root, (kept.index, kept.digest)) or got_through('the ledger passes')}"
 
 
-@LEDGER.way(r"LedgerError: .* line 3 does not continue the chain")
+@LEDGER.way(r"LedgerError: .* line \d+ does not continue the chain")
 def entry_edited(scene: Template) -> str:
     """A rejection turned into an approval in the file."""
     root = scene.copy()
     path = service_directory(root) / "ledger.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
-    lines[2] = lines[2].replace(b'"approved":false', b'"approved":true')
+    at = scene.verdicts[1]
+    lines[at] = lines[at].replace(b'"approved":false', b'"approved":true')
     path.write_bytes(b"".join(lines))
     return refused(root)
 
 
-@LEDGER.way(r"service: LedgerError: ledger entry 2 does not say what its verdict says.*audit: LedgerError")
+@LEDGER.way(r"service: LedgerError: ledger entry \d+ does not say what its verdict says.*audit: LedgerError")
 def entry_edited_and_the_chain_made_again(scene: Template) -> str:
     """The same, and every digest after it computed anew."""
-    return refused(scene.after(lambda trees: trees[2].update(approved=True, reason="", release_number=2)))
+    change = {"approved": True, "reason": "", "release_number": 2}
+    return refused(scene.after(lambda trees: trees[scene.verdicts[1]].update(change)))
 
 
 @LEDGER.way(r"LedgerError: .* line \d does not continue the chain")
@@ -146,9 +175,10 @@ def entries_swapped(scene: Template) -> str:
 @LEDGER.way(r"service: LedgerError: ledger entry \d .*audit: LedgerError")
 def entries_swapped_and_the_chain_made_again(scene: Template) -> str:
     """Two verdicts change places, and every digest is computed anew."""
+    first, second = scene.verdicts[:2]
 
     def swap(trees: list[dict[str, Any]]) -> None:
-        trees[1], trees[2] = trees[2], trees[1]
+        trees[first], trees[second] = trees[second], trees[first]
 
     return refused(scene.after(swap))
 
@@ -158,7 +188,7 @@ def forged_verdict_inserted(scene: Template) -> str:
     """An approval of what was rejected, signed by a stranger in the name of the key, with the chain made again."""
 
     def insert(trees: list[dict[str, Any]]) -> None:
-        trees.append(resigned(trees[2], SigningKey.generate(), _approve))
+        trees.append(resigned(trees[scene.verdicts[1]], SigningKey.generate(), _approve))
 
     return refused(scene.after(insert))
 
@@ -166,13 +196,13 @@ def forged_verdict_inserted(scene: Template) -> str:
 @LEDGER.way(r"service: LedgerError: ledger entry \d+ .*audit: LedgerError")
 def genuine_verdict_inserted_twice(scene: Template) -> str:
     """A genuine approval entered once more at the end, so that its release would have a second number."""
-    return refused(scene.after(lambda trees: trees.append(dict(trees[1]))))
+    return refused(scene.after(lambda trees: trees.append(dict(trees[scene.verdicts[0]]))))
 
 
 @LEDGER.way(r"service: LedgerError: ledger entry \d+ holds no verdict signed by .*audit: LedgerError")
 def verdict_of_another_ledger_spliced_in(scene: Template) -> str:
     """The approval of another safety service, with its own key, put at the end."""
-    spliced = read_trees(scene.another)[1]
+    spliced = next(tree for tree in read_trees(scene.another) if tree["kind"] == VERDICT)
     return refused(scene.after(lambda trees: trees.append(spliced)))
 
 
@@ -191,7 +221,50 @@ def verdict_of_another_run_by_the_same_key(scene: Template) -> str:
 @LEDGER.way(r"service: LedgerError: ledger entry \d+ .*audit: LedgerError")
 def rejection_relabelled(scene: Template) -> str:
     """The kind of a rejection changed to one that nobody reads, so that its candidate may try again."""
-    return refused(scene.after(lambda trees: trees[2].update(kind="note")))
+    return refused(scene.after(lambda trees: trees[scene.verdicts[1]].update(kind="note")))
+
+
+@LEDGER.way(r"service: LedgerError: ledger entry \d+ begins evaluation 4 .* is evaluation 3 of run.*audit: LedgerError")
+def broken_off_evaluation_edited_away(scene: Template) -> str:
+    """An evaluation that was broken off taken out of the middle, so that nobody sees that it was, chain made again."""
+
+    def take_out(trees: list[dict[str, Any]]) -> None:
+        del trees[scene.broken_off - 1 : scene.broken_off + 1]
+
+    return refused(scene.after(take_out))
+
+
+@LEDGER.way(r"service: LedgerError: ledger entry 10 does not say .*, or stands out of place.*audit: LedgerError")
+def begin_of_an_evaluation_edited_away(scene: Template) -> str:
+    """A verdict without the entry that its evaluation began, as if it had cost nothing until it came."""
+    return refused(scene.after(lambda trees: trees.pop(scene.verdicts[-1] - 1)))
+
+
+@LEDGER.way(r"service: LedgerError: ledger entry \d+ begins evaluation 3 .* is evaluation 6 of run.*audit: LedgerError")
+def number_of_an_evaluation_replayed(scene: Template) -> str:
+    """The evaluation that was broken off begun once more at the end, for its seeds and its share of the error rate."""
+    return refused(scene.after(lambda trees: trees.append(dict(trees[scene.broken_off - 1]))))
+
+
+@LEDGER.way(r"service: LedgerError: ledger entry \d+ begins evaluation 7 .* is evaluation 6 of run.*audit: LedgerError")
+def number_of_an_evaluation_skipped(scene: Template) -> str:
+    """The next evaluation left out, whose seeds somebody has learnt."""
+
+    def skip(trees: list[dict[str, Any]]) -> None:
+        trees.append({**trees[scene.verdicts[-1] - 1], "evaluation": 7, "lifetime_index": 7})
+
+    return refused(scene.after(skip))
+
+
+@LEDGER.way(r"service: LedgerError: the ledger commits to another key for evaluation 7 than follows from the secret")
+def commitment_of_an_evaluation_edited(scene: Template) -> str:
+    """The newest entry, of an evaluation that was broken off, commits to a key of somebody who wrote both files."""
+    root = scene.copy()
+    break_off_one(root)
+    trees = read_trees(root)[:-1]
+    trees[-1]["next_seed_commitment"] = seed_commitment(b"x" * 32).hex()
+    write_trees(root, trees)
+    return f"service: {refused_to_open(root)}"
 
 
 @LEDGER.way(r"service: LedgerError: ledger entry \d+ .*audit: LedgerError")
