@@ -16,7 +16,7 @@ from actors.process import JobError
 from launch.errors import BadInput
 from launch.preflight import check
 from launch.recipes import RECIPES, make_recipe
-from policies.spec import SpecError
+from policies.spaces import SpecError
 
 
 class FaultyEnv(gymnasium.Env[Any, Any]):
