@@ -204,12 +204,12 @@ def test_what_an_episode_draws_depends_on_its_seed_alone() -> None:
     [
         (RecordingPolicy(logits=np.nan), 0.0, "logits are not finite"),
         (RecordingPolicy(logits=np.inf), 0.0, "logits are not finite"),
-        (RecordingPolicy(action=2), 0.0, r"outside \[0, 2\)"),
-        (RecordingPolicy(action=-1), 0.0, r"outside \[0, 2\)"),
+        (RecordingPolicy(action=2), 0.0, "action 2 is not one of 2 actions"),
+        (RecordingPolicy(action=-1), 0.0, "action -1 is not one of 2 actions"),
         (RecordingPolicy(), -1.0, "negative or NaN"),
         (RecordingPolicy(), np.nan, "negative or NaN"),
         (RecordingPolicy(), np.inf, "cost of an episode is not finite"),
-        (GreedyPolicy(), 0.0, "one float32 per lane"),
+        (GreedyPolicy(), 0.0, r"draws \(7, 2\) numbers, \(7, 1\) float32 are what there is"),
     ],
 )
 def test_what_no_episode_may_contain_is_refused(policy: RecordingPolicy, cost: float, message: str) -> None:

@@ -145,9 +145,9 @@ def test_unusable_artifacts_fail_with_the_reason(make: Make) -> None:
         (b"", "header"),
         (b"not an artifact at all", "artifact"),
         (balancing_artifact().to_bytes()[:-4], "artifact"),
-        (make_artifact(make_spec((3,), 2)), "observations <f4 [3]"),
+        (make_artifact(make_spec((3,), 2)), r"observations <f4 \[3\]"),
         (make_artifact(make_spec((4,), 3)), "3 actions"),
-        (make_artifact(make_spec((4,), 2, "<f8")), "observations <f8 [4]"),
+        (make_artifact(make_spec((4,), 2, "<f8")), r"observations <f8 \[4\]"),
     ]
     for artifact, reason in unusable:
         with pytest.raises(EvaluationFailed, match=reason):
