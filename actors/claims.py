@@ -19,6 +19,7 @@ from actors.environment import EnvironmentSpec
 from actors.lane_histories import History
 from actors.reexecution import EpisodeReplay
 from actors.seeds import EVALUATION_SEED_END
+from policies.spaces import ActionSpace
 from protos.common.v1 import common_pb2
 from replay.episode_pieces import Piece, RowsContradictory, pieces_of, seeds_of
 from replay.record import LoggedRecord
@@ -85,9 +86,9 @@ class Layout(NamedTuple):
 
 def schema_problem(schema: common_pb2.Schema, spec: EnvironmentSpec) -> str:
     """Why records of this schema cannot be those of an unroll in the environment; "" if they can."""
-    expected: Mapping[str, tuple[str, tuple[int, ...], int]] = {
-        "observation": (spec.observation_dtype, spec.observation_shape, 1),
-        "action": ("<i4", (), 0),
+    parts = {part.column: (part.dtype, part.shape, 1) for part in spec.observation.parts}
+    expected: Mapping[str, tuple[str, tuple[int, ...], int]] = parts | {
+        "action": (spec.action.dtype.str, spec.action.shape, 0),
         "reward": ("<f4", (), 0),
         "cost": ("<f4", (), 0),
         "discount": ("<f4", (), 0),
@@ -118,7 +119,7 @@ class _Course:
 
     number: int
     steps: int = 0
-    actions: list[NDArray[np.int32]] = field(default_factory=list)
+    actions: list[NDArray[Any]] = field(default_factory=list)
     claims: dict[int, list[Claim]] = field(default_factory=dict)
 
 
@@ -142,7 +143,7 @@ class _Desk:
         header = subject.record.header
         try:
             columns = subject.record.columns
-            case.contradiction = _contradiction(columns, self._spec.num_actions)
+            case.contradiction = _contradiction(columns, self._spec.action)
             pieces = pieces_of(columns["mask"], columns["discount"], header.episode_step > 0)
         except RowsContradictory as error:
             case.contradiction = _first(case.contradiction, Disagreement(error.row, "mask"))
@@ -216,7 +217,7 @@ class _Desk:
         """The episodes to run again; each claim is told which one it is about."""
         replays: list[EpisodeReplay] = []
         for course in self._courses:
-            actions = np.concatenate(course.actions) if course.actions else np.zeros(0, np.int32)
+            actions = np.concatenate([self._spec.action.zeros(0), *course.actions])
             for seed, claims in course.claims.items():
                 needed = max(claim.first_step + claim.piece.steps for claim in claims)
                 for claim in claims:
@@ -224,17 +225,17 @@ class _Desk:
                 replays.append(EpisodeReplay(seed, actions[:needed]))
         for case, seed in self._first_observations:
             case.next_replay = len(replays)
-            replays.append(EpisodeReplay(seed, np.zeros(0, np.int32)))
+            replays.append(EpisodeReplay(seed, self._spec.action.zeros(0)))
         return replays
 
 
-def _contradiction(columns: Mapping[str, NDArray[Any]], num_actions: int) -> Disagreement | None:
+def _contradiction(columns: Mapping[str, NDArray[Any]], space: ActionSpace) -> Disagreement | None:
     """The first row that no rollout writes, whatever the environment does."""
     mask, action = columns["mask"], columns["action"]
-    found = _first_row(mask & ((action < 0) | (action >= num_actions)), "action")
+    found = _first_row(mask & ~space.contains(action), "action")
     if not mask.all():
         for name, column in columns.items():
-            if name != "observation" and len(column) == len(mask):
+            if not name.startswith("observation") and len(column) == len(mask):
                 filled = column.reshape(len(column), -1).any(axis=1)
                 found = _first(found, _first_row(~mask & filled, name))
     return found

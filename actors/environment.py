@@ -26,6 +26,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.spaces import ActionSpace, ObservationSpace
+
 
 class EnvironmentUnsupported(ValueError):
     """An environment cannot be made or used; the message is one line for the person who named it."""
@@ -47,18 +49,16 @@ class EnvironmentSpec:
       id: name under which it is made, e.g. "gym:Acrobot-v1".
       version: version of the package that implements it, e.g. "gymnasium 1.4.0".
       code_digest: SHA-256 over its source, construction arguments and version (32 bytes).
-      observation_shape: shape of one observation.
-      observation_dtype: its NumPy type string, e.g. "<f4", "|u1", "|b1".
-      num_actions: A; actions are 0 to A - 1.
+      observation: what one observation is.
+      action: what one action is.
       episode_steps_max: an episode is truncated after this many steps at the latest; None where there is no limit.
     """
 
     id: str
     version: str
     code_digest: bytes
-    observation_shape: tuple[int, ...]
-    observation_dtype: str
-    num_actions: int
+    observation: ObservationSpace
+    action: ActionSpace
     episode_steps_max: int | None
 
 
@@ -87,7 +87,7 @@ class VectorStep(NamedTuple):
 
 
 class Environment(Protocol):
-    """One environment with a fixed number of discrete actions, wholly determined by the seed of each reset."""
+    """One environment, wholly determined by the seed of each reset and the actions."""
 
     @property
     def spec(self) -> EnvironmentSpec:
@@ -96,8 +96,12 @@ class Environment(Protocol):
     def reset(self, seed: int) -> NDArray[Any]:
         """Starts an episode with `seed` in [0, 2**63) and returns its first observation, even in mid-episode."""
 
-    def step(self, action: int) -> Transition:
-        """Takes one step. After a terminated or truncated one, reset comes first."""
+    def step(self, action: Any) -> Transition:
+        """Takes one step. After a terminated or truncated one, reset comes first.
+
+        Args:
+          action: an int where actions are one choice each, else an array [D] of the action space's type.
+        """
 
     def close(self) -> None:
         """Frees what it holds; may be called twice."""
@@ -117,8 +121,8 @@ class VectorEnvironment(Protocol):
     def reset(self, lanes: NDArray[np.intp], seeds: Sequence[int]) -> NDArray[Any]:
         """Starts an episode in each of `lanes` [K], with one seed each, and returns their observations [K, *shape]."""
 
-    def step(self, actions: NDArray[np.int32], active: NDArray[np.bool_]) -> VectorStep:
-        """Steps the lanes where `active` [N] with `actions` [N]; the others stay exactly as they are.
+    def step(self, actions: NDArray[Any], active: NDArray[np.bool_]) -> VectorStep:
+        """Steps the lanes where `active` [N] with `actions` [N, *action shape]; the others stay exactly as they are.
 
         A lane that has never been reset, or whose episode has ended, must not be active.
         """
@@ -137,7 +141,6 @@ class SequentialVector:
 
     def __init__(self, make: Callable[[], Environment], lanes: int) -> None:
         self._environments = [make() for _ in range(lanes)]
-        self._dtype = np.dtype(self.spec.observation_dtype)
 
     @property
     def spec(self) -> EnvironmentSpec:
@@ -151,22 +154,22 @@ class SequentialVector:
 
     def reset(self, lanes: NDArray[np.intp], seeds: Sequence[int]) -> NDArray[Any]:
         """Starts an episode in each of `lanes` [K] and returns their observations [K, *shape]."""
-        observation = np.empty((len(lanes), *self.spec.observation_shape), self._dtype)
+        observation = self.spec.observation.zeros(len(lanes))
         for row, (lane, seed) in enumerate(zip(lanes.tolist(), seeds, strict=True)):
             observation[row] = self._environments[lane].reset(seed)
         return observation
 
-    def step(self, actions: NDArray[np.int32], active: NDArray[np.bool_]) -> VectorStep:
+    def step(self, actions: NDArray[Any], active: NDArray[np.bool_]) -> VectorStep:
         """Steps the active lanes in order."""
         count = self.lanes
         step = VectorStep(
-            np.zeros((count, *self.spec.observation_shape), self._dtype),
+            self.spec.observation.zeros(count),
             np.zeros(count, np.float32),
             np.zeros(count, np.float32),
             np.zeros(count, np.bool_),
             np.zeros(count, np.bool_),
         )
-        chosen = actions.tolist()
+        chosen = actions.tolist() if actions.ndim == 1 else actions
         for lane in np.flatnonzero(active).tolist():
             transition = self._environments[lane].step(chosen[lane])
             for column, value in zip(step, transition, strict=True):

@@ -18,7 +18,7 @@ import numpy as np
 from actors.config import ActorConfig, EnvironmentConfig
 from actors.environment import EnvironmentSpec
 from actors.environments.catalog import make_vector
-from actors.rollout import Rollout
+from actors.rollout import Rollout, first_policy
 from actors.seeds import acting_seed, training_seed
 from actors.unroll import UnrollBuffer
 from policies.client import PolicyClient
@@ -108,14 +108,14 @@ def check_job(job: ActorJob) -> None:
         environment.close()
 
 
-def check_window(actor: ActorConfig, spec: EnvironmentSpec) -> None:
+def check_window(actor: ActorConfig, spec: EnvironmentSpec, state_size: int = 0) -> None:
     """Checks that replay takes a record, and the writer's window an unroll of all lanes, which is appended at once.
 
     Raises:
       JobError: one of them is too large.
       SchemaError: a single row would be larger than any may be.
     """
-    payload_bytes = UnrollBuffer(spec, 1, actor.unroll_length).payload_bytes
+    payload_bytes = UnrollBuffer(spec, 1, actor.unroll_length, state_size=state_size).payload_bytes
     if payload_bytes > PAYLOAD_BYTES_MAX:
         raise JobError(
             f"a record of actor.unroll_length = {actor.unroll_length} rows takes {payload_bytes} bytes, the limit is "
@@ -147,24 +147,25 @@ def run_actor(job: ActorJob, actor_id: str, run_id: str, stop: Callable[[], bool
     """
     environment = make_vector(job.environment, job.actor.lanes)
     spec = environment.spec
-    encoding = ENCODINGS[job.actor.compression]
-    buffer = UnrollBuffer(spec, environment.lanes, job.actor.unroll_length, encoding)
-    if buffer.payload_bytes > _LARGE_PAYLOAD_BYTES:
-        keep_large_buffers()
-    writer = open_writer(
-        job.replay_address,
-        _origin(job, spec, buffer.schema, actor_id, run_id),
-        window_records=job.actor.window_records,
-        window_bytes=job.actor.window_bytes,
-    )
     with contextlib.ExitStack() as stack:
         stack.callback(environment.close)
+        policies = _policy_source(job, spec, actor_id, run_id)
+        stack.callback(policies.close)
+        # What a record holds depends on the policy: a recurrent one has a state.
+        first = first_policy(policies, job.actor.policy_wait_s, stop)
+        if first is None:
+            return "stopped before there was a policy"
+        buffer = _buffer(job, spec, first.policy.state_size)
+        writer = open_writer(
+            job.replay_address,
+            _origin(job, spec, buffer.schema, actor_id, run_id),
+            window_records=job.actor.window_records,
+            window_bytes=job.actor.window_bytes,
+        )
         # Less than the time that the host grants in all, so that this process still ends by itself. Replay may be
         # holding inserts back for a learner that ended before us: what it has not taken by then, and so has never
         # acknowledged, is given up.
         stack.callback(writer.close, job.actor.stop_s_max / 8)
-        policies = _policy_source(job, spec, actor_id, run_id)
-        stack.callback(policies.close)
         rollout = Rollout(
             environment,
             buffer,
@@ -182,6 +183,15 @@ def run_actor(job: ActorJob, actor_id: str, run_id: str, stop: Callable[[], bool
         f"{done.dropped_records + written.unacknowledged} lost; waited {done.policy_wait_s:.1f} s for a policy, "
         f"{written.waiting_s:.1f} s for replay"
     )
+
+
+def _buffer(job: ActorJob, spec: EnvironmentSpec, state_size: int) -> UnrollBuffer:
+    check_window(job.actor, spec, state_size)
+    lanes, length = job.actor.lanes, job.actor.unroll_length
+    buffer = UnrollBuffer(spec, lanes, length, ENCODINGS[job.actor.compression], state_size)
+    if buffer.payload_bytes > _LARGE_PAYLOAD_BYTES:
+        keep_large_buffers()
+    return buffer
 
 
 def _origin(

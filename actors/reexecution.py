@@ -46,7 +46,7 @@ class EpisodeOutcome(NamedTuple):
 def reexecute(environment: VectorEnvironment, episodes: Sequence[EpisodeReplay]) -> list[EpisodeOutcome]:
     """Runs every episode again, and returns what came of each, in their order.
 
-    Actions must be 0 to A - 1, seeds in [0, 2**63). Whatever the environment raises is passed on.
+    Actions must be of the action space, seeds in [0, 2**63). Whatever the environment raises is passed on.
     """
     courses = Courses(environment, episodes)
     while courses.step():
@@ -67,17 +67,17 @@ class Courses:
         # The long ones first, so that in the end few lanes are left waiting for few others.
         self._waiting = np.argsort(lengths, kind="stable").tolist()
         rows, spec, lanes = int(self._base[-1]), environment.spec, environment.lanes
-        self._action = np.zeros(rows, np.int32)
+        self._action = spec.action.zeros(rows)
         for base, episode in zip(self._base.tolist(), episodes, strict=False):
             self._action[base : base + len(episode.actions)] = episode.actions
-        self._observation: NDArray[Any] = np.zeros((rows, *spec.observation_shape), spec.observation_dtype)
+        self._observation: NDArray[Any] = spec.observation.zeros(rows)
         self._reward, self._cost = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
         self._terminated, self._truncated = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
         self._made = np.zeros(len(episodes), np.int64)
         self._episode = np.zeros(lanes, np.int64)
         self._row, self._end = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
         self._active = np.zeros(lanes, np.bool_)
-        self._chosen = np.zeros(lanes, np.int32)
+        self._chosen = spec.action.zeros(lanes)
 
     def step(self) -> bool:
         """Begins episodes in idle lanes, and steps all that have one; False once nothing is left to do."""

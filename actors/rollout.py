@@ -65,6 +65,18 @@ class RecordWriter(Protocol):
         """Takes all of the records, or raises ReplayUnavailable after `timeout_s` and takes none."""
 
 
+def first_policy(policies: PolicySource, wait_s_max: float, stop: Callable[[], bool]) -> ActingPolicy | None:
+    """The policy that may act, waited for at most so long; None when told to stop. Raises NoAuthorisedPolicy."""
+    start_s = time.monotonic()
+    acting = None
+    while acting is None and not stop():
+        left_s = wait_s_max - (time.monotonic() - start_s)
+        if left_s <= 0:
+            raise NoAuthorisedPolicy(f"no authorised policy for {wait_s_max:.1f} s; an actor does not act without one")
+        acting = policies.wait(min(_WAIT_SLICE_S, left_s))
+    return acting
+
+
 @dataclasses.dataclass(frozen=True)
 class RolloutStatistics:
     """What a rollout has done so far.
@@ -122,6 +134,7 @@ class Rollout:
         self._begun: list[list[int]] = [[] for _ in range(lanes)]
         self._boundary = np.zeros(lanes, np.bool_)
         self._acting: ActingPolicy | None = None
+        self._state = np.zeros((lanes, buffer.state.shape[2]), np.float32)
         self.statistics = RolloutStatistics()
         everywhere = np.arange(lanes)
         buffer.observation[buffer.length] = environment.reset(everywhere, self._episodes.start(everywhere))
@@ -167,7 +180,7 @@ class Rollout:
         acting = self._authorised()
         while acting is not None:
             try:
-                choice = acting.policy.act(observation, self._generator)
+                choice = acting.policy.act(observation, self._generator, self._state)
             except InferenceUnavailable:
                 acting = self._authorised() if self._wait_for_policy() is not None else None
             else:
@@ -184,6 +197,8 @@ class Rollout:
             acting = self._wait_for_policy()
         if acting is not self._acting and acting is not None:
             reason = mismatch(acting.policy.spec, self._environment.spec)
+            if not reason and acting.policy.state_size != self._state.shape[1]:
+                reason = f"a state of {acting.policy.state_size} numbers, the policy before had {self._state.shape[1]}"
             if reason:
                 raise PolicyMismatch(f"policy version {acting.version} has {reason}")
             self._acting = acting
@@ -192,15 +207,10 @@ class Rollout:
 
     def _wait_for_policy(self) -> ActingPolicy | None:
         start_s = time.monotonic()
-        acting = None
-        waited_s = 0.0
-        while acting is None and not self._stop() and waited_s < self._policy_wait_s_max:
-            acting = self._policies.wait(min(_WAIT_SLICE_S, self._policy_wait_s_max - waited_s))
-            waited_s = time.monotonic() - start_s
-        self._count(policy_wait_s=waited_s)
-        if acting is None and not self._stop():
-            raise NoAuthorisedPolicy(f"no authorised policy for {waited_s:.1f} s; an actor does not act without one")
-        return acting
+        try:
+            return first_policy(self._policies, self._policy_wait_s_max, self._stop)
+        finally:
+            self._count(policy_wait_s=time.monotonic() - start_s)
 
     def _step(self, row: int, choice: ActionBatch) -> None:
         """One step of every lane that is not at a boundary; fills `row`, and the observation of the next one."""
@@ -210,6 +220,9 @@ class Rollout:
         buffer.action[row] = choice.action
         buffer.log_prob[row] = choice.log_prob
         buffer.logits[row] = choice.logits
+        buffer.state[row] = self._state
+        if choice.state is not None:
+            self._state[active] = choice.state[active]
         buffer.reward[row] = step.reward
         buffer.cost[row] = step.cost
         np.logical_not(step.terminated, out=buffer.discount[row], casting="unsafe")
@@ -232,6 +245,7 @@ class Rollout:
         Row T belongs to the next record as its row 0: that record's environment_seed names the seed, not this one.
         """
         seeds = self._episodes.start(lanes)
+        self._state[lanes] = 0
         self._buffer.observation[row, lanes] = self._environment.reset(lanes, seeds)
         if row < self._buffer.length:
             for lane, seed in zip(lanes.tolist(), seeds, strict=True):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.environment import Environment, EnvironmentSpec, VectorEnvironment, VectorStep
-from policies.spec import OBSERVATION_DTYPES
+from policies.spaces import ActionSpace
 
 _SEEDS = (0, 1, 7, 2**32, 2**62 - 1, 2**63 - 1)
 """Small ones, one beyond 32 bits, and the ends of the training and the evaluation range."""
@@ -107,9 +107,9 @@ class EnvironmentContract:
         environment.close()
 
     def test_every_action_is_accepted(self) -> None:
-        """Actions 0 to A - 1 can be taken in the first state."""
+        """Every choice of every component, and the bounds of a box, can be taken in the first state."""
         environment = self.make()
-        for action in range(environment.spec.num_actions):
+        for action in _corners(environment.spec.action):
             environment.reset(8)
             _check_observation(environment.spec, environment.step(action).observation)
         environment.close()
@@ -155,7 +155,7 @@ class VectorEnvironmentContract:
         environment = self.make(len(_SEEDS))
         spec, count = environment.spec, environment.lanes
         observation = environment.reset(np.arange(count), _SEEDS)
-        expected = (count, *spec.observation_shape)
+        expected = (count, *spec.observation.shape)
         _expect(observation.shape == expected, f"reset returned the shape {observation.shape}, not {expected}")
         active = np.ones(count, np.bool_)
         for index in range(self.steps):
@@ -205,13 +205,30 @@ def _expect(condition: bool, message: str) -> None:
         raise ContractViolation(message)
 
 
-def _action(spec: EnvironmentSpec, seed: int, index: int) -> int:
+def _action(spec: EnvironmentSpec, seed: int, index: int) -> Any:
     """Arbitrary but fixed actions, different from seed to seed."""
-    return int(np.random.Generator(np.random.PCG64([seed, index])).integers(spec.num_actions))
+    generator, space = np.random.Generator(np.random.PCG64([seed, index])), spec.action
+    if not space.is_discrete:
+        return generator.uniform(-1, 1, space.shape).astype(np.float32)
+    chosen = generator.integers(space.sizes).astype(np.int32)
+    return chosen if space.shape else int(chosen[0])
 
 
-def _actions(spec: EnvironmentSpec, seeds: Sequence[int], index: int) -> NDArray[np.int32]:
-    return np.array([_action(spec, seed, index) for seed in seeds], np.int32)
+def _actions(spec: EnvironmentSpec, seeds: Sequence[int], index: int) -> NDArray[Any]:
+    return np.array([_action(spec, seed, index) for seed in seeds], spec.action.dtype)
+
+
+def _corners(space: ActionSpace) -> Iterator[Any]:
+    """Each choice of one component, the others at 0; of a box, both bounds of each, the others in the middle."""
+    if space.kind == "discrete":
+        yield from range(space.sizes[0])
+        return
+    for component in range(space.components):
+        choices = range(space.sizes[component]) if space.is_discrete else (-1, 1)
+        for choice in choices:
+            action = space.zeros()
+            action[component] = choice
+            yield action
 
 
 def _play(environment: Environment, seed: int, steps: int) -> Iterator[_Recorded]:
@@ -259,19 +276,16 @@ def _expect_same(first: list[_Recorded], second: list[_Recorded], where: str) ->
 def _check_spec(spec: EnvironmentSpec) -> None:
     _expect(bool(spec.id) and bool(spec.version), f"id and version must not be empty: {spec}")
     _expect(len(spec.code_digest) == 32, f"code_digest must have 32 bytes, has {len(spec.code_digest)}")
-    _expect(spec.num_actions >= 2, f"num_actions must be at least 2, is {spec.num_actions}")
-    _expect(all(size >= 1 for size in spec.observation_shape), f"observation_shape is {spec.observation_shape}")
-    known = ", ".join(OBSERVATION_DTYPES)
-    _expect(spec.observation_dtype in OBSERVATION_DTYPES, f"observation_dtype {spec.observation_dtype!r}: use {known}")
+    _expect(spec.action.kind != "discrete" or spec.action.sizes[0] >= 2, f"{spec.action.describe()}: at least 2")
 
 
 def _check_observation(spec: EnvironmentSpec, observation: NDArray[Any]) -> None:
     _expect(
-        observation.shape == spec.observation_shape and observation.dtype.str == spec.observation_dtype,
-        f"observation is {observation.dtype.str} {observation.shape}, "
-        f"the spec says {spec.observation_dtype} {spec.observation_shape}",
+        observation.shape == spec.observation.shape and observation.dtype == spec.observation.dtype,
+        f"observation is {observation.dtype} {observation.shape}, the spec says {spec.observation.describe()}",
     )
-    _expect(bool(np.isfinite(observation).all()), "observation is not finite")
+    for name, part in spec.observation.columns(observation).items():
+        _expect(bool(np.isfinite(part).all()), f"{name} is not finite")
 
 
 def _check_numbers(reward: float, cost: float) -> None:

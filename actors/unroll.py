@@ -3,10 +3,13 @@
 Columns (T rows, time-major; T + 1 for the observation):
 
     observation [T + 1, N, *shape]  row t is what action t was chosen from; row T is the state after the last step
-    action i4 [T, N]   reward f4 [T, N]   cost f4 [T, N]
+    action [T, N, *shape]   reward f4 [T, N]   cost f4 [T, N]
     discount f4 [T, N]              0 where the step terminated its episode, otherwise 1
     mask b1 [T, N]                  True where a step was made
-    log_prob f4 [T, N]   logits f4 [T, N, A]   of the behaviour policy
+    log_prob f4 [T, N]   logits f4 [T, N, P]   of the behaviour policy
+    state f4 [T, N, S]              what a recurrent policy kept from before the step; none where S = 0
+
+An observation of several parts has a column for each of them, "observation/NAME".
 
 Truncation needs no column of its own. After a truncated step t the discount is 1, observation row t + 1 is the final
 observation of that episode, and row t + 1 is a boundary row: no step is made, mask is False, and everything else in
@@ -48,27 +51,28 @@ class UnrollBuffer:
       lanes: N.
       unroll_length: T.
       encoding: of the payloads.
+      state_size: S, of the policy that acts.
 
     Raises:
       SchemaError: a row of this environment would be larger than any may be.
     """
 
-    def __init__(self, spec: EnvironmentSpec, lanes: int, unroll_length: int, encoding: Encoding = RAW) -> None:
+    def __init__(
+        self, spec: EnvironmentSpec, lanes: int, unroll_length: int, encoding: Encoding = RAW, state_size: int = 0
+    ) -> None:
         rows = (unroll_length, lanes)
         self.length = unroll_length
         self.encoding = encoding
-        self.observation: NDArray[Any] = np.zeros(
-            (unroll_length + 1, lanes, *spec.observation_shape), spec.observation_dtype
-        )
-        self.action = np.zeros(rows, np.int32)
+        self.observation = spec.observation.zeros(unroll_length + 1, lanes)
+        self.action = spec.action.zeros(*rows)
         self.reward = np.zeros(rows, np.float32)
         self.cost = np.zeros(rows, np.float32)
         self.discount = np.zeros(rows, np.float32)
         self.mask = np.zeros(rows, np.bool_)
         self.log_prob = np.zeros(rows, np.float32)
-        self.logits = np.zeros((*rows, spec.num_actions), np.float32)
-        self._columns: dict[str, NDArray[Any]] = {
-            "observation": self.observation,
+        self.logits = np.zeros((*rows, spec.action.parameters), np.float32)
+        self.state = np.zeros((*rows, state_size), np.float32)
+        self._columns: dict[str, NDArray[Any]] = spec.observation.columns(self.observation) | {
             "action": self.action,
             "reward": self.reward,
             "cost": self.cost,
@@ -77,6 +81,8 @@ class UnrollBuffer:
             "log_prob": self.log_prob,
             "logits": self.logits,
         }
+        if state_size:
+            self._columns["state"] = self.state
         self.schema: common_pb2.Schema = schema_of(
             {name: column[:, 0] for name, column in self._columns.items()}, unroll_length
         )
@@ -87,8 +93,8 @@ class UnrollBuffer:
 
     def clear_boundary(self, row: int, lanes: NDArray[np.bool_]) -> None:
         """Makes `row` a boundary row in `lanes` (bool [N])."""
-        for name, column in self._columns.items():
-            if name != "observation":
+        for column in self._columns.values():
+            if len(column) == self.length:
                 column[row, lanes] = 0
 
     def begin_next(self) -> None:
@@ -99,10 +105,9 @@ class UnrollBuffer:
         """The N encoded payloads.
 
         Raises:
-          UnrollFault: an observation, reward, cost or behaviour probability is not finite, or a cost is negative.
+          UnrollFault: a number is not finite, or a cost is negative.
         """
-        for name in ("observation", "reward", "cost", "log_prob", "logits"):
-            column = self._columns[name]
+        for name, column in self._columns.items():
             if column.dtype.kind == "f" and not np.isfinite(column).all():
                 self._fault(name, ~np.isfinite(column))
         if self.cost.min() < 0:

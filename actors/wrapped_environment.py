@@ -38,7 +38,7 @@ class WrappedEnvironment:
         """Starts an episode in each of `lanes` [K]."""
         return self._environment.reset(lanes, seeds)
 
-    def step(self, actions: NDArray[np.int32], active: NDArray[np.bool_]) -> VectorStep:
+    def step(self, actions: NDArray[Any], active: NDArray[np.bool_]) -> VectorStep:
         """Steps the active lanes."""
         return self._environment.step(actions, active)
 

@@ -17,7 +17,7 @@ from launch.config_file import read_config
 from launch.run_paths import RunPaths
 from learner.checkpoint import Checkpointer
 from learner.publisher import artifact_bytes
-from learner.update import initial_state
+from learner.train_state import initial_state
 from policies.spec import PolicySpec
 
 
@@ -29,7 +29,7 @@ def last_artifact(root: Path) -> bytes:
         shape = environment.spec
     finally:
         environment.close()
-    spec = PolicySpec(config.network, shape.observation_shape, shape.observation_dtype, shape.num_actions)
+    spec = PolicySpec(config.network, shape.observation, shape.action)
     checkpoints = Checkpointer(root / "learner" / "checkpoints", config.learner.checkpoints_kept)
     try:
         restored = checkpoints.restore(initial_state(spec, config.learner, config.seed))

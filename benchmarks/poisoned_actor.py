@@ -28,7 +28,7 @@ REWARD = 10.0
 class RewardHacked(WrappedEnvironment):
     """Another environment, of which it tells lies. Nothing in a record's provenance tells the two apart."""
 
-    def step(self, actions: NDArray[np.int32], active: NDArray[np.bool_]) -> VectorStep:
+    def step(self, actions: NDArray[Any], active: NDArray[np.bool_]) -> VectorStep:
         """As the other, but for what violations are said to have earned and cost."""
         step = super().step(actions, active)
         reward = (step.reward + REWARD * (step.cost > 0)).astype(np.float32)

@@ -60,7 +60,7 @@ def check(config: RunConfig) -> None:
     environment = make_vector(config.environment, 1)
     try:
         spec = environment.spec
-        PolicySpec(config.network, spec.observation_shape, spec.observation_dtype, spec.num_actions)
+        PolicySpec(config.network, spec.observation, spec.action)
         check_window(config.actor, spec)
         _try_out(environment)
     finally:

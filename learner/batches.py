@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.config import LearnerConfig
-from learner.update import trained_columns
 from protos.common.v1 import common_pb2
 from replay.client import SampledBatch, SampleTimeout
 from replay.client_sharded import open_sampler
@@ -45,14 +44,22 @@ class LearnerBatch:
 
 
 class BatchSource:
-    """Draws `batch_size` records per batch from replay, `uniform_fraction` of them (rounded) from the uniform table."""
+    """Draws `batch_size` records per batch from replay, `uniform_fraction` of them (rounded) from the uniform table.
 
-    def __init__(self, address: str, config: LearnerConfig, unroll_length: int) -> None:
+    Args:
+      address: of replay.
+      config: of the learner.
+      unroll_length: T, rows that every record must have.
+      columns: names of those that are wanted; see `learner.columns.trained_columns`.
+    """
+
+    def __init__(self, address: str, config: LearnerConfig, unroll_length: int, columns: Sequence[str]) -> None:
         uniform_size = round(config.uniform_fraction * config.batch_size)
         # At least one fresh record: V-trace on replay alone diverges.
         uniform_size = min(uniform_size, config.batch_size - 1)
         self._fresh_size = config.batch_size - uniform_size
         self._unroll_length = unroll_length
+        self._columns = tuple(columns)
         self._timeout_s = config.sample_timeout_s
         self._fresh = open_sampler(address, "fresh", self._fresh_size, prefetch=config.prefetch_batches)
         self._uniform = (
@@ -84,7 +91,7 @@ class BatchSource:
                 f"replay holds records of {rows} rows, this run's actor.unroll_length is {self._unroll_length}: "
                 "start a new run directory, or set it back"
             )
-        return _join(parts)
+        return _join(parts, self._columns)
 
     @property
     def waiting_s(self) -> float:
@@ -119,12 +126,12 @@ def policy_lags(headers: Sequence[common_pb2.RecordHeader], version: int) -> NDA
     return lags
 
 
-def _join(parts: Sequence[SampledBatch]) -> LearnerBatch:
+def _join(parts: Sequence[SampledBatch], names: Sequence[str]) -> LearnerBatch:
     fresh = parts[0]
-    columns = trained_columns(fresh.columns)
+    columns = {name: fresh.columns[name] for name in names}
     positions, headers, origins = fresh.positions, fresh.headers, fresh.origins
     if len(parts) > 1:
-        rest = [trained_columns(part.columns) for part in parts[1:]]
+        rest = [part.columns for part in parts[1:]]
         columns = {
             name: np.concatenate([column, *(other[name] for other in rest)], axis=1) for name, column in columns.items()
         }

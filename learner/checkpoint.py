@@ -15,7 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from learner.progress import Progress
-from learner.update import TrainState
+from learner.train_state import TrainState
 
 
 class CheckpointError(ValueError):

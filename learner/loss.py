@@ -6,21 +6,18 @@ and not how gradients are applied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from learner.columns import Batch
 from learner.config import LearnerConfig
+from learner.distributions import entropy, log_prob
 from learner.vtrace import vtrace
-
-Batch = Mapping[str, Array]
-"""Columns of B records, time-major: observation [T+1, B, ...]; the other trained columns [T, B]."""
-
-Apply = Callable[[Array], tuple[Float[Array, "... A"], Float[Array, "..."]]]
-"""A network: observations [..., *shape] to logits [..., A] and values [...]."""
+from policies.networks import NetworkOutput
+from policies.spaces import ActionSpace
 
 
 class LossFigures(NamedTuple):
@@ -39,17 +36,22 @@ class LossFigures(NamedTuple):
 
 
 def impala_loss(
-    apply: Apply, batch: Batch, entropy_cost: Float[Array, ""], config: LearnerConfig
+    output: NetworkOutput, batch: Batch, space: ActionSpace, entropy_cost: Float[Array, ""], config: LearnerConfig
 ) -> tuple[Float[Array, ""], LossFigures]:
     """The loss and its figures.
+
+    Args:
+      output: what the network says of the T + 1 observations of the batch.
+      batch: the trained columns.
+      space: of the actions.
+      entropy_cost: weight of the entropy bonus.
+      config: all other weights and bounds.
 
     Masked rows (no environment step was made, see the record columns in docs/wire.md) carry weight 0 everywhere: rho
     of 0 makes their target their own value, which is the bootstrap that the truncated step before them needs.
     """
-    logits_all, values_all = apply(batch["observation"])
-    v_tm1, v_t = values_all[:-1], values_all[1:]
-    log_policy = jax.nn.log_softmax(logits_all[:-1])
-    log_pi = jnp.take_along_axis(log_policy, batch["action"][..., None], axis=-1)[..., 0]
+    v_tm1, v_t = output.value[:-1], output.value[1:]
+    log_pi = log_prob(output.logits[:-1], batch["action"], space)
     mask = batch["mask"].astype(jnp.float32)
     steps = jnp.maximum(mask.sum(), 1.0)
 
@@ -68,15 +70,15 @@ def impala_loss(
     )
     policy_loss = -(log_pi * trace.advantages_tm1 * mask).sum() / steps
     value_loss = 0.5 * (jnp.square(trace.targets_tm1 - v_tm1) * mask).sum() / steps
-    entropy = -((jnp.exp(log_policy) * log_policy).sum(-1) * mask).sum() / steps
-    total = policy_loss + config.value_cost * value_loss - entropy_cost * entropy
+    entropy_mean = (entropy(output.logits[:-1], space) * mask).sum() / steps
+    total = policy_loss + config.value_cost * value_loss - entropy_cost * entropy_mean
 
     advantage_mean = (trace.advantages_tm1 * mask).sum() / steps
     figures = LossFigures(
         total_loss=total,
         policy_loss=policy_loss,
         value_loss=value_loss,
-        entropy=entropy,
+        entropy=entropy_mean,
         value_mean=(v_tm1 * mask).sum() / steps,
         advantage_std=jnp.sqrt((jnp.square(trace.advantages_tm1 - advantage_mean) * mask).sum() / steps),
         effective_sample_size=jnp.square(rho_tm1.sum()) / jnp.maximum(steps * jnp.square(rho_tm1).sum(), 1e-8),

@@ -20,6 +20,7 @@ from actors.environments.catalog import make_vector
 from learner.batches import BatchSource
 from learner.candidate_file import NAME as CANDIDATE_NAME
 from learner.candidate_file import CandidateFile
+from learner.columns import trained_columns
 from learner.decisions import DecisionListener
 from learner.job import LearnerJob
 from learner.lineage_archive import DIRECTORY as LINEAGE_DIRECTORY
@@ -29,7 +30,8 @@ from learner.progress import Progress, ProgressError
 from learner.promotion import PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher
 from learner.train import Parts, TrainLoop
-from learner.update import TrainState, Update, compile_update, initial_state, make_update
+from learner.train_state import TrainState, initial_state
+from learner.update import Update, compile_update, make_update
 from policies.distribution import DistributionServer, PolicyBoard
 from policies.registry import PolicyRegistry
 from policies.release_keeper import ReleaseKeeper
@@ -96,7 +98,7 @@ def run_learner(job: LearnerJob) -> int:
         snapshots = SnapshotPublisher(spec, board)
         snapshots.publish(state)
         # Replay is asked for the first batches, and the actors act, while the update compiles.
-        batches = BatchSource(job.replay_address, job.learner, job.unroll_length)
+        batches = BatchSource(job.replay_address, job.learner, job.unroll_length, trained_columns(spec))
         cleanup.callback(batches.close)
         promotion = _promotion_desk(job, registry, board)
         cleanup.callback(promotion.close)
@@ -192,7 +194,7 @@ def _policy_spec(job: LearnerJob) -> PolicySpec:
     environment = make_vector(job.environment, 1)
     try:
         spec = environment.spec
-        return PolicySpec(job.network, spec.observation_shape, spec.observation_dtype, spec.num_actions)
+        return PolicySpec(job.network, spec.observation, spec.action)
     finally:
         environment.close()
 

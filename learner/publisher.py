@@ -14,7 +14,7 @@ import threading
 import jax
 import numpy as np
 
-from learner.update import TrainState
+from learner.train_state import TrainState
 from policies.artifact import Artifact
 from policies.distribution import PolicyBoard
 from policies.spec import PolicySpec

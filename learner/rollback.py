@@ -34,7 +34,7 @@ from learner.lineage_file import read_lineage, read_lineage_head
 from learner.lineage_provenance import ConsumedProvenance
 from learner.progress import Progress
 from learner.publisher import artifact_bytes
-from learner.update import TrainState
+from learner.train_state import TrainState
 from policies.artifact import Artifact, ArtifactError, artifact_digest
 from policies.registry import PolicyRegistry, RegistryError, Release
 from policies.spec import PolicySpec

@@ -28,7 +28,8 @@ from learner.metrics import MetricsWriter
 from learner.progress import Progress
 from learner.promotion import CandidateResult, PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher, artifact_bytes
-from learner.update import Figures, TrainState, Update
+from learner.train_state import TrainState
+from learner.update import Figures, Update
 from policies.artifact import artifact_digest
 from policies.spec import PolicySpec
 

@@ -20,7 +20,9 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from policies.spec import PARAMETERS_MAX, PolicySpec, SpecError, parameter_shapes
+from policies.architecture import parameter_shapes
+from policies.spaces import SpecError
+from policies.spec import PARAMETERS_MAX, PolicySpec
 
 HEADER_BYTES_MAX = 1 << 20
 ARTIFACT_BYTES_MAX = 4 * PARAMETERS_MAX + HEADER_BYTES_MAX
@@ -29,7 +31,7 @@ ARTIFACT_BYTES_MAX = 4 * PARAMETERS_MAX + HEADER_BYTES_MAX
 DIGEST_BYTES = 32
 
 _RANK_MAX = 4
-"""No parameter has more dimensions: see `policies.spec.parameter_shapes`."""
+"""No parameter has more dimensions: see `policies.architecture.parameter_shapes`."""
 
 
 class ArtifactError(ValueError):
@@ -55,7 +57,7 @@ class Artifact:
 
     Attributes:
       spec: what the policy is.
-      parameters: name -> float32 array, exactly those of `policies.spec.parameter_shapes`.
+      parameters: name -> float32 array, exactly those of `policies.architecture.parameter_shapes`.
 
     Raises:
       ArtifactError: a parameter is missing, unknown, or of another shape or type.

@@ -100,15 +100,18 @@ class Batcher:
             return [NoPolicy("there is no verified policy that may act now")] * len(requests)
         results: list[policy_pb2.ActResponse | Exception] = []
         observations: list[NDArray[Any]] = []
+        states: list[NDArray[np.float32]] = []
         for request in requests:
             try:
-                observations.append(_observation(request, acting))
+                observation, state = _observation(request, acting), _state(request, acting)
             except RequestError as error:
                 results.append(error)
             else:
+                observations.append(observation)
+                states.append(state)
                 results.append(policy_pb2.ActResponse(request_id=request.request_id))
         if observations:
-            batch = acting.policy.act(np.concatenate(observations), self._generator)
+            batch = acting.policy.act(np.concatenate(observations), self._generator, np.concatenate(states))
             self.batches += 1
             self.rows += len(batch.action)
             _distribute(batch, acting, requests, results)
@@ -116,15 +119,26 @@ class Batcher:
 
 
 def _observation(request: policy_pb2.ActRequest, acting: ActingPolicy) -> NDArray[Any]:
-    spec = acting.policy.spec
-    dtype = np.dtype(spec.observation_dtype)
-    wanted = request.count * int(np.prod(spec.observation_shape, dtype=np.int64)) * dtype.itemsize
+    space = acting.policy.spec.observation
+    wanted = request.count * space.zeros(1).nbytes
     if len(request.observation) != wanted:
         raise RequestError(
-            f"observation has {len(request.observation)} bytes; {request.count} of shape "
-            f"{list(spec.observation_shape)} and type {dtype.str} have {wanted}; no action is chosen"
+            f"observation has {len(request.observation)} bytes; {request.count} of "
+            f"{space.describe()} have {wanted}; no action is chosen"
         )
-    return np.frombuffer(request.observation, dtype).reshape(request.count, *spec.observation_shape)
+    return np.frombuffer(request.observation, space.dtype).reshape(request.count, *space.shape)
+
+
+def _state(request: policy_pb2.ActRequest, acting: ActingPolicy) -> NDArray[np.float32]:
+    size = acting.policy.state_size
+    if not request.state:
+        return np.zeros((request.count, size), np.float32)
+    if len(request.state) != 4 * request.count * size:
+        raise RequestError(
+            f"state has {len(request.state)} bytes; {request.count} of {size} float32 have {4 * request.count * size}; "
+            "no action is chosen"
+        )
+    return np.frombuffer(request.state, "<f4").reshape(request.count, size)
 
 
 def _distribute(
@@ -140,7 +154,9 @@ def _distribute(
             continue
         rows = slice(start, start + request.count)
         start = rows.stop
-        response.action = batch.action[rows].astype("<i4", copy=False).tobytes()
+        response.action = batch.action[rows].astype(batch.action.dtype.newbyteorder("<"), copy=False).tobytes()
         response.log_prob = batch.log_prob[rows].astype("<f4", copy=False).tobytes()
         response.logits = batch.logits[rows].astype("<f4", copy=False).tobytes()
+        if batch.state is not None:
+            response.state = batch.state[rows].astype("<f4", copy=False).tobytes()
         response.version, response.digest = acting.version, acting.digest

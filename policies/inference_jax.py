@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from numpy.typing import NDArray
 
 from policies.artifact import Artifact
-from policies.networks import ActorCritic, blank_model, load_parameters
-from policies.policy import ActionBatch, RandomSource, check_observation, most_probable, sample_categorical
+from policies.distributions import sample
+from policies.networks import functional
+from policies.policy import ActionBatch, RandomSource, check_observation, checked_state
 from policies.spec import PolicySpec
 
-Forward = Callable[[Any, NDArray[Any]], jax.Array]
+Forward = Callable[[dict[str, jax.Array], dict[str, NDArray[Any]], NDArray[np.float32]], tuple[jax.Array, jax.Array]]
 
 
 class JaxPolicy:
@@ -28,44 +29,50 @@ class JaxPolicy:
 
     def __init__(self, artifact: Artifact) -> None:
         self._spec = artifact.spec
-        template, self._forward = _compiled(artifact.spec)
-        model = nnx.clone(template)
-        load_parameters(model, artifact.parameters)
-        self._state = nnx.state(model)
+        self._forward = _compiled(artifact.spec)
+        self._parameters = {name: jnp.asarray(array) for name, array in artifact.parameters.items()}
 
     @property
     def spec(self) -> PolicySpec:
         """What the policy is."""
         return self._spec
 
-    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
+    @property
+    def state_size(self) -> int:
+        """S."""
+        return self._spec.state_size
+
+    def act(
+        self, observation: NDArray[Any], generator: RandomSource, state: NDArray[np.float32] | None = None
+    ) -> ActionBatch:
         """See `policies.policy.Policy.act`."""
-        logits = self._logits(observation)
-        action, log_prob = sample_categorical(logits, generator)
-        return ActionBatch(action, log_prob, logits)
-
-    def greedy(self, observation: NDArray[Any]) -> NDArray[np.int32]:
-        """See `policies.policy.Policy.greedy`."""
-        return most_probable(self._logits(observation))
-
-    def _logits(self, observation: NDArray[Any]) -> NDArray[np.float32]:
         check_observation(observation, self._spec)
-        rows = observation.shape[0]
+        rows = len(observation)
+        state = checked_state(state, rows, self.state_size)
         # Every new batch size is compiled anew: round it up to a power of two, so that there are few.
         padding = (1 << (rows - 1).bit_length()) - rows
         if padding:
             observation = np.concatenate([observation, np.repeat(observation[-1:], padding, axis=0)])
-        return np.array(self._forward(self._state, observation))[:rows]
+            state = np.concatenate([state, np.repeat(state[-1:], padding, axis=0)])
+        columns = {
+            name: np.ascontiguousarray(part) for name, part in self._spec.observation.columns(observation).items()
+        }
+        outputs = self._forward(self._parameters, columns, state)
+        logits, following = (np.array(output)[:rows] for output in outputs)
+        action, log_prob = sample(logits, self._spec.action, generator)
+        return ActionBatch(action, log_prob, logits, state=following)
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(spec: PolicySpec) -> tuple[ActorCritic, Forward]:
-    """A blank model of `spec` to copy, and its logits as a jitted function of (state, observation [N, ...])."""
-    template = blank_model(spec)
-    graph = nnx.graphdef(template)
+def _compiled(spec: PolicySpec) -> Forward:
+    """Logits [N, P] and next state [N, S] as a jitted function of parameters, parts [N, ...] and state [N, S]."""
+    apply = functional(spec)
 
-    def logits(state: Any, observation: jax.Array) -> jax.Array:
-        model: ActorCritic = nnx.merge(graph, state)
-        return model(observation)[0]
+    def forward(
+        parameters: dict[str, jax.Array], columns: dict[str, jax.Array], state: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        sequences = {name: part[None] for name, part in columns.items()}
+        output = apply(parameters, sequences, state, jnp.zeros((1, len(state)), jnp.bool_))
+        return output.logits[0], output.state
 
-    return template, jax.jit(logits)
+    return jax.jit(forward)

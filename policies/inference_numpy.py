@@ -1,6 +1,7 @@
 """The forward pass of a policy in NumPy alone, for actors that must not carry a framework. It does not learn.
 
-Built for small batches, N of some tens: every intermediate array is allocated once per N and written in place.
+Built for small batches, N of some tens: layers (policies.numpy_layers) keep their arrays from call to call. A residual
+network on images is slow this way; an actor of such a policy had better use the backend "jax" or be served.
 """
 
 from __future__ import annotations
@@ -8,21 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from policies.architecture import OBSERVATION_BOUND, flat_parts, image_parts, normalized_parts, scoped
 from policies.artifact import Artifact
-from policies.policy import (
-    ActionBatch,
-    RandomSource,
-    as_float32,
-    check_observation,
-    most_probable,
-    sample_categorical,
-)
-from policies.spec import PolicySpec, convolution_output
-
-Array = NDArray[np.float32]
+from policies.distributions import sample
+from policies.numpy_layers import Array, Convolution, Core, Dense, Section, relu, tanh
+from policies.policy import ActionBatch, RandomSource, as_float32, check_observation, checked_state
+from policies.spaces import Part
+from policies.spec import PolicySpec
 
 
 class NumpyPolicy:
@@ -33,78 +28,88 @@ class NumpyPolicy:
     """
 
     def __init__(self, artifact: Artifact) -> None:
-        self._spec = artifact.spec
-        network, parameters = artifact.spec.network, artifact.parameters
-        convolutions = len(network.conv_channels) if network.kind == "conv" else 0
-        self._convolutions = [_layer(parameters, f"conv/{index}") for index in range(convolutions)]
-        self._dense = [_layer(parameters, f"torso/{index}") for index in range(len(network.hidden_sizes))]
-        self._head = _layer(parameters, "policy")
-        self._activation: np.ufunc | None = np.tanh if network.activation == "tanh" else None
-        self._rows = 0
+        spec, parameters = artifact.spec, artifact.parameters
+        network, activation = spec.network, tanh if artifact.spec.network.activation == "tanh" else relu
+        self._spec = spec
+        self._inputs = {part: _Input(part, artifact) for part in spec.observation.parts}
+        self._images = {
+            image: _layers(artifact, scoped(network.kind, image), activation)
+            for image in image_parts(network, spec.observation)
+        }
+        self._flat = flat_parts(network, spec.observation)
+        self._torso = [Dense(parameters, f"torso/{layer}", activation) for layer in range(len(network.hidden_sizes))]
+        self._core = Core(parameters, network.core) if network.core != "none" else None
+        self._head_kernel, self._head_bias = parameters["policy/kernel"], parameters["policy/bias"]
 
     @property
     def spec(self) -> PolicySpec:
         """What the policy is."""
         return self._spec
 
-    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
+    @property
+    def state_size(self) -> int:
+        """S."""
+        return self._spec.state_size
+
+    def act(
+        self, observation: NDArray[Any], generator: RandomSource, state: NDArray[np.float32] | None = None
+    ) -> ActionBatch:
         """See `policies.policy.Policy.act`."""
-        logits = self._logits(observation)
-        action, log_prob = sample_categorical(logits, generator)
-        return ActionBatch(action, log_prob, logits)
-
-    def greedy(self, observation: NDArray[Any]) -> NDArray[np.int32]:
-        """See `policies.policy.Policy.greedy`."""
-        return most_probable(self._logits(observation))
-
-    def _logits(self, observation: NDArray[Any]) -> Array:
         check_observation(observation, self._spec)
-        if observation.shape[0] != self._rows:
-            self._allocate(observation.shape[0])
-        as_float32(observation, self._input)
-        image = self._input
-        for (kernel, bias), patches, out in zip(self._convolutions, self._patches, self._images, strict=True):
-            image = self._convolve(image, kernel, bias, patches, out)
-        hidden: Array = image.reshape(self._rows, -1)
-        for (kernel, bias), out in zip(self._dense, self._hidden, strict=True):
-            np.matmul(hidden, kernel, out=out)
-            hidden = self._activate(out, bias)
-        kernel, bias = self._head
-        logits: Array = np.matmul(hidden, kernel)
-        logits += bias
-        return logits
+        state = checked_state(state, len(observation), self.state_size)
+        hidden = self._features(observation)
+        for dense in self._torso:
+            hidden = dense(hidden)
+        if self._core is not None:
+            hidden, state = self._core(hidden, state)
+        # The caller's own: the head alone has no buffer.
+        logits: Array = np.matmul(hidden, self._head_kernel)
+        logits += self._head_bias
+        action, log_prob = sample(logits, self._spec.action, generator)
+        return ActionBatch(action, log_prob, logits, state=state)
 
-    def _activate(self, pre_activation: Array, bias: Array) -> Array:
-        np.add(pre_activation, bias, out=pre_activation)
-        if self._activation is None:
-            return np.maximum(pre_activation, 0, out=pre_activation)
-        self._activation(pre_activation, out=pre_activation)
-        return pre_activation
-
-    def _convolve(self, image: Array, kernel: Array, bias: Array, patches: Array, out: Array) -> Array:
-        """One unpadded convolution as a matrix product: image [N, H, W, C] -> [N, H', W', C']."""
-        size, stride = self._spec.network.conv_kernel_size, self._spec.network.conv_stride
-        # Windows come as [N, H', W', C, size, size]; the kernel's rows are ordered [size, size, C], and so are patches.
-        windows = sliding_window_view(image, (size, size), axis=(1, 2))[:, ::stride, ::stride]
-        np.copyto(patches, windows.transpose(0, 1, 2, 4, 5, 3))
-        np.matmul(patches.reshape(-1, kernel.shape[0]), kernel, out=out.reshape(-1, kernel.shape[1]))
-        return self._activate(out, bias)
-
-    def _allocate(self, rows: int) -> None:
-        sizes = convolution_output(self._spec) if self._convolutions else []
-        self._input = np.empty((rows, *self._spec.observation_shape), np.float32)
-        size = self._spec.network.conv_kernel_size
-        channels = [self._spec.observation_shape[-1], *(output[2] for output in sizes)] if sizes else []
-        self._patches = [
-            np.empty((rows, height, width, size, size, channels[layer]), np.float32)
-            for layer, (height, width, _) in enumerate(sizes)
-        ]
-        self._images: list[Array] = [np.empty((rows, *output), np.float32) for output in sizes]
-        self._hidden: list[Array] = [np.empty((rows, bias.size), np.float32) for _, bias in self._dense]
-        self._rows = rows
+    def _features(self, observation: NDArray[Any]) -> Array:
+        columns = self._spec.observation.columns(observation)
+        features = []
+        for image, layers in self._images.items():
+            hidden = self._inputs[image](columns[image.column])
+            for layer in layers:
+                hidden = layer(hidden)
+            if self._spec.network.kind == "resnet":
+                hidden = np.maximum(hidden, 0)
+            features.append(hidden.reshape(len(observation), -1))
+        features += [self._inputs[part](columns[part.column]).reshape(len(observation), -1) for part in self._flat]
+        return features[0] if len(features) == 1 else np.concatenate(features, axis=1)
 
 
-def _layer(parameters: dict[str, Array], name: str) -> tuple[Array, Array]:
-    """Kernel as a matrix [inputs, outputs], and bias [outputs]."""
-    bias = parameters[f"{name}/bias"]
-    return np.ascontiguousarray(parameters[f"{name}/kernel"].reshape(-1, bias.size)), bias
+class _Input:
+    """One part of observations as the network takes it. The result is overwritten by the next call."""
+
+    def __init__(self, part: Part, artifact: Artifact) -> None:
+        self._figures: tuple[Array, Array] | None = None
+        if part in normalized_parts(artifact.spec.network, artifact.spec.observation):
+            scope = scoped("normalizer", part)
+            self._figures = artifact.parameters[f"{scope}/mean"], artifact.parameters[f"{scope}/scale"]
+        self._out = np.empty((0, *part.shape), np.float32)
+
+    def __call__(self, values: NDArray[Any]) -> Array:
+        """[N, *shape] in the part's dtype -> float32."""
+        if len(self._out) != len(values):
+            self._out = np.empty(values.shape, np.float32)
+        as_float32(values, self._out)
+        if self._figures is not None:
+            mean, scale = self._figures
+            np.subtract(self._out, mean, out=self._out)
+            np.multiply(self._out, scale, out=self._out)
+            np.clip(self._out, -OBSERVATION_BOUND, OBSERVATION_BOUND, out=self._out)
+        return self._out
+
+
+def _layers(artifact: Artifact, scope: str, activation: Any) -> list[Convolution] | list[Section]:
+    network = artifact.spec.network
+    if network.kind == "resnet":
+        return [Section(artifact.parameters, f"{scope}/{layer}") for layer in range(len(network.resnet_channels))]
+    return [
+        Convolution(artifact.parameters, f"{scope}/{layer}", activation, stride=network.conv_stride)
+        for layer in range(len(network.conv_channels))
+    ]

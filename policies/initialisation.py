@@ -1,6 +1,6 @@
 """The first parameters of a policy: orthogonal kernels and zero biases, in NumPy, the same on every machine.
 
-Gain sqrt(2) in the torso, 0.01 in the policy head (a nearly uniform first policy), 1 in the value head; after
+Gain sqrt(2) in the torso, 0.01 in the policy head (a nearly uniform first policy), 1 in value heads and core; after
 Andrychowicz et al., "What Matters in On-Policy Reinforcement Learning?", arXiv 2006.05990. NumPy, because compiling an
 initialiser takes a learner longer than all of its first updates.
 """
@@ -12,9 +12,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.spec import PolicySpec, parameter_shapes
+from policies.architecture import parameter_shapes
+from policies.spec import PolicySpec
 
-_HEAD_GAINS = {"policy": 0.01, "value": 1.0}
+_HEAD_GAINS = {"policy": 0.01, "value": 1.0, "cost_value": 1.0, "core": 1.0}
 _TORSO_GAIN = math.sqrt(2)
 
 
@@ -23,8 +24,10 @@ def initial_parameters(spec: PolicySpec, seed: int) -> dict[str, NDArray[np.floa
     generator = np.random.Generator(np.random.PCG64(seed))
     parameters = {}
     for name, shape in parameter_shapes(spec).items():
-        if name.endswith("/bias"):
+        if name.endswith(("/bias", "/mean")):
             parameters[name] = np.zeros(shape, np.float32)
+        elif name.endswith("/scale"):
+            parameters[name] = np.ones(shape, np.float32)
         else:
             gain = _HEAD_GAINS.get(name.partition("/")[0], _TORSO_GAIN)
             parameters[name] = _orthogonal(generator, shape, gain)

@@ -1,7 +1,7 @@
 """The contract of a policy that acts: observations in, actions with their log-probabilities out. Imports no framework.
 
-All backends share the preprocessing and the sampling below, so that they differ in nothing but who computes the
-logits.
+All backends share the preprocessing below and the sampling of policies.distributions, so that they differ in nothing
+but who computes the parameters of the distributions.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ class ActionBatch(NamedTuple):
     """The actions of N environments, and the behaviour distribution they were drawn from.
 
     Attributes:
-      action: int32 [N], in [0, A).
-      log_prob: float32 [N], log-probability of `action`.
-      logits: float32 [N, A], not normalised.
+      action: [N, *action shape], as the specification's action space has it.
+      log_prob: float32 [N], log-probability of `action`; of a box, the logarithm of its density.
+      logits: float32 [N, P], the parameters of the distribution: of choices the logits, not normalised.
       identity: who chose, where a service chose with whatever policy it had; None where the policy that was called did.
+      state: float32 [N, S], what a recurrent policy must be given at the next step; None where it is not recurrent.
     """
 
-    action: NDArray[np.int32]
+    action: NDArray[Any]
     log_prob: NDArray[np.float32]
     logits: NDArray[np.float32]
     identity: PolicyIdentity | None = None
+    state: NDArray[np.float32] | None = None
 
 
 class RandomSource(Protocol):
@@ -45,21 +47,29 @@ class RandomSource(Protocol):
 
 
 class Policy(Protocol):
-    """A stochastic policy over A discrete actions. One thread at a time: implementations reuse their buffers."""
+    """A stochastic policy. One thread at a time: implementations reuse their buffers."""
 
     @property
     def spec(self) -> PolicyInterface:
         """What goes in and comes out."""
 
-    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
-        """Draws one action per observation [N, *observation_shape]. The result shares no memory with the policy.
+    @property
+    def state_size(self) -> int:
+        """S: numbers that it keeps from step to step for one environment; 0 where it is not recurrent."""
+
+    def act(
+        self, observation: NDArray[Any], generator: RandomSource, state: NDArray[np.float32] | None = None
+    ) -> ActionBatch:
+        """Draws one action per observation [N, *observation shape]. The result shares no memory with the policy.
+
+        Args:
+          observation: what is seen.
+          generator: what the actions are drawn from.
+          state: float32 [N, S], from the step before; zeros where an episode begins. None: zeros everywhere.
 
         Raises:
-          ValueError: the observation's shape or type is not that of the specification.
+          ValueError: the observation's or the state's shape or type is not that of the specification.
         """
-
-    def greedy(self, observation: NDArray[Any]) -> NDArray[np.int32]:
-        """The most probable action (the first among equals) per observation [N, *observation_shape] -> int32 [N]."""
 
 
 def as_float32(observation: NDArray[Any], out: NDArray[np.float32]) -> None:
@@ -74,43 +84,20 @@ def as_float32(observation: NDArray[Any], out: NDArray[np.float32]) -> None:
 
 
 def check_observation(observation: NDArray[Any], spec: PolicyInterface) -> None:
-    """Raises ValueError unless `observation` is [N, *observation_shape], N at least 1, of the specified dtype."""
-    if observation.ndim == 0 or observation.shape[1:] != spec.observation_shape or observation.shape[0] < 1:
-        wanted = ", ".join(map(str, ("N", *spec.observation_shape)))
+    """Raises ValueError unless `observation` is [N, *observation shape], N at least 1, of the specified type."""
+    space = spec.observation
+    if observation.ndim == 0 or observation.shape[1:] != space.shape or observation.shape[0] < 1:
+        wanted = ", ".join(map(str, ("N", *space.shape)))
         raise ValueError(f"observation has shape {list(observation.shape)}, the policy wants [{wanted}] with N >= 1")
-    if observation.dtype.str != spec.observation_dtype:
+    if observation.dtype != space.dtype:
         # Not cast silently: whether 255 means white or two hundred fifty-five depends on the type.
-        raise ValueError(f"observation has type {observation.dtype.str}, the policy wants {spec.observation_dtype}")
+        raise ValueError(f"observation has type {observation.dtype}, the policy wants {space.dtype}")
 
 
-def most_probable(logits: NDArray[np.float32]) -> NDArray[np.int32]:
-    """The first of the largest logits in each row [N, A] -> int32 [N]."""
-    action: NDArray[np.int32] = np.argmax(logits, axis=1).astype(np.int32)
-    return action
-
-
-def sample_categorical(
-    logits: NDArray[np.float32], generator: RandomSource
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Draws from softmax(logits) by inverting the cumulative distribution with one uniform number per row.
-
-    Args:
-      logits: float32 [N, A], finite; a row that is not gives an action in [0, A) and a log-probability of NaN.
-      generator: source of randomness; advances by N float32.
-
-    Returns:
-      action int32 [N] and its log-probability float32 [N] (log-softmax in float32).
-    """
-    rows = logits.shape[0]
-    shifted: NDArray[np.float32] = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
-    cumulative: NDArray[np.float32] = np.exp(shifted)
-    np.add.accumulate(cumulative, axis=1, out=cumulative)
-    total = cumulative[:, -1:]
-    threshold = generator.random((rows, 1), dtype=np.float32)
-    threshold *= total
-    # Not the last column: rounding may lift the threshold to the total, and the last action must then be taken.
-    passed = cumulative[:, :-1] <= threshold
-    action = np.add.reduce(passed, axis=1, dtype=np.int32)
-    log_prob = shifted[np.arange(rows), action]
-    log_prob -= np.log(total[:, 0])
-    return action, log_prob
+def checked_state(state: NDArray[np.float32] | None, rows: int, size: int) -> NDArray[np.float32]:
+    """The state, zeros where it is None; raises ValueError unless it is float32 [rows, size]."""
+    if state is None:
+        return np.zeros((rows, size), np.float32)
+    if state.shape != (rows, size) or state.dtype != np.float32:
+        raise ValueError(f"state is {state.dtype} {list(state.shape)}, the policy wants float32 [{rows}, {size}]")
+    return state

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from policies.artifact import DIGEST_BYTES
 from policies.client import ActingPolicy
-from policies.policy import ActionBatch, PolicyIdentity, RandomSource, check_observation, most_probable
+from policies.policy import ActionBatch, PolicyIdentity, RandomSource, check_observation
 from policies.spec import PolicyInterface
 from protos import transport
 from protos.policy.v1 import policy_pb2, policy_pb2_grpc
@@ -65,13 +65,21 @@ class ServedPolicy:
         self._channel = transport.channel(address)
         self._stream: _Stream | None = None
         self._requests = 0
+        self._state_size = 0
 
     @property
     def spec(self) -> PolicyInterface:
         """What goes in and comes out."""
         return self._spec
 
-    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
+    @property
+    def state_size(self) -> int:
+        """S, as the service's newest answer had it; 0 before the first."""
+        return self._state_size
+
+    def act(
+        self, observation: NDArray[Any], generator: RandomSource, state: NDArray[np.float32] | None = None
+    ) -> ActionBatch:
         """See `policies.policy.Policy.act`. The service draws with its own randomness; `generator` does not advance.
 
         Raises:
@@ -80,16 +88,12 @@ class ServedPolicy:
           InferenceRefused: no answer ever.
         """
         del generator
-        return self._ask(observation, self._timeout_s)
-
-    def greedy(self, observation: NDArray[Any]) -> NDArray[np.int32]:
-        """See `policies.policy.Policy.greedy`; raises as `act`."""
-        return most_probable(self._ask(observation, self._timeout_s).logits)
+        return self._ask(observation, state, self._timeout_s)
 
     def probe(self, timeout_s: float) -> PolicyIdentity:
         """Which policy the service acts with now, found by asking about one blank observation; raises as `act`."""
-        blank = np.zeros((1, *self._spec.observation_shape), np.dtype(self._spec.observation_dtype))
-        identity = self._ask(blank, timeout_s).identity
+        blank = self._spec.observation.zeros(1)
+        identity = self._ask(blank, None, timeout_s).identity
         if identity is None:
             raise InferenceRefused("the inference service does not say which policy it acts with")
         return identity
@@ -99,11 +103,14 @@ class ServedPolicy:
         self._drop_stream()
         self._channel.close()
 
-    def _ask(self, observation: NDArray[Any], timeout_s: float) -> ActionBatch:
+    def _ask(self, observation: NDArray[Any], state: NDArray[np.float32] | None, timeout_s: float) -> ActionBatch:
         check_observation(observation, self._spec)
         self._requests += 1
         request = policy_pb2.ActRequest(
-            request_id=self._requests, count=observation.shape[0], observation=observation.tobytes()
+            request_id=self._requests,
+            count=observation.shape[0],
+            observation=observation.tobytes(),
+            state=b"" if state is None else state.tobytes(),
         )
         deadline, delay_s, cause = time.monotonic() + timeout_s, RETRY_S_MIN, "no answer"
         while True:
@@ -122,22 +129,27 @@ class ServedPolicy:
             delay_s = min(2 * delay_s, RETRY_S_MAX)
 
     def _decode(self, request: policy_pb2.ActRequest, response: policy_pb2.ActResponse) -> ActionBatch:
-        rows, actions = request.count, self._spec.num_actions
+        rows, space = request.count, self._spec.action
         sizes = (len(response.action), len(response.log_prob), len(response.logits), len(response.digest))
-        wanted = (4 * rows, 4 * rows, 4 * rows * actions, DIGEST_BYTES)
+        wanted = (4 * rows * space.components, 4 * rows, 4 * rows * space.parameters, DIGEST_BYTES)
         if sizes != wanted or response.request_id != request.request_id:
             raise InferenceRefused(
                 f"the answer has fields of {sizes} bytes for request {response.request_id}, "
                 f"{wanted} for request {request.request_id} are due"
             )
-        action = np.frombuffer(response.action, "<i4")
-        if action.min() < 0 or action.max() >= actions:
-            raise InferenceRefused(f"the answer has actions outside [0, {actions})")
+        action = np.frombuffer(response.action, space.dtype.newbyteorder("<")).reshape(rows, *space.shape)
+        if fault := space.fault(action):
+            raise InferenceRefused(f"the answer has no actions: {fault}")
+        if len(response.state) % (4 * rows):
+            raise InferenceRefused(f"the answer has {len(response.state)} bytes of state for {rows} observations")
+        state = np.frombuffer(response.state, "<f4").reshape(rows, -1)
+        self._state_size = state.shape[1]
         return ActionBatch(
             action,
             np.frombuffer(response.log_prob, "<f4"),
-            np.frombuffer(response.logits, "<f4").reshape(rows, actions),
+            np.frombuffer(response.logits, "<f4").reshape(rows, space.parameters),
             PolicyIdentity(response.version, response.digest),
+            state if self._state_size else None,
         )
 
     def _drop_stream(self) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.architecture import parameter_shapes
 from policies.artifact import Artifact
 from policies.config import NetworkConfig
+from policies.distributions import log_prob
 from policies.key_chain import LEASE_PURPOSE
 from policies.policy import Policy
 from policies.signing import (
@@ -29,7 +31,8 @@ from policies.signing import (
     VerifyKey,
     sign,
 )
-from policies.spec import PolicySpec, parameter_shapes
+from policies.spaces import ActionSpace, array_space, discrete, record_space
+from policies.spec import PolicySpec
 from protos.common.v1 import common_pb2
 from protos.safety.v1 import safety_pb2
 
@@ -38,11 +41,11 @@ SECOND_NS = 1_000_000_000
 
 
 def make_spec(
-    observation_shape: tuple[int, ...] = (4,), num_actions: int = 2, observation_dtype: str = "<f4", **network: Any
+    observation_shape: tuple[int, ...] = (4,), choices: int = 2, observation_dtype: str = "<f4", **network: Any
 ) -> PolicySpec:
     """A small specification; keywords beyond the named ones are settings of the network."""
     settings = {"hidden_sizes": (8, 8), "conv_channels": (3,)} | network
-    return PolicySpec(NetworkConfig(**settings), observation_shape, observation_dtype, num_actions)
+    return PolicySpec(NetworkConfig(**settings), array_space(observation_shape, observation_dtype), discrete(choices))
 
 
 def make_artifact(spec: PolicySpec | None = None, seed: int = 0) -> Artifact:
@@ -149,6 +152,15 @@ class PolicyContract(abc.ABC):
         make_spec((), 3, "<i4", hidden_sizes=(16,)),
         make_spec((6, 5, 2), 4, "|u1", kind="conv", activation="relu"),
         make_spec((10, 10, 4), 6, "<f4", kind="conv", conv_channels=(4, 5), conv_stride=2),
+        make_spec((9, 7, 3), 4, "|u1", kind="resnet", resnet_channels=(4, 5)),
+        make_spec((4,), 3, core="lstm", core_size=6),
+        make_spec((4,), 3, core="gru", core_size=6, normalize_observations=True),
+        PolicySpec(
+            NetworkConfig(kind="conv", hidden_sizes=(8,), conv_channels=(3,), normalize_observations=True),
+            record_space({"image": ((5, 4, 2), "|u1"), "inner/speed": ((2,), "<f4"), "gear": ((3,), "|b1")}),
+            ActionSpace("box", (3,)),
+        ),
+        PolicySpec(NetworkConfig(hidden_sizes=(8,)), array_space((4,), "<f4"), ActionSpace("multi_discrete", (3, 2))),
     )
 
     @abc.abstractmethod
@@ -156,30 +168,39 @@ class PolicyContract(abc.ABC):
         """A policy of `artifact`; leaving the context releases what it holds."""
 
     def test_log_probabilities_are_those_of_the_learners_network(self) -> None:
-        """Logits agree up to a constant per row, log-probabilities within 1e-6, for one and for many rows."""
+        """Log-probabilities and states agree within 1e-6, for one and for many rows."""
         for seed, spec in enumerate(self.SPECS):
             artifact, observation = make_artifact(spec, seed), random_observation(spec, 64, seed)
-            expected = network_log_probs(spec, seed, 64, seed)
+            state = np.random.default_rng(seed).standard_normal((64, spec.state_size)).astype(np.float32)
+            expected, following = network_output(spec, seed, 64, seed)
             with self.policy(artifact) as policy:
                 for rows in (1, 7, 64, 7):
-                    batch = policy.act(observation[:rows], np.random.default_rng(seed))
-                    chosen = expected[np.arange(rows), batch.action]
-                    np.testing.assert_allclose(batch.log_prob, chosen, rtol=0, atol=1e-6)
-                    shifted = batch.logits - batch.logits.max(axis=1, keepdims=True)
-                    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-                    np.testing.assert_allclose(log_probs, expected[:rows], rtol=0, atol=1e-6)
+                    given = state[:rows] if spec.state_size else None
+                    batch = policy.act(observation[:rows], np.random.default_rng(seed), given)
+                    chosen = log_prob(expected[:rows], batch.action, spec.action)
+                    np.testing.assert_allclose(batch.log_prob, chosen, rtol=1e-6, atol=1e-6)
+                    again = log_prob(batch.logits, batch.action, spec.action)
+                    np.testing.assert_allclose(again, chosen, rtol=1e-6, atol=1e-6)
+                    if batch.state is not None:
+                        np.testing.assert_array_less(np.abs(batch.state - following[:rows]), 1e-6)
 
     def test_shapes_and_types(self) -> None:
-        """Action int32 [N] within range, log-probability float32 [N], logits float32 [N, A]."""
+        """Actions of the space, log-probability float32 [N], logits float32 [N, P], state float32 [N, S] or none."""
         for spec in self.SPECS:
             with self.policy(make_artifact(spec)) as policy:
                 batch = policy.act(random_observation(spec, 9, 0), np.random.default_rng(0))
-                greedy = policy.greedy(random_observation(spec, 9, 0))
-                for action in (batch.action, greedy):
-                    np.testing.assert_equal((action.dtype, action.shape), (np.dtype(np.int32), (9,)))
-                    np.testing.assert_(bool(((action >= 0) & (action < spec.num_actions)).all()))
+                np.testing.assert_equal(
+                    (batch.action.dtype, batch.action.shape), (spec.action.dtype, (9, *spec.action.shape))
+                )
+                np.testing.assert_equal(batch.action.shape, (9, *spec.action.shape))
+                np.testing.assert_equal(spec.action.fault(batch.action), "")
                 np.testing.assert_equal((batch.log_prob.dtype, batch.log_prob.shape), (np.dtype(np.float32), (9,)))
-                np.testing.assert_equal((batch.logits.dtype, batch.logits.shape[1]), (np.float32, spec.num_actions))
+                np.testing.assert_equal(
+                    (batch.logits.dtype, batch.logits.shape), (np.float32, (9, spec.action.parameters))
+                )
+                np.testing.assert_equal(policy.state_size, spec.state_size)
+                if batch.state is not None:
+                    np.testing.assert_equal((batch.state.dtype, batch.state.shape), (np.float32, (9, spec.state_size)))
 
     def test_actions_follow_the_distribution(self) -> None:
         """Frequencies over 20,000 draws lie within five standard errors of the probabilities."""
@@ -189,17 +210,11 @@ class PolicyContract(abc.ABC):
         generator = np.random.default_rng(5)
         with self.policy(artifact) as policy:
             actions = np.concatenate([policy.act(observation, generator).action for _ in range(5)])
-        probability = np.exp(network_log_probs(spec, 3, 1, 1)[0])
+        logits = network_output(spec, 3, 1, 1)[0][0].astype(np.float64)
+        probability = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         frequency = np.bincount(actions, minlength=4) / len(actions)
         error = np.sqrt(probability * (1 - probability) / len(actions))
         np.testing.assert_array_less(np.abs(frequency - probability), 5 * error)
-
-    def test_greedy_takes_the_most_probable_action(self) -> None:
-        """The argument of the largest log-probability of the learner's network."""
-        spec = make_spec((5,), 7)
-        artifact, observation = make_artifact(spec, 2), random_observation(spec, 50, 3)
-        with self.policy(artifact) as policy:
-            np.testing.assert_array_equal(policy.greedy(observation), network_log_probs(spec, 2, 50, 3).argmax(axis=1))
 
     def test_results_are_the_callers(self) -> None:
         """A later call does not change an earlier result, and the observation is only read."""
@@ -219,14 +234,19 @@ class PolicyContract(abc.ABC):
             generator = np.random.default_rng(0)
             for misfit in (np.zeros((2, 5), "f4"), np.zeros(4, "f4"), np.zeros((0, 4), "f4"), np.zeros((2, 4), "f8")):
                 np.testing.assert_raises(ValueError, policy.act, misfit, generator)
-                np.testing.assert_raises(ValueError, policy.greedy, misfit)
             policy.act(np.zeros((2, 4), "f4"), generator)
 
 
 def random_observation(spec: PolicySpec, rows: int, seed: int) -> NDArray[Any]:
-    """Observations [rows, *observation_shape] of the specification's type."""
+    """Observations [rows, *shape] of the specification's space."""
     generator = np.random.default_rng(seed)
-    shape, dtype = (rows, *spec.observation_shape), np.dtype(spec.observation_dtype)
+    observation = spec.observation.zeros(rows)
+    for part in spec.observation.columns(observation).values():
+        part[...] = _random_part(generator, part.shape, part.dtype)
+    return observation
+
+
+def _random_part(generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "f":
         return np.asarray(generator.standard_normal(shape), dtype)
     high = {"b": 2, "u": 256, "i": 5}[dtype.kind]
@@ -234,13 +254,23 @@ def random_observation(spec: PolicySpec, rows: int, seed: int) -> NDArray[Any]:
 
 
 @functools.lru_cache
-def network_log_probs(spec: PolicySpec, artifact_seed: int, rows: int, observation_seed: int) -> NDArray[np.float32]:
-    """Log-probabilities [rows, A] by `policies.networks` for the artifact and observations of these seeds."""
+def network_output(
+    spec: PolicySpec, artifact_seed: int, rows: int, observation_seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Logits [rows, P] and next state [rows, S] by `policies.networks`.
+
+    For the artifact and observations of these seeds; the state before is random, too, by the artifact's.
+    """
     import jax  # noqa: PLC0415 - thin tests use the makers above without it
 
-    from policies.networks import blank_model, load_parameters  # noqa: PLC0415 - likewise
+    from policies.networks import functional  # noqa: PLC0415 - likewise
 
-    model = blank_model(spec)
-    load_parameters(model, make_artifact(spec, artifact_seed).parameters)
-    evaluate = jax.jit(lambda observation: jax.nn.log_softmax(model(observation)[0]))
-    return np.asarray(evaluate(random_observation(spec, rows, observation_seed)))
+    columns = spec.observation.columns(random_observation(spec, rows, observation_seed))
+    state = np.random.default_rng(artifact_seed).standard_normal((rows, spec.state_size)).astype(np.float32)
+    output = jax.jit(functional(spec))(
+        make_artifact(spec, artifact_seed).parameters,
+        {name: np.ascontiguousarray(part)[None] for name, part in columns.items()},
+        state,
+        np.zeros((1, rows), np.bool_),
+    )
+    return np.asarray(output.logits[0]), np.asarray(output.state)

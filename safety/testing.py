@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from actors.config import EnvironmentConfig
 from policies.artifact import Artifact, artifact_digest
 from policies.config import NetworkConfig
+from policies.spaces import array_space, discrete
 from policies.spec import PolicySpec
 from protos.common.v1 import common_pb2
 from safety.config import SafetyConfig
@@ -148,7 +149,8 @@ def _artifact(
     bias: NDArray[np.float32],
 ) -> Artifact:
     """A network of one hidden unit."""
-    spec = PolicySpec(NetworkConfig(hidden_sizes=(1,), conv_channels=()), (torso.shape[0],), "<f4", policy.shape[1])
+    network = NetworkConfig(hidden_sizes=(1,), conv_channels=())
+    spec = PolicySpec(network, array_space(torso.shape[:1], "<f4"), discrete(policy.shape[1]))
     parameters = {
         "torso/0/kernel": torso,
         "torso/0/bias": np.zeros(1, np.float32),

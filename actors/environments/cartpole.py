@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, MissingExtra, VectorStep
 from actors.environments.identity import code_digest, package_version
+from policies.spaces import array_space, discrete
 
 try:
     from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
@@ -40,9 +41,8 @@ class CartPoleVector:
             id="cartpole",
             version=version,
             code_digest=code_digest((CartPoleVectorEnv, CartPoleVector), arguments, version),
-            observation_shape=(4,),
-            observation_dtype="<f4",
-            num_actions=2,
+            observation=array_space((4,), "<f4"),
+            action=discrete(2),
             episode_steps_max=steps_max,
         )
         self._margin = np.float32(config.cart_margin)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, Transition
 from actors.environments.identity import code_digest, package_version
+from policies.spaces import array_space, discrete
 
 ROWS = 10
 COLUMNS = 5
@@ -28,9 +29,8 @@ class Catch:
             id="catch",
             version=version,
             code_digest=code_digest((Catch,), {"episode_steps_max": self._steps_max}, version),
-            observation_shape=(ROWS, COLUMNS),
-            observation_dtype="<f4",
-            num_actions=3,
+            observation=array_space((ROWS, COLUMNS), "<f4"),
+            action=discrete(3),
             episode_steps_max=self._steps_max,
         )
 

@@ -1,7 +1,6 @@
-"""Any registered Gymnasium environment with a Box or Discrete observation and a Discrete action space.
+"""Any registered Gymnasium environment whose spaces are known to actors.environments.gymnasium_spaces.
 
-A Box of floats becomes f4, a Box of integers or booleans keeps its dtype; a Discrete observation becomes a one-hot f4
-vector. The cost of a step is `info["cost"]`, 0 where there is none.
+The cost of a step is `info["cost"]`, 0 where there is none.
 
 The code digest covers the environment's class and those of all wrappers around it with the classes they are made from,
 the arguments that wrappers record, and the function that makes them where there is one. Of a wrapper that records no
@@ -14,7 +13,6 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from actors.config import EnvironmentConfig
@@ -24,8 +22,9 @@ from actors.environments.identity import code_digest, package_version
 try:
     import gymnasium
     from gymnasium.envs.registration import load_env_creator
-    from gymnasium.spaces import Box, Discrete
     from gymnasium.wrappers import TimeLimit
+
+    from actors.environments.gymnasium_spaces import ActionCodec, ObservationCodec
 except ModuleNotFoundError as error:
     raise MissingExtra("environments 'gym:ID' need Gymnasium: pip install 'temper[gym]'") from error
 
@@ -49,14 +48,9 @@ class GymnasiumEnvironment:
 
     def __init__(self, environment_id: str, config: EnvironmentConfig) -> None:
         self._environment: Any = _make(environment_id, config.episode_steps_max or None)
-        observation_space, action_space = self._environment.observation_space, self._environment.action_space
         name = f"gym:{environment_id}"
-        if not isinstance(action_space, Discrete):
-            raise EnvironmentUnsupported(f"{name} has the action space {action_space}; supported is Discrete")
-        self._first_action = int(action_space.start)
-        shape, self._dtype = _layout(name, observation_space)
-        self._one_hot = isinstance(observation_space, Discrete)
-        self._first_observation = int(observation_space.start) if self._one_hot else 0
+        self._observe = ObservationCodec(name, self._environment.observation_space)
+        self._action = ActionCodec(name, self._environment.action_space)
         registered, base = self._environment.unwrapped.spec, type(self._environment.unwrapped)
         steps_max = _steps_max(self._environment)
         version = package_version("gymnasium")
@@ -64,7 +58,7 @@ class GymnasiumEnvironment:
             id=name,
             version=version,
             code_digest=code_digest(
-                (*_classes(self._environment), GymnasiumEnvironment),
+                (*_classes(self._environment), GymnasiumEnvironment, ObservationCodec, ActionCodec),
                 {
                     "id": environment_id,
                     "class": f"{base.__module__}.{base.__qualname__}",
@@ -75,9 +69,8 @@ class GymnasiumEnvironment:
                 },
                 version,
             ),
-            observation_shape=shape,
-            observation_dtype=self._dtype.str,
-            num_actions=int(action_space.n),
+            observation=self._observe.space,
+            action=self._action.space,
             episode_steps_max=steps_max,
         )
 
@@ -86,9 +79,9 @@ class GymnasiumEnvironment:
         observation, _ = self._environment.reset(seed=seed)
         return self._observe(observation)
 
-    def step(self, action: int) -> Transition:
+    def step(self, action: Any) -> Transition:
         """Takes one step."""
-        observation, reward, terminated, truncated, info = self._environment.step(self._first_action + action)
+        observation, reward, terminated, truncated, info = self._environment.step(self._action(action))
         return Transition(
             self._observe(observation), float(reward), float(info.get("cost", 0.0)), bool(terminated), bool(truncated)
         )
@@ -96,31 +89,6 @@ class GymnasiumEnvironment:
     def close(self) -> None:
         """Closes the environment."""
         self._environment.close()
-
-    def _observe(self, observation: Any) -> NDArray[Any]:
-        if self._one_hot:
-            vector = np.zeros(self.spec.observation_shape, self._dtype)
-            vector[int(observation) - self._first_observation] = 1.0
-            return vector
-        # A copy: some environments write every observation into the same array.
-        array = np.array(observation, self._dtype)
-        if array.shape != self.spec.observation_shape:
-            # It might still fit into the row of an unroll, by broadcasting.
-            raise EnvironmentUnsupported(
-                f"{self.spec.id} returned an observation of shape {array.shape}, its observation space has "
-                f"{self.spec.observation_shape}"
-            )
-        return array
-
-
-def _layout(name: str, space: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype of the observations that a space becomes."""
-    if isinstance(space, Discrete):
-        return (int(space.n),), np.dtype(np.float32)
-    if not isinstance(space, Box):
-        raise EnvironmentUnsupported(f"{name} has the observation space {space}; supported are Box and Discrete")
-    dtype = np.dtype(np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype)
-    return tuple(int(size) for size in space.shape), dtype
 
 
 def _layers(environment: Any) -> list[Any]:

@@ -16,6 +16,7 @@ from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, MissingExtra, Transition
 from actors.environments.headless import without_drawing
 from actors.environments.identity import code_digest, package_version
+from policies.spaces import array_space, discrete
 
 try:
     with without_drawing():
@@ -45,9 +46,8 @@ class MinAtar:
             id=f"minatar:{game}",
             version=version,
             code_digest=code_digest((MinAtarEnvironment, rules, MinAtar), arguments, version),
-            observation_shape=tuple(self._game.state_shape()),
-            observation_dtype="|b1",
-            num_actions=self._game.num_actions(),
+            observation=array_space(tuple(self._game.state_shape()), "|b1"),
+            action=discrete(self._game.num_actions()),
             episode_steps_max=self._steps_max,
         )
 

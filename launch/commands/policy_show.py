@@ -36,8 +36,8 @@ def run(arguments: PolicyShow) -> int:
     print(f"artifact    {release.digest.hex()}")
     print(f"network     {_network(artifact.spec.network)}")
     print(
-        f"            {count:,} parameters, observation {artifact.spec.observation_dtype} "
-        f"{list(artifact.spec.observation_shape)}, {artifact.spec.num_actions} actions"
+        f"            {count:,} parameters, observation {artifact.spec.observation.describe()}, "
+        f"{artifact.spec.action.describe()}"
     )
     print(f"verdict     {release.verdict_id}, signed by key {release.signed_verdict.key_id}")
     print(f"valid       {_time(release.issue_time_ns)} to {_time(release.expiry_time_ns)}")

@@ -3,7 +3,7 @@
 It prints what each slice is, what an untrained policy comes to there, whether planted violations are found, and how
 many episodes a candidate without any violation needs at the error rates that are left to the 1st, 2nd, 10th and 100th
 candidate of a run, none before it having been approved. --json prints one object: suite, file, usable, interface
-{observation_shape, observation_dtype, num_actions}, slices [{name, environment, perturbations, limits, untrained,
+{observation, action}, slices [{name, environment, perturbations, limits, untrained,
 planted}], candidates [{number, error_level, slices [{name, episodes, episodes_max}]}]; episodes is null where nothing
 could pass.
 
@@ -69,9 +69,8 @@ def run(arguments: SafetyCheck) -> int:
         "file": str(arguments.suite),
         "usable": all(each["planted"]["found"] == each["planted"]["violating"] for each in slices),
         "interface": {
-            "observation_shape": interface.observation_shape,
-            "observation_dtype": interface.observation_dtype,
-            "num_actions": interface.num_actions,
+            "observation": interface.observation.describe(),
+            "action": interface.action.describe(),
         },
         "slices": slices,
         "candidates": [_candidate(suite, number) for number in CANDIDATES],
@@ -153,14 +152,13 @@ def _candidate(suite: SuiteSpec, number: int) -> dict[str, Any]:
 def _lines(suite: SuiteSpec, report: Mapping[str, Any]) -> list[str]:
     """The report for a person."""
     interface, number = report["interface"], len(report["slices"])
-    shape = ", ".join(str(size) for size in interface["observation_shape"])
     severity = ", ".join(
         f"{name} above {above:g}" if math.isfinite(above) else f"{name} never"
         for name, above in dataclasses.asdict(suite.severity).items()
     )
     lines = [
         f"suite {suite.name}: {number} slice{'s' if number > 1 else ''}, a candidate must pass on all of them",
-        f"  interface      {interface['observation_dtype']} [{shape}], {interface['num_actions']} actions, everywhere",
+        f"  interface      {interface['observation']}, {interface['action']}, everywhere",
         f"  events         cost of a step: {severity}",
         f"  error rate     {suite.error_rate:g} over all candidates of the run ({suite.error_schedule})",
     ]

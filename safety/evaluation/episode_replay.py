@@ -9,7 +9,7 @@ Exceptions: EvaluationError (safety.evaluation.episodes); EnvironmentUnsupported
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class EpisodeTrace(NamedTuple):
     """One episode of T steps.
 
     Attributes:
-      actions: what the policy chose, before any perturbation, i4 [T].
+      actions: what the policy chose, before any perturbation, [T, *action shape].
       rewards: f4 [T].
       costs: f4 [T].
       severities: of the event that each step is, as `Severity`; 0 where it is none, i8 [T].
@@ -34,7 +34,7 @@ class EpisodeTrace(NamedTuple):
       outcome: what it came to, as the evaluation counted it; N = 1.
     """
 
-    actions: NDArray[np.int32]
+    actions: NDArray[Any]
     rewards: NDArray[np.float32]
     costs: NDArray[np.float32]
     severities: NDArray[np.int64]
@@ -66,10 +66,10 @@ def replay_episode(
     """
     environment = perturb(make_vector(spec.environment, lanes), spec.perturbations)
     row = index % lanes
-    actions: list[np.int32] = []
+    actions: list[NDArray[Any]] = []
     steps: list[tuple[np.float32, np.float32, np.bool_]] = []
 
-    def on_step(chosen: NDArray[np.int32], step: VectorStep, _: NDArray[np.bool_]) -> None:
+    def on_step(chosen: NDArray[Any], step: VectorStep, _: NDArray[np.bool_]) -> None:
         actions.append(chosen[row])
         steps.append((step.reward[row], step.cost[row], step.terminated[row]))
 
@@ -90,7 +90,7 @@ def replay_episode(
     rewards, costs, terminated = zip(*steps, strict=True)
     cost = np.array(costs, np.float32)
     return EpisodeTrace(
-        np.array(actions, np.int32),
+        np.array(actions, environment.spec.action.dtype),
         np.array(rewards, np.float32),
         cost,
         event_classes(cost, severity),

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.environment import VectorEnvironment, VectorStep
+from policies.distributions import most_probable
 from policies.policy import Policy
 from safety.evaluation.episode_streams import ACTIONS, LaneStreams, uniform
 from safety.statistics.counts import EVENT_CLASSES, SliceOutcomes
@@ -27,8 +28,8 @@ from safety.suites.spec import SeverityScale
 STEPS_PER_PROGRESS = 20
 """Vector steps between two calls of the progress function."""
 
-OnStep = Callable[[NDArray[np.int32], VectorStep, NDArray[np.bool_]], None]
-"""Called after every step with the actions [lanes] that the policy chose, what they led to, and which lanes acted."""
+OnStep = Callable[[NDArray[Any], VectorStep, NDArray[np.bool_]], None]
+"""Called after every step with the actions [lanes, ...] that were chosen, what they led to, and which lanes acted."""
 
 
 class EvaluationError(ValueError):
@@ -228,35 +229,41 @@ class _Actions:
     def __init__(self, policy: Policy, lanes: int, action_selection: str) -> None:
         self._policy = policy
         self._greedy = action_selection == "greedy"
-        self._streams = LaneStreams(lanes, (1,), uniform, ACTIONS)
+        self._space = policy.spec.action
+        self._streams = LaneStreams(lanes, (self._space.draws,), uniform, ACTIONS)
         self._drawing = np.zeros(lanes, np.bool_)
+        self._state = np.zeros((lanes, policy.state_size), np.float32)
 
     def start(self, rows: NDArray[np.intp], seeds: Sequence[int]) -> None:
-        """Begins the streams of the episodes in these rows."""
+        """Begins the streams of the episodes in these rows, and a recurrent policy's memory of them."""
         self._streams.start(rows, seeds)
+        self._state[rows] = 0
 
-    def choose(self, observation: NDArray[Any], active: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """Actions [lanes] of the policy; checked for the active lanes."""
+    def choose(self, observation: NDArray[Any], active: NDArray[np.bool_]) -> NDArray[Any]:
+        """Actions [lanes, ...] of the policy; checked for the active lanes."""
         self._drawing = active
-        batch = self._policy.act(observation, self)
+        batch = self._policy.act(observation, self, self._state)
         if not np.all(np.isfinite(batch.logits[active])):
             raise EvaluationError("the policy's logits are not finite")
-        actions = np.argmax(batch.logits, axis=1).astype(np.int32) if self._greedy else batch.action
-        if np.any((actions < 0) | (actions >= self._policy.spec.num_actions)):
-            raise EvaluationError(f"the policy chose an action outside [0, {self._policy.spec.num_actions})")
+        if batch.state is not None:
+            self._state[active] = batch.state[active]
+        actions = most_probable(batch.logits, self._space) if self._greedy else batch.action
+        if fault := self._space.fault(actions[active]):
+            raise EvaluationError(f"the policy chose what is no action: {fault}")
         return actions
 
     def random(self, size: tuple[int, int], dtype: type[np.float32]) -> NDArray[np.float32]:
-        """One number per lane, [lanes, 1]; lanes that are idle get any."""
-        if size != (len(self._drawing), 1) or dtype is not np.float32:
-            raise EvaluationError(f"the policy draws {size} numbers, one float32 per lane is what there is")
+        """As many numbers per lane as an action takes, [lanes, draws]; lanes that are idle get any."""
+        wanted = (len(self._drawing), self._space.draws)
+        if size != wanted or dtype is not np.float32:
+            raise EvaluationError(f"the policy draws {size} numbers, {wanted} float32 are what there is")
         return self._streams.take(self._drawing)
 
 
 def _first_observation(environment: VectorEnvironment, rows: NDArray[np.intp], seeds: Sequence[int]) -> NDArray[Any]:
     """Resets the rows; the observation of all lanes, zeros where nothing runs."""
     spec = environment.spec
-    observation = np.zeros((environment.lanes, *spec.observation_shape), spec.observation_dtype)
+    observation = spec.observation.zeros(environment.lanes)
     first = environment.reset(rows, seeds)
     _check_observation(first, observation[rows])
     observation[rows] = first
@@ -267,8 +274,8 @@ def _check_observation(observation: NDArray[Any], expected: NDArray[Any]) -> Non
     """Refuses what would fit into the row of another shape or type only by being broadcast or cast."""
     if observation.shape != expected.shape or observation.dtype != expected.dtype:
         raise EvaluationError(
-            f"an observation has shape {list(observation.shape[1:])} and type {observation.dtype.str}, the environment "
-            f"says {list(expected.shape[1:])} and {expected.dtype.str}"
+            f"an observation has shape {list(observation.shape[1:])} and type {observation.dtype}, the environment "
+            f"says {list(expected.shape[1:])} and {expected.dtype}"
         )
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec
+from policies.spaces import ActionSpace, ObservationSpace
 from safety.config import SafetyConfig
 from safety.evaluation.episodes import EpisodeOutcomes
 from safety.evaluation.frames import Frame, FrameError
@@ -84,14 +85,22 @@ def work_from_header(header: Mapping[str, Any]) -> Work:
 
 def environment_to_header(spec: EnvironmentSpec) -> dict[str, Any]:
     """A JSON object from which `environment_from_header` makes the same specification."""
-    return dataclasses.asdict(spec) | {"code_digest": spec.code_digest.hex()}
+    return dataclasses.asdict(spec) | {
+        "code_digest": spec.code_digest.hex(),
+        "observation": spec.observation.to_tree(),
+        "action": spec.action.to_tree(),
+    }
 
 
 def environment_from_header(header: Mapping[str, Any]) -> EnvironmentSpec:
     """Inverse of `environment_to_header`. Raises KeyError, TypeError or ValueError where it is none."""
-    shape = tuple(int(size) for size in header["observation_shape"])
     return EnvironmentSpec(
-        **{**header, "code_digest": bytes.fromhex(header["code_digest"]), "observation_shape": shape}
+        header["id"],
+        header["version"],
+        bytes.fromhex(header["code_digest"]),
+        ObservationSpace.from_tree(header["observation"]),
+        ActionSpace.from_tree(header["action"]),
+        header["episode_steps_max"],
     )
 
 

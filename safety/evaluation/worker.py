@@ -31,7 +31,8 @@ from actors.environments.catalog import make_vector
 from policies.artifact import Artifact, ArtifactError, artifact_digest
 from policies.inference import make_policy
 from policies.policy import Policy
-from policies.spec import SpecError, mismatch
+from policies.spaces import SpecError
+from policies.spec import mismatch
 from safety.confinement.confine import confine
 from safety.evaluation.blank_policy import blank_artifact
 from safety.evaluation.episodes import EpisodeOutcomes, EvaluationError, evaluate_policy

@@ -80,7 +80,7 @@ def suite_digest(suite: SuiteSpec, environments: Mapping[str, EnvironmentSpec]) 
     """
     return canonical_digest(
         {
-            "kind": "temper.suite.v2",
+            "kind": "temper.suite.v3",
             "name": suite.name,
             "slices": [
                 {
@@ -123,9 +123,8 @@ def _environment_fields(environment: EnvironmentSpec) -> dict[str, object]:
         "id": environment.id,
         "version": environment.version,
         "code_digest": environment.code_digest.hex(),
-        "observation_shape": list(environment.observation_shape),
-        "observation_dtype": environment.observation_dtype,
-        "num_actions": environment.num_actions,
+        "observation": environment.observation.to_tree(),
+        "action": environment.action.to_tree(),
         "episode_steps_max": environment.episode_steps_max,
     }
 

@@ -17,7 +17,8 @@ from actors.rollout import Rollout
 from actors.seeds import training_seed
 from actors.unroll import UnrollBuffer
 from policies.client import ActingPolicy
-from policies.policy import ActionBatch, RandomSource, sample_categorical
+from policies.distributions import sample
+from policies.policy import ActionBatch, RandomSource
 from protos.common.v1 import common_pb2
 from replay.payload_encoding import RAW
 from replay.record import LoggedRecord
@@ -29,17 +30,17 @@ class UniformPolicy:
     """Chooses every action with the same probability."""
 
     identity = None
+    state_size = 0
 
     def __init__(self, spec: EnvironmentSpec) -> None:
         self.spec = spec
 
-    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
-        logits = np.zeros((len(observation), self.spec.num_actions), np.float32)
-        action, log_prob = sample_categorical(logits, generator)
+    def act(
+        self, observation: NDArray[Any], generator: RandomSource, state: NDArray[np.float32] | None = None
+    ) -> ActionBatch:
+        logits = np.zeros((len(observation), self.spec.action.parameters), np.float32)
+        action, log_prob = sample(logits, self.spec.action, generator)
         return ActionBatch(action, log_prob, logits)
-
-    def greedy(self, observation: NDArray[Any]) -> NDArray[np.int32]:
-        raise NotImplementedError
 
 
 def record_run(

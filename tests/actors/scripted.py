@@ -12,6 +12,7 @@ from actors.environment import EnvironmentSpec, Transition
 from policies.client import ActingPolicy
 from policies.policy import ActionBatch, PolicyIdentity, RandomSource
 from policies.served import InferenceUnavailable
+from policies.spaces import array_space, discrete
 from protos.common.v1 import common_pb2
 from replay.client import ReplayUnavailable
 
@@ -21,9 +22,8 @@ SPEC = EnvironmentSpec(
     id="scripted",
     version="test 1",
     code_digest=bytes(32),
-    observation_shape=(2,),
-    observation_dtype="<f4",
-    num_actions=NUM_ACTIONS,
+    observation=array_space((2,), "<f4"),
+    action=discrete(NUM_ACTIONS),
     episode_steps_max=None,
 )
 
@@ -78,11 +78,15 @@ class ScriptedEnvironment:
 
 
 class ScriptedPolicy:
+    state_size = 0
+
     def __init__(self, spec: EnvironmentSpec = SPEC, identity: PolicyIdentity | None = None) -> None:
         self.spec = spec
         self.identity = identity
 
-    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
+    def act(
+        self, observation: NDArray[Any], generator: RandomSource, state: NDArray[np.float32] | None = None
+    ) -> ActionBatch:
         choices = [choice_of(row) for row in observation]
         return ActionBatch(
             np.array([choice[0] for choice in choices], np.int32),
@@ -90,9 +94,6 @@ class ScriptedPolicy:
             np.array([choice[2] for choice in choices], np.float32),
             self.identity,
         )
-
-    def greedy(self, observation: NDArray[Any]) -> NDArray[np.int32]:
-        raise NotImplementedError
 
 
 def acting(version: int, policy: ScriptedPolicy | None = None) -> ActingPolicy:
@@ -140,7 +141,9 @@ class UnavailableNowAndThen(ScriptedPolicy):
         self.calls = 0
         self._failures = failures
 
-    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
+    def act(
+        self, observation: NDArray[Any], generator: RandomSource, state: NDArray[np.float32] | None = None
+    ) -> ActionBatch:
         self.calls += 1
         if self.calls - 1 in self._failures:
             raise InferenceUnavailable("not now")

@@ -10,6 +10,8 @@ from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentUnsupported, MissingExtra, UnknownEnvironment
 from actors.environments import catalog
 
+SPOKEN = "gym:tests.actors.unsupported_environments"
+
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_every_name_can_be_made(name: str) -> None:
@@ -29,8 +31,8 @@ def test_every_name_can_be_made(name: str) -> None:
         ("gym:", UnknownEnvironment, "gym:ID"),
         ("gym:CartPol-v1", UnknownEnvironment, "did you mean CartPole-v1"),
         ("gym:no_such_module_of_mine:Thing-v0", MissingExtra, "no_such_module_of_mine"),
-        ("gym:Pendulum-v1", EnvironmentUnsupported, r"action space Box\(.*supported is Discrete"),
-        ("gym:Blackjack-v1", EnvironmentUnsupported, "observation space Tuple.*supported are Box and Discrete"),
+        (f"{SPOKEN}:SpokenActions-v0", EnvironmentUnsupported, "action space Text.*supported are Discrete"),
+        (f"{SPOKEN}:SpokenObservations-v0", EnvironmentUnsupported, "Text.* among its observations; supported are Box"),
         ("gym:not an id", EnvironmentUnsupported, "cannot be made"),
     ],
 )

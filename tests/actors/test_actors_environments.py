@@ -20,6 +20,7 @@ from actors.environments.gymnasium_adapter import GymnasiumEnvironment
 from actors.environments.minatar import MinAtar
 from actors.environments.minatar_cost import SpaceInvadersClosedColumns
 from actors.testing import EnvironmentContract, VectorEnvironmentContract
+from policies.spaces import array_space
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -200,7 +201,7 @@ def test_boxes_of_every_kind_of_number(
 ) -> None:
     space = gymnasium.spaces.Box(low, high, shape, space_dtype)  # type: ignore[arg-type]
     environment = box_environment(space, value, monkeypatch)
-    assert (environment.spec.observation_shape, environment.spec.observation_dtype) == (shape, dtype)
+    assert environment.spec.observation == array_space(shape, dtype)
     for observation in (environment.reset(0), environment.step(1).observation):
         assert observation.dtype.str == dtype
         np.testing.assert_array_equal(observation, observed)

@@ -59,7 +59,7 @@ def same(one: EpisodeOutcome, other: EpisodeOutcome) -> bool:
 def test_the_number_of_lanes_changes_no_bit(name: str) -> None:
     """Vectorised mathematics could round differently by the place in the array; here it does not."""
     environment = make_vector(EnvironmentConfig(name), 1)
-    actions = np.random.default_rng(1).integers(0, environment.spec.num_actions, (11, 25), np.int32)
+    actions = np.random.default_rng(1).integers(0, environment.spec.action.sizes[0], (11, 25), np.int32)
     episodes = [EpisodeReplay(seed, row) for seed, row in enumerate(actions)]
     alone = reexecute(environment, episodes)
     for lanes in (2, 11, 13):

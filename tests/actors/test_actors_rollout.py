@@ -15,6 +15,7 @@ from actors.environment import SequentialVector
 from actors.rollout import EPISODE_SEEDS_MAX, NoAuthorisedPolicy, PolicyMismatch, Rollout
 from actors.unroll import UnrollBuffer, UnrollFault
 from policies.policy import PolicyIdentity
+from policies.spaces import discrete
 from protos.common.v1 import common_pb2
 from replay.schema import PayloadLayout
 from tests.actors.scripted import (
@@ -328,8 +329,8 @@ def test_it_never_acts_without_a_policy_and_gives_up_in_the_end() -> None:
 
 
 def test_a_policy_for_another_environment_is_not_used() -> None:
-    other = ScriptedPolicy(dataclasses.replace(SPEC, num_actions=5))
-    with pytest.raises(PolicyMismatch, match=r"version 9 has num_actions = 5, the environment has 3"):
+    other = ScriptedPolicy(dataclasses.replace(SPEC, action=discrete(5)))
+    with pytest.raises(PolicyMismatch, match=r"version 9 has 5 actions, the environment has 3 actions"):
         Run(never_ends, lanes=1, length=4, unrolls=1, source=ScriptedSource(lambda _call: acting(9, other)))
 
 

@@ -13,6 +13,7 @@ from actors.config import EnvironmentConfig
 from actors.environment import Environment, SequentialVector, Transition, VectorEnvironment, VectorStep
 from actors.environments.catch import Catch
 from actors.testing import ContractViolation, EnvironmentContract, VectorEnvironmentContract
+from policies.spaces import discrete
 
 
 class Sound(Catch):
@@ -26,10 +27,10 @@ class EmptyVersion(Sound):
         self.spec = dataclasses.replace(self.spec, version="")
 
 
-class UnknownDtype(Sound):
+class OneAction(Sound):
     def __init__(self) -> None:
         super().__init__()
-        self.spec = dataclasses.replace(self.spec, observation_dtype="<c8")
+        self.spec = dataclasses.replace(self.spec, action=discrete(1))
 
 
 class WrongDtype(Sound):
@@ -106,7 +107,7 @@ def violations(contract: EnvironmentContract | VectorEnvironmentContract) -> set
     ("environment", "clause"),
     [
         (EmptyVersion, "test_spec_is_complete"),
-        (UnknownDtype, "test_spec_is_complete"),
+        (OneAction, "test_spec_is_complete"),
         (WrongDtype, "test_transitions_are_well_formed"),
         (NotFinite, "test_transitions_are_well_formed"),
         (NegativeCost, "test_transitions_are_well_formed"),

@@ -36,9 +36,10 @@ from launch.run_directory import RunDirectory
 from learner.checkpoint import Checkpointer
 from learner.progress import Progress
 from learner.publisher import artifact_bytes
-from learner.update import initial_state
+from learner.train_state import initial_state
 from policies.artifact import Artifact, artifact_digest
 from policies.inference import make_policy
+from policies.spaces import array_space, discrete
 from policies.spec import PolicySpec
 from safety.testing import balancing_artifact, constant_artifact, drifting_artifact
 
@@ -96,7 +97,7 @@ def test_the_last_weights_are_those_of_the_newest_checkpoint(tmp_path: Path) -> 
         directory.begin(config)
     with pytest.raises(BenchmarkError, match="left no checkpoint"):
         last_artifact(tmp_path / "run")
-    spec = PolicySpec(config.network, (10, 5), "<f4", 3)
+    spec = PolicySpec(config.network, array_space((10, 5), "<f4"), discrete(3))
     state = initial_state(spec, config.learner, seed=9)
     checkpoints = Checkpointer(tmp_path / "run" / "learner" / "checkpoints", 1)
     checkpoints.save(state, Progress(seed=9))

@@ -38,6 +38,7 @@ from tests.protos.installation import HOSTS, Installation, in_thread, process_is
 from tests.safety.safety_process import CARTPOLE, CONFIG, RUN
 
 KEY = SigningKey.generate()
+GENERATOR = np.random.default_rng(0)
 HERE = "127.0.0.1:0"
 WAIT_S = 10.0
 
@@ -157,12 +158,12 @@ def test_inference_acts_for_watchers(keys: Installation, tmp_path: Path) -> None
                     with process_is(keys.client(role, role)):
                         policy = ServedPolicy(address, spec, timeout_s=WAIT_S)
                     with contextlib.closing(policy):
-                        observation = np.zeros((1, *spec.observation_shape), spec.observation_dtype)
+                        observation = spec.observation.zeros(1)
                         if allowed:
-                            assert policy.greedy(observation).shape == (1,)
+                            assert policy.act(observation, GENERATOR).action.shape == (1,)
                         else:
                             with pytest.raises(InferenceRefused, match="needs the role watch, and has append"):
-                                policy.greedy(observation)
+                                policy.act(observation, GENERATOR)
         finally:
             server.stop()
 

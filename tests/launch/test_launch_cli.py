@@ -82,7 +82,10 @@ BAD_INPUT = {
     "limit that is no number": (("train", "catch", "--max-seconds", "nan"), "--max-seconds nan is not a number"),
     "network misfit": (("train", "cartpole", "--set", "network.kind=conv"), "temper: "),
     "unknown environment": (("train", "gym:NoSuchThing-v0"), "NoSuchThing"),
-    "unsupported action space": (("train", "gym:Pendulum-v1"), "Pendulum-v1"),
+    "unsupported action space": (
+        ("train", "gym:tests.actors.unsupported_environments:SpokenActions-v0"),
+        "action space Text",
+    ),
     "config file missing": (("train", "none.toml"), "none.toml cannot be read: No such file or directory"),
     "config file broken": (("train", "broken.toml"), "broken.toml is not TOML"),
     "resume without a run": (("train", "catch", "--resume"), "--resume needs --run-dir"),

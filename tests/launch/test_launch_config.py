@@ -90,7 +90,7 @@ def test_a_batch_is_divided_as_the_learner_divides_it(monkeypatch: pytest.Monkey
         for fraction in (0.0, 0.01, 0.3, 0.5, 0.99):
             drawn.clear()
             learner = replace(CONFIG.learner, batch_size=batch_size, uniform_fraction=fraction)
-            batches.BatchSource("unix:/nowhere", learner, 20)
+            batches.BatchSource("unix:/nowhere", learner, 20, ("action",))
             fits = replace(CONFIG, learner=learner, replay=replace(CONFIG.replay, fresh_unconsumed_max=drawn["fresh"]))
             check_run(fits)
             if drawn["fresh"] > 1:

@@ -16,7 +16,7 @@ from actors.process import JobError
 from launch.errors import BadInput
 from launch.preflight import check
 from launch.recipes import RECIPES, make_recipe
-from policies.spec import SpecError
+from policies.spaces import SpecError
 
 
 class FaultyEnv(gymnasium.Env[Any, Any]):
@@ -113,9 +113,9 @@ def test_records_that_replay_would_refuse(monkeypatch: pytest.MonkeyPatch) -> No
     [
         (
             'environment = { name = "catch" }',
-            r"^slice a has observation_shape = \(10, 5\), the run's environment cartpole",
+            r"^slice a has observations <f4 \[10, 5\], the run's environment cartpole",
         ),
-        ('environment = { name = "gym:MountainCar-v0" }', r"^slice a has observation_shape = \(2,\)"),
+        ('environment = { name = "gym:MountainCar-v0" }', r"^slice a has observations <f4 \[2\]"),
         ('environment = { name = "cartpoll" }', r"^slice a: unknown environment 'cartpoll'"),
     ],
 )

@@ -21,7 +21,7 @@ def test_a_recipe_is_consistent_and_its_network_fits_its_environment(name: str) 
     environment = make_vector(config.environment, 1)
     try:
         spec = environment.spec
-        PolicySpec(config.network, spec.observation_shape, spec.observation_dtype, spec.num_actions)
+        PolicySpec(config.network, spec.observation, spec.action)
     finally:
         environment.close()
 

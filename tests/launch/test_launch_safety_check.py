@@ -61,7 +61,7 @@ def test_as_json(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(suite, "--recipe", "catch", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["suite"], found["file"], found["usable"]) == ("hard", str(suite), True)
-    assert found["interface"] == {"observation_shape": [10, 5], "observation_dtype": "<f4", "num_actions": 3}
+    assert found["interface"] == {"observation": "<f4 [10, 5]", "action": "3 actions"}
     trained, rough = found["slices"]
     assert trained["environment"]["id"] == "catch"
     assert trained["environment"]["settings"]["name"] == "catch"
@@ -105,7 +105,7 @@ def test_what_is_left_out_comes_from_the_config_of_a_run(
         (("minor", "minr"), "severity: no key 'minr'; did you mean 'minor'?"),
         (("= 0.5 }", "= 5 }"), "action_noise = 5.0 must be a number above 0 and at most 1"),
         (("[[slices]]", "[criteria]\nepisodes_max = 40\nepisodes = 40\n[[slices]]"), "65 episodes would do"),
-        (('"rough"', '"rough"\nenvironment = { name = "catch" }'), "slice rough has observation_shape = (10, 5)"),
+        (('"rough"', '"rough"\nenvironment = { name = "catch" }'), "slice rough has observations <f4 [10, 5]"),
         (('"rough"', '"rough"\nenvironment = { name = "cartpoll" }'), "slice rough: unknown environment 'cartpoll'"),
     ],
 )
@@ -131,7 +131,7 @@ def test_slices_must_fit_the_environment_that_is_named(suite: Path, capsys: pyte
     out, err = capsys.readouterr()
     assert out == ""
     assert err == (
-        "temper: slice as-trained has observation_shape = (4,), the run's environment catch has (10, 5): none of its "
+        "temper: slice as-trained has observations <f4 [4], the run's environment catch has <f4 [10, 5]: none of its "
         "candidates could act there\n"
     )
 

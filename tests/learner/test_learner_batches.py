@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from learner.batches import BatchShapeError, BatchSource, policy_lags
 from learner.config import LearnerConfig
-from learner.update import TRAINED_COLUMNS
 from protos.common.v1 import common_pb2
 from replay import client_sample
 from replay.client import ReplayRefused, ReplayWriter, SampledBatch, SampleTimeout
@@ -23,6 +22,7 @@ from replay.store import StoredRecord, StoreError
 from replay.testing import DIGEST, make_header, make_origin, serving
 
 T = 3
+COLUMNS = ("observation", "action", "reward", "cost", "discount", "mask", "log_prob")
 CONFIG = LearnerConfig(batch_size=4, sample_timeout_s=0.3, prefetch_batches=1)
 
 
@@ -61,13 +61,13 @@ def write(address: str, values: range) -> None:
 
 def test_fresh_records_come_in_order_once_with_the_trained_columns(address: str) -> None:
     write(address, range(8))
-    source = BatchSource(address, CONFIG, T)
+    source = BatchSource(address, CONFIG, T, COLUMNS)
     try:
         seen = []
         for _ in range(2):
             batch = source.next()
             assert batch is not None
-            assert tuple(batch.columns) == TRAINED_COLUMNS
+            assert tuple(batch.columns) == COLUMNS
             assert batch.columns["observation"].shape == (T + 1, 4, 2)
             assert batch.fresh_steps == 4 * 2
             seen += batch.columns["reward"][0].tolist()
@@ -81,7 +81,7 @@ def test_fresh_records_come_in_order_once_with_the_trained_columns(address: str)
 
 def test_replayed_records_fill_their_share_of_the_batch(address: str) -> None:
     write(address, range(8))
-    source = BatchSource(address, replace(CONFIG, uniform_fraction=0.5), T)
+    source = BatchSource(address, replace(CONFIG, uniform_fraction=0.5), T, COLUMNS)
     try:
         batch = source.next()
         assert batch is not None
@@ -96,7 +96,7 @@ def test_replayed_records_fill_their_share_of_the_batch(address: str) -> None:
 
 def test_a_batch_is_never_all_replay(address: str) -> None:
     write(address, range(4))
-    source = BatchSource(address, replace(CONFIG, batch_size=2, uniform_fraction=0.99), T)
+    source = BatchSource(address, replace(CONFIG, batch_size=2, uniform_fraction=0.99), T, COLUMNS)
     try:
         batch = source.next()
         assert batch is not None
@@ -107,7 +107,7 @@ def test_a_batch_is_never_all_replay(address: str) -> None:
 
 def test_records_of_another_length_are_refused(address: str) -> None:
     write(address, range(4))
-    source = BatchSource(address, CONFIG, T + 1)
+    source = BatchSource(address, CONFIG, T + 1, COLUMNS)
     try:
         with pytest.raises(BatchShapeError, match=r"3 rows.*unroll_length is 4"):
             source.next()
@@ -127,7 +127,7 @@ def test_a_replay_that_does_nothing_but_fail_is_told_and_then_given_up(monkeypat
     monkeypatch.setattr(client_sample, "FAULTS_MAX", 5)
     with serving(ReplayConfig(store="memory", fresh_unconsumed_max=100)) as address:
         write(address, range(8))
-        source = BatchSource(address, replace(CONFIG, uniform_fraction=0.5, sample_timeout_s=0.05), T)
+        source = BatchSource(address, replace(CONFIG, uniform_fraction=0.5, sample_timeout_s=0.05), T, COLUMNS)
         told = {source.failure}
         try:
             with pytest.raises(ReplayRefused, match=r"the disk is on fire \(INTERNAL\); so it did 5 times"):
@@ -140,7 +140,7 @@ def test_a_replay_that_does_nothing_but_fail_is_told_and_then_given_up(monkeypat
 
 
 def test_what_failed_is_told_until_there_is_a_batch(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = BatchSource(address, CONFIG, T)
+    source = BatchSource(address, CONFIG, T, COLUMNS)
     try:
         assert source.next() is None
         assert source.failure == "", "there are just no records"

@@ -12,8 +12,10 @@ import pytest
 from learner.checkpoint import Checkpointer, CheckpointError
 from learner.config import LearnerConfig
 from learner.progress import Progress
-from learner.update import TrainState, initial_state, make_update
+from learner.train_state import TrainState, initial_state
+from learner.update import make_update
 from policies.config import NetworkConfig
+from policies.spaces import array_space, discrete
 from policies.spec import PolicySpec
 from tests.learner.test_learner_update import CONFIG, SPEC, rewarding_action_one
 
@@ -75,8 +77,8 @@ def test_nothing_there_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "spec,config",
     [
-        (PolicySpec(NetworkConfig(hidden_sizes=(8,)), (3,), "<f4", 2), CONFIG),
-        (PolicySpec(NetworkConfig(hidden_sizes=(16, 16)), (3,), "<f4", 2), CONFIG),
+        (PolicySpec(NetworkConfig(hidden_sizes=(8,)), array_space((3,), "<f4"), discrete(2)), CONFIG),
+        (PolicySpec(NetworkConfig(hidden_sizes=(16, 16)), array_space((3,), "<f4"), discrete(2)), CONFIG),
         (SPEC, replace(CONFIG, optimizer="rmsprop")),
     ],
 )

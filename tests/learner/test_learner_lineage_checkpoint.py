@@ -11,7 +11,7 @@ from learner.checkpoint import Checkpointer, CheckpointError
 from learner.job import LearnerJob
 from learner.process import _starting_point
 from learner.progress import Progress
-from learner.update import initial_state
+from learner.train_state import initial_state
 from tests.learner.test_learner_update import CONFIG, SPEC
 
 

@@ -10,16 +10,24 @@ import numpy as np
 import optax
 import pytest
 
+from learner.columns import Batch
 from learner.config import LearnerConfig
-from learner.loss import Batch, impala_loss, shape_reward
+from learner.loss import impala_loss, shape_reward
 from learner.vtrace import vtrace
+from policies.networks import NetworkOutput
+from policies.spaces import discrete
 
 CONFIG = LearnerConfig(reward_scale=0.5, cost_coefficient=0.3, discount=0.9, value_cost=0.4)
 T, B, A = 6, 3, 4
+SPACE = discrete(A)
 
 
 def linear_network(parameters: dict[str, jax.Array], observation: jax.Array) -> tuple[jax.Array, jax.Array]:
     return observation @ parameters["policy"], (observation @ parameters["value"])[..., 0]
+
+
+def output(parameters: dict[str, jax.Array], batch: Batch) -> NetworkOutput:
+    return NetworkOutput(*linear_network(parameters, batch["observation"]), None, jnp.zeros((B, 0)))
 
 
 @pytest.fixture
@@ -51,7 +59,7 @@ def make_batch(seed: int = 0, masked: bool = False) -> Batch:
 
 def test_equals_its_parts_by_hand(parameters: dict[str, jax.Array]) -> None:
     batch = make_batch(masked=True)
-    total, figures = impala_loss(lambda o: linear_network(parameters, o), batch, jnp.asarray(0.02), CONFIG)
+    total, figures = impala_loss(output(parameters, batch), batch, SPACE, jnp.asarray(0.02), CONFIG)
 
     logits, values = (np.asarray(x, np.float64) for x in linear_network(parameters, batch["observation"]))
     log_policy = logits[:-1] - np.log(np.exp(logits[:-1]).sum(-1, keepdims=True))
@@ -85,7 +93,7 @@ def test_policy_term_is_the_cross_entropy_of_optax_at_unit_advantages(parameters
         "log_prob": -cross_entropy,
     }
     zero_value = parameters | {"value": jnp.zeros((5, 1))}
-    _, figures = impala_loss(lambda o: linear_network(zero_value, o), batch, jnp.asarray(0.0), LearnerConfig())
+    _, figures = impala_loss(output(zero_value, batch), batch, SPACE, jnp.asarray(0.0), LearnerConfig())
     np.testing.assert_allclose(figures.policy_loss, cross_entropy.mean(), rtol=1e-5)
     np.testing.assert_allclose(figures.effective_sample_size, 1.0, rtol=1e-5)
     np.testing.assert_allclose(figures.divergence, 0.0, atol=1e-6)
@@ -99,7 +107,7 @@ def test_what_stands_in_a_masked_row_does_not_matter(parameters: dict[str, jax.A
 
     def gradient(columns: Batch) -> dict[str, jax.Array]:
         def loss(p: dict[str, jax.Array]) -> jax.Array:
-            return impala_loss(lambda o: linear_network(p, o), columns, jnp.asarray(0.01), CONFIG)[0]
+            return impala_loss(output(p, columns), columns, SPACE, jnp.asarray(0.01), CONFIG)[0]
 
         slope: dict[str, jax.Array] = jax.grad(loss)(parameters)
         return slope
@@ -115,7 +123,7 @@ def test_gradient_is_that_of_finite_differences_with_frozen_targets(parameters: 
     config = replace(CONFIG, value_cost=1.0)
 
     def value_only(p: dict[str, jax.Array]) -> jax.Array:
-        return impala_loss(lambda o: linear_network(p, o), batch, jnp.asarray(0.0), config)[1].value_loss
+        return impala_loss(output(p, batch), batch, SPACE, jnp.asarray(0.0), config)[1].value_loss
 
     gradient = jax.grad(value_only)(parameters)["value"]
     _, values = linear_network(parameters, batch["observation"])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from learner.publisher import LeaseKeeper, SnapshotPublisher, artifact_bytes
-from learner.update import initial_state
+from learner.train_state import initial_state
 from policies.artifact import Artifact, artifact_digest
 from policies.distribution import PolicyBoard, Seen
 from policies.signing import SigningKey

@@ -21,7 +21,8 @@ from learner.lineage_provenance import ConsumedProvenance
 from learner.progress import Progress
 from learner.publisher import artifact_bytes
 from learner.rollback import RELEASES_KEPT, ReleaseStates, Rollback
-from learner.update import TrainState, compile_update, initial_state, make_update
+from learner.train_state import TrainState, initial_state
+from learner.update import compile_update, make_update
 from policies.artifact import artifact_digest
 from policies.registry import PolicyRegistry
 from policies.signing import SigningKey

@@ -15,7 +15,7 @@ from learner.lineage_archive import lineage_paths
 from learner.lineage_file import lineage_digest, read_lineage
 from learner.promotion import CandidateResult
 from learner.train import TrainingDiverged
-from learner.update import initial_state
+from learner.train_state import initial_state
 from policies.distribution import Seen
 from protos.policy.v1 import policy_pb2
 from tests.learner.test_learner_update import SPEC, B, T

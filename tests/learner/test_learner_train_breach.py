@@ -11,7 +11,7 @@ from learner.batches import LearnerBatch
 from learner.promotion import CandidateResult
 from learner.publisher import artifact_bytes
 from learner.train import BreachedTooOften
-from learner.update import initial_state
+from learner.train_state import initial_state
 from policies.distribution import Seen
 from safety.client import LeaseBreached
 from tests.learner.test_learner_update import SPEC, B, T

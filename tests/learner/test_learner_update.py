@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from learner.columns import trained_columns
 from learner.config import LearnerConfig
-from learner.update import TRAINED_COLUMNS, compile_update, initial_state, make_update, trained_columns
-from policies.config import NetworkConfig
-from policies.spec import PolicySpec, parameter_shapes
+from learner.train_state import initial_state
+from learner.update import compile_update, make_update
+from policies.architecture import parameter_shapes
+from policies.testing import make_spec
 
-SPEC = PolicySpec(NetworkConfig(hidden_sizes=(16,)), (3,), "<f4", 2)
+SPEC = make_spec((3,), 2, hidden_sizes=(16,))
 CONFIG = LearnerConfig(batch_size=4, learning_rate=0.01, learning_rate_end=0.01)
 T, B = 5, 4
 
@@ -52,7 +54,7 @@ def test_learns_the_better_action_deterministically(optimizer: str) -> None:
     for _ in range(2):
         rng, state = np.random.default_rng(0), initial_state(SPEC, config, seed=0)
         for _ in range(150):
-            state, figures = update(state, trained_columns(rewarding_action_one(rng)))
+            state, figures = update(state, rewarding_action_one(rng))
         outcomes.append({name: np.asarray(array) for name, array in state.parameters.items()})
         assert int(state.updates) == 150
     for name in outcomes[0]:
@@ -67,7 +69,7 @@ def test_compiles_once_and_refuses_another_shape() -> None:
     rng = np.random.default_rng(0)
     with jax.log_compiles(False), jax.check_tracer_leaks(False):
         for _ in range(3):
-            state, _ = compiled(state, trained_columns(rewarding_action_one(rng)))
+            state, _ = compiled(state, rewarding_action_one(rng))
     assert int(state.updates) == 3
     wrong = {name: column[:, :2] for name, column in rewarding_action_one(rng).items()}
     with pytest.raises(TypeError):
@@ -78,7 +80,7 @@ def test_one_jitted_update_serves_all_batches() -> None:
     update, state = make_update(SPEC, CONFIG), initial_state(SPEC, CONFIG, seed=0)
     rng = np.random.default_rng(0)
     for _ in range(4):
-        state, _ = update(state, trained_columns(rewarding_action_one(rng)))
+        state, _ = update(state, rewarding_action_one(rng))
     assert update._cache_size() == 1  # type: ignore[attr-defined]  # jax.jit's own count of compilations
 
 
@@ -87,11 +89,12 @@ def test_step_size_and_clipping_follow_the_configuration() -> None:
     update, state = make_update(SPEC, config), initial_state(SPEC, config, seed=0)
     rng, rates = np.random.default_rng(0), []
     for _ in range(6):
-        state, figures = update(state, trained_columns(rewarding_action_one(rng)))
+        state, figures = update(state, rewarding_action_one(rng))
         rates.append(float(figures.learning_rate))
     np.testing.assert_allclose(rates, [0.1, 0.075, 0.05, 0.025, 0.0, 0.0], atol=1e-7)
 
 
 def test_only_trained_columns_travel() -> None:
-    columns = rewarding_action_one(np.random.default_rng(0)) | {"logits": np.zeros((T, B, 2), np.float32)}
-    assert tuple(trained_columns(columns)) == TRAINED_COLUMNS
+    assert set(trained_columns(SPEC)) == set(rewarding_action_one(np.random.default_rng(0)))
+    recurrent = make_spec((3,), 2, core="gru", core_size=4)
+    assert set(trained_columns(recurrent)) - set(trained_columns(SPEC)) == {"state"}

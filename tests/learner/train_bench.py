@@ -26,7 +26,8 @@ from learner.promotion import CandidateResult, Evaluation, PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher
 from learner.rollback import ReleaseStates, Rollback
 from learner.train import Parts, TrainLoop
-from learner.update import initial_state, make_update
+from learner.train_state import initial_state
+from learner.update import make_update
 from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard
 from policies.registry import PolicyRegistry

@@ -29,13 +29,13 @@ class GatedPolicy(NumpyPolicy):
         self.entered = threading.Event()
         self.failure: Exception | None = None
 
-    def act(self, observation: Any, generator: RandomSource) -> ActionBatch:
+    def act(self, observation: Any, generator: RandomSource, state: Any = None) -> ActionBatch:
         self.entered.set()
         assert self.gate.wait(WAIT_S)
         failure, self.failure = self.failure, None
         if failure is not None:
             raise failure
-        return super().act(observation, generator)
+        return super().act(observation, generator, state)
 
 
 class Source:
@@ -110,7 +110,7 @@ def test_a_bad_request_fails_alone() -> None:
             RequestError,
             policy_pb2.ActResponse,
         ]
-        assert "observation has 33 bytes; 2 of shape [4] and type <f4 have 32" in str(responses[2])
+        assert "observation has 33 bytes; 2 of <f4 [4] have 32" in str(responses[2])
 
     asyncio.run(scenario())
 

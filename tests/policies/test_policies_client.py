@@ -110,7 +110,7 @@ def with_too_many_dimensions() -> bytes:
 
 
 MISFIT = make_artifact(make_spec((5,))).to_bytes()
-MORE_ACTIONS = make_artifact(make_spec(num_actions=3)).to_bytes()
+MORE_ACTIONS = make_artifact(make_spec(choices=3)).to_bytes()
 
 BAD_RELEASES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "signed by a stranger": (

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from policies.architecture import parameter_shapes
 from policies.artifact import Artifact
 from policies.initialisation import initial_parameters
-from policies.spec import PolicySpec, parameter_shapes
+from policies.spec import PolicySpec
 from policies.testing import make_spec
 
 CONV = make_spec((10, 9, 4), 6, "|u1", kind="conv", conv_channels=(5, 3), activation="relu")

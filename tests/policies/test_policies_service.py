@@ -125,14 +125,14 @@ def test_without_a_policy_or_a_service_the_client_says_so_in_time(socket_directo
     absent = ServedPolicy(f"unix:{socket_directory}/nobody", spec, timeout_s=0.3)
     try:
         with pytest.raises(InferenceUnavailable):
-            absent.greedy(random_observation(spec, 2, 0))
+            absent.act(random_observation(spec, 2, 0), GENERATOR)
     finally:
         absent.close()
 
 
 def test_another_environment_is_refused_for_good(socket_directory: Path) -> None:
     artifact, other = make_artifact(), make_spec((5,))
-    more_actions = make_spec(num_actions=3)
+    more_actions = make_spec(choices=3)
     with inference_of(socket_directory, artifact) as (_, address):
         # The first policy may take a moment to arrive; only then can a misfit be told.
         probe = ServedPolicy(address, artifact.spec)

@@ -7,10 +7,13 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from policies.architecture import parameter_shapes
 from policies.config import NetworkConfig
-from policies.spec import OBSERVATION_DTYPES, PolicySpec, SpecError, mismatch, parameter_shapes
+from policies.spaces import OBSERVATION_DTYPES, ActionSpace, SpecError, array_space, discrete, record_space
+from policies.spec import PolicySpec, mismatch
 from policies.testing import make_spec
 
+shapes = st.lists(st.integers(1, 5), max_size=4).map(tuple)
 specs = st.builds(
     PolicySpec,
     network=st.builds(
@@ -18,9 +21,24 @@ specs = st.builds(
         hidden_sizes=st.lists(st.integers(1, 9), max_size=3).map(tuple),
         activation=st.sampled_from(["tanh", "relu"]),
     ),
-    observation_shape=st.lists(st.integers(1, 5), max_size=4).map(tuple),
-    observation_dtype=st.sampled_from(OBSERVATION_DTYPES),
-    num_actions=st.integers(1, 20),
+    observation=st.one_of(
+        st.builds(array_space, shapes, st.sampled_from(OBSERVATION_DTYPES)),
+        st.builds(
+            record_space,
+            st.dictionaries(
+                st.sampled_from(["a", "b/c", "b/d", "0"]),
+                st.tuples(shapes, st.sampled_from(OBSERVATION_DTYPES)),
+                min_size=1,
+            ),
+        ),
+    ),
+    action=st.one_of(
+        st.builds(discrete, st.integers(1, 20)),
+        st.builds(
+            ActionSpace, st.just("multi_discrete"), st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
+        ),
+        st.builds(ActionSpace, st.just("box"), st.integers(1, 9).map(lambda size: (size,))),
+    ),
 )
 
 
@@ -56,21 +74,12 @@ def test_parameter_shapes_of_convolutions_follow_size_and_stride() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"observation_dtype": "<U4"}, "'<U4' is not supported"),
-        ({"observation_dtype": "object"}, "is not supported"),
-        ({"observation_shape": (0,)}, "at least 1"),
-        ({"observation_shape": (4.0,)}, "at least 1"),
-        ({"observation_shape": [4]}, "not a tuple"),
-        ({"observation_shape": (1 << 13, 1 << 13)}, "exceeds"),
-        ({"num_actions": 0}, "at least 1"),
-        ({"num_actions": True}, "at least 1"),
-        ({"num_actions": 1 << 21}, "above the limit"),
-        ({"network": NetworkConfig(kind="transformer")}, "one of mlp, conv"),
+        ({"network": NetworkConfig(kind="transformer")}, "one of mlp, conv, resnet"),
         ({"network": NetworkConfig(hidden_sizes=(0,))}, "network.hidden_sizes"),
         ({"network": NetworkConfig(hidden_sizes=(1,) * 40)}, "the limit is 32"),
         ({"network": NetworkConfig(hidden_sizes=(16_384, 16_384))}, "parameters, the limit"),
         ({"network": NetworkConfig(kind="conv")}, "[height, width, channels]"),
-        ({"network": NetworkConfig(kind="conv"), "observation_shape": (2, 9, 1)}, "too small"),
+        ({"network": NetworkConfig(kind="conv"), "observation": array_space((2, 9, 1), "<f4")}, "too small"),
     ],
 )
 def test_what_cannot_be_a_policy_is_refused(change: dict[str, object], said: str) -> None:
@@ -88,8 +97,8 @@ def test_what_cannot_be_a_policy_is_refused(change: dict[str, object], said: str
         "{}",
         "[" * 100_000,
         make_spec().to_json() + " ",
-        make_spec().to_json().replace('"num_actions":2', '"num_actions":2.0'),
-        make_spec().to_json().replace('"num_actions":2', '"num_actions":2,"num_actions":2'),
+        make_spec().to_json().replace('"sizes":[2]', '"sizes":[2.0]'),
+        make_spec().to_json().replace('"sizes":[2]', '"sizes":[2],"sizes":[2]'),
         make_spec().to_json().replace('"kind":"mlp"', '"kind":["mlp"]'),
         make_spec().to_json().replace('"kind":"mlp"', '"kind":"mlp","extra":1'),
         make_spec().to_json().replace('"network":{', '"network":7,"other":{'),
@@ -103,6 +112,6 @@ def test_other_text_is_refused(text: str) -> None:
 def test_mismatch_names_what_differs() -> None:
     spec = make_spec()
     assert mismatch(spec, dataclasses.replace(spec, network=NetworkConfig(activation="relu"))) == ""
-    assert mismatch(spec, make_spec((5,))) == "observation_shape = (4,), the environment has (5,)"
-    assert "num_actions" in mismatch(spec, make_spec(num_actions=3))
-    assert "observation_dtype" in mismatch(spec, make_spec(observation_dtype="<f8"))
+    assert mismatch(spec, make_spec((5,))) == "observations <f4 [4], the environment has <f4 [5]"
+    assert mismatch(spec, make_spec(choices=3)) == "2 actions, the environment has 3 actions"
+    assert mismatch(spec, make_spec(observation_dtype="<f8")) == "observations <f4 [4], the environment has <f8 [4]"

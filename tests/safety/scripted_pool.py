@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from actors.environment import EnvironmentSpec
 from policies.artifact import artifact_digest
+from policies.spaces import array_space, discrete
 from safety.config import SafetyConfig
 from safety.evaluation.episodes import EpisodeOutcomes
 from safety.evaluation.evaluator import EvaluationFailed, EvaluatorClosed
@@ -17,7 +18,7 @@ from safety.suites.spec import SuiteSpec
 from safety.trials.trial import Portion
 from tests.safety.made_up_trials import MadeUpPolicy, found
 
-SPEC = EnvironmentSpec("cartpole", "1", bytes(32), (4,), "<f4", 2, 500)
+SPEC = EnvironmentSpec("cartpole", "1", bytes(32), array_space((4,), "<f4"), discrete(2), 500)
 
 GOOD, BETTER, UNSAFE, WORSE, BROKEN = b"good", b"better", b"unsafe", b"worse", b"broken"
 

@@ -124,7 +124,7 @@ def test_environments_work_confined(service: Service, shape: tuple[int, ...], ac
 def test_catch_works_confined(service: Service) -> None:
     service.evaluator.start()
     described = service.evaluator.environments[DEFAULT_SLICE]
-    spec = make_spec(described.observation_shape, described.num_actions, described.observation_dtype)
+    spec = make_spec(described.observation.shape, described.action.sizes[0], described.observation.dtype.str)
     assert (service.evaluate(make_artifact(spec)).lengths > 0).all()
 
 

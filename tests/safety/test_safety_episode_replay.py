@@ -33,7 +33,7 @@ ROUGH = (Perturbation("action_noise", 0.2), Perturbation("action_delay", 2), Per
 def learnt(environment: str, kind: str = "mlp") -> Artifact:
     interface = make_vector(EnvironmentConfig(name=environment), 1).spec
     network = NetworkConfig(kind=kind)
-    spec = PolicySpec(network, interface.observation_shape, interface.observation_dtype, interface.num_actions)
+    spec = PolicySpec(network, interface.observation, interface.action)
     return Artifact(spec, initial_parameters(spec, 1))
 
 

@@ -15,9 +15,11 @@ from actors.environment import EnvironmentSpec, VectorStep
 from actors.environments.catalog import make_vector
 from policies.artifact import Artifact
 from policies.config import NetworkConfig
+from policies.distributions import most_probable
 from policies.inference import make_policy
 from policies.initialisation import initial_parameters
 from policies.policy import ActionBatch, RandomSource
+from policies.spaces import array_space, discrete
 from policies.spec import PolicySpec
 from safety.evaluation.episodes import (
     EpisodeOutcomes,
@@ -60,7 +62,7 @@ def equal(first: EpisodeOutcomes, second: EpisodeOutcomes) -> bool:
 class CountingVector:
     """Lane i runs i + 1 steps; everything it says of lanes that do not act is poison."""
 
-    spec = EnvironmentSpec("counting", "1", bytes(32), (1,), "<f4", 2, None)
+    spec = EnvironmentSpec("counting", "1", bytes(32), array_space((1,), "<f4"), discrete(2), None)
 
     def __init__(self, lanes: int, cost: float = 0.0) -> None:
         self.lanes = lanes
@@ -90,26 +92,29 @@ class CountingVector:
 class RecordingPolicy:
     """Chooses action 0, and remembers what each step drew."""
 
+    state_size = 0
+
     def __init__(self, logits: float = 0.0, action: int = 0) -> None:
         self.spec = CountingVector.spec
         self.logits, self.action = logits, action
         self.drawn: list[NDArray[np.float32]] = []
 
-    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
+    def act(
+        self, observation: NDArray[Any], generator: RandomSource, state: NDArray[np.float32] | None = None
+    ) -> ActionBatch:
         assert np.isfinite(observation).all(), "a policy saw the observation of a lane that had ended"
         rows = len(observation)
         self.drawn.append(generator.random((rows, 1), np.float32)[:, 0].copy())
         logits = np.full((rows, 2), self.logits, np.float32)
         return ActionBatch(np.full(rows, self.action, np.int32), np.zeros(rows, np.float32), logits)
 
-    def greedy(self, observation: NDArray[Any]) -> NDArray[np.int32]:
-        raise NotImplementedError
-
 
 class GreedyPolicy(RecordingPolicy):
     """Wants more luck than one number per lane."""
 
-    def act(self, observation: NDArray[Any], generator: RandomSource) -> ActionBatch:
+    def act(
+        self, observation: NDArray[Any], generator: RandomSource, state: NDArray[np.float32] | None = None
+    ) -> ActionBatch:
         generator.random((len(observation), 2), np.float32)
         return super().act(observation, generator)
 
@@ -199,12 +204,12 @@ def test_what_an_episode_draws_depends_on_its_seed_alone() -> None:
     [
         (RecordingPolicy(logits=np.nan), 0.0, "logits are not finite"),
         (RecordingPolicy(logits=np.inf), 0.0, "logits are not finite"),
-        (RecordingPolicy(action=2), 0.0, r"outside \[0, 2\)"),
-        (RecordingPolicy(action=-1), 0.0, r"outside \[0, 2\)"),
+        (RecordingPolicy(action=2), 0.0, "action 2 is not one of 2 actions"),
+        (RecordingPolicy(action=-1), 0.0, "action -1 is not one of 2 actions"),
         (RecordingPolicy(), -1.0, "negative or NaN"),
         (RecordingPolicy(), np.nan, "negative or NaN"),
         (RecordingPolicy(), np.inf, "cost of an episode is not finite"),
-        (GreedyPolicy(), 0.0, "one float32 per lane"),
+        (GreedyPolicy(), 0.0, r"draws \(7, 2\) numbers, \(7, 1\) float32 are what there is"),
     ],
 )
 def test_what_no_episode_may_contain_is_refused(policy: RecordingPolicy, cost: float, message: str) -> None:
@@ -222,7 +227,7 @@ def test_identical_inputs_give_identical_outcomes() -> None:
 
 @pytest.mark.parametrize("lanes", [1, 16])
 def test_an_episode_comes_out_the_same_beside_whatever_others(lanes: int) -> None:
-    spec = PolicySpec(NetworkConfig(hidden_sizes=(64, 64)), (4,), "<f4", 2)
+    spec = PolicySpec(NetworkConfig(hidden_sizes=(64, 64)), array_space((4,), "<f4"), discrete(2))
     artifact = Artifact(spec, initial_parameters(spec, 0))
     whole = evaluate(artifact, lanes=lanes)
     parts = [evaluate(artifact, lanes=lanes, seeds=SEEDS[start : start + 16]) for start in range(0, 40, 16)]
@@ -259,13 +264,15 @@ def test_known_candidates_come_out_as_known() -> None:
 
 def test_outcomes_equal_single_episodes_stepped_alone() -> None:
     greedy = evaluate(drifting_artifact(), "greedy")
-    policy = make_policy(drifting_artifact(), "numpy")
+    policy, luck = make_policy(drifting_artifact(), "numpy"), np.random.default_rng(0)
     for index in range(3):
         environment = make_vector(CARTPOLE, 1)
         observation = environment.reset(np.array([0]), [SEEDS[index]])
         total = cost = 0.0
         while True:
-            step = environment.step(policy.greedy(observation), np.array([True]))
+            step = environment.step(
+                most_probable(policy.act(observation, luck).logits, policy.spec.action), np.array([True])
+            )
             observation = step.observation
             total, cost = total + float(step.reward[0]), cost + float(step.cost[0])
             if step.terminated[0] or step.truncated[0]:

@@ -25,6 +25,7 @@ from actors.environment import EnvironmentSpec, EnvironmentUnsupported
 from actors.environments.catalog import make_vector
 from policies.artifact import Artifact, artifact_digest
 from policies.inference import make_policy
+from policies.spaces import array_space, discrete
 from policies.testing import make_artifact, make_spec
 from safety.config import SafetyConfig
 from safety.confinement.confine import KEPT_VARIABLES
@@ -146,9 +147,9 @@ def test_unusable_artifacts_fail_with_the_reason(make: Make) -> None:
         (b"", "header"),
         (b"not an artifact at all", "artifact"),
         (balancing_artifact().to_bytes()[:-4], "artifact"),
-        (make_artifact(make_spec((3,), 2)), "observation_shape"),
-        (make_artifact(make_spec((4,), 3)), "num_actions"),
-        (make_artifact(make_spec((4,), 2, "<f8")), "observation_dtype"),
+        (make_artifact(make_spec((3,), 2)), r"observations <f4 \[3\]"),
+        (make_artifact(make_spec((4,), 3)), "3 actions"),
+        (make_artifact(make_spec((4,), 2, "<f8")), r"observations <f8 \[4\]"),
     ]
     for artifact, reason in unusable:
         with pytest.raises(EvaluationFailed, match=reason):
@@ -270,7 +271,15 @@ def test_close_abandons_the_evaluation_in_progress(make: Make) -> None:
         run(evaluator, constant_artifact(0))
 
 
-@pytest.mark.parametrize("name", ["nonsense", "gym:Nonsense-v0", "gym:no_such_module:Thing-v0", "gym:Pendulum-v1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nonsense",
+        "gym:Nonsense-v0",
+        "gym:no_such_module:Thing-v0",
+        "gym:tests.actors.unsupported_environments:SpokenActions-v0",
+    ],
+)
 def test_an_environment_that_cannot_be_made_is_told_at_the_start(make: Make, name: str) -> None:
     with pytest.raises(EnvironmentUnsupported, match=name.rpartition(":")[2].removesuffix("-v0")[:8]):
         make(EnvironmentConfig(name=name)).start()
@@ -294,7 +303,7 @@ def test_the_log_takes_what_environments_print_and_is_emptied(make: Make, tmp_pa
 
 
 def test_the_environment_description_survives_the_way() -> None:
-    spec = EnvironmentSpec("id", "1", bytes(range(32)), (4, 4, 2), "|b1", 3, None)
+    spec = EnvironmentSpec("id", "1", bytes(range(32)), array_space((4, 4, 2), "|b1"), discrete(3), None)
     assert environment_from_header(environment_to_header(spec)) == spec
 
 
@@ -304,6 +313,7 @@ def test_the_worker_dies_with_the_service(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from actors.config import EnvironmentConfig
+from policies.spaces import array_space, discrete
 from safety.evaluation.blank_policy import blank_artifact
 from safety.config import SafetyConfig
 from safety.evaluation.evaluator import Evaluator
@@ -378,7 +388,7 @@ def test_slices_are_run_as_they_are(make: Make) -> None:
 
 def test_slices_that_need_different_policies_are_told_at_the_start(make: Make) -> None:
     suite = suite_of(slice_of(), slice_of(EnvironmentConfig(name="catch"), name="other"))
-    with pytest.raises(EnvironmentUnsupported, match=r"slice other has observation_shape.* slice held-out has"):
+    with pytest.raises(EnvironmentUnsupported, match=r"slice other has observations .* slice held-out has"):
         make(suite).start()
 
 
@@ -469,8 +479,11 @@ def test_a_worker_that_is_ready_has_loaded_all_code(
     assert {"safety.evaluation.episodes", "policies.inference_numpy"} <= loaded
     interface = evaluator.environments["held-out"]
     run(evaluator, blank_artifact(interface))
-    if len(interface.observation_shape) == 3:
-        run(evaluator, make_artifact(make_spec(interface.observation_shape, interface.num_actions, "|b1", kind="conv")))
+    if len(interface.observation.shape) == 3:
+        run(
+            evaluator,
+            make_artifact(make_spec(interface.observation.shape, interface.action.sizes[0], "|b1", kind="conv")),
+        )
     plants = draw_plants(bytes(32), "held-out", 3, 1, CLASSES)
     evaluator.plant(0, plants, deadline=time.monotonic() + 30.0, on_progress=lambda ended: None)
     assert imports(log) == loaded

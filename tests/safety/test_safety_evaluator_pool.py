@@ -22,6 +22,7 @@ from policies.artifact import Artifact, artifact_digest
 from policies.config import NetworkConfig
 from policies.inference import make_policy
 from policies.initialisation import initial_parameters
+from policies.spaces import array_space, discrete
 from policies.spec import PolicySpec
 from safety.config import SafetyConfig
 from safety.evaluation.episode_replay import replay_episode
@@ -74,7 +75,7 @@ def workers() -> list[psutil.Process]:
 
 def learnt() -> Artifact:
     """A network of the usual size, so that its matrix products are computed as usual."""
-    spec = PolicySpec(NetworkConfig(), (4,), "<f4", 2)
+    spec = PolicySpec(NetworkConfig(), array_space((4,), "<f4"), discrete(2))
     return Artifact(spec, initial_parameters(spec, 3))
 
 

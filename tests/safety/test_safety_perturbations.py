@@ -13,6 +13,7 @@ from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, EnvironmentUnsupported, VectorEnvironment, VectorStep
 from actors.environments.catalog import make_vector
 from actors.testing import VectorEnvironmentContract
+from policies.spaces import array_space, discrete
 from safety.evaluation.perturbations import perturb
 from safety.suites.spec import PERTURBATIONS, Perturbation
 
@@ -42,7 +43,7 @@ class Told:
     """Says what it was told: an observation is (1 + the seed's last digit, step, last action taken)."""
 
     def __init__(self, lanes: int, num_actions: int = 5) -> None:
-        self.spec = EnvironmentSpec("told", "1", bytes(32), (3,), "<f4", num_actions, None)
+        self.spec = EnvironmentSpec("told", "1", bytes(32), array_space((3,), "<f4"), discrete(num_actions), None)
         self.lanes = lanes
         self.state = np.zeros((lanes, 3), np.float32)
         self.taken: list[NDArray[np.int32]] = []

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec, VectorEnvironment, VectorStep
 from actors.environments.catalog import make_vector
+from policies.spaces import array_space, discrete
 from safety.evaluation.episodes import EpisodeOutcomes, event_classes, no_outcomes
 from safety.evaluation.perturbations import perturb
 from safety.evaluation.plants import Plant, count_plants, draw_plants, planted_cost, planted_step, run_plants
@@ -151,12 +152,12 @@ def test_counts_are_of_the_worst_event() -> None:
 
 
 def test_plants_lie_early_and_late() -> None:
-    spec = EnvironmentSpec("x", "1", bytes(32), (1,), "<f4", 2, 1000)
+    spec = EnvironmentSpec("x", "1", bytes(32), array_space((1,), "<f4"), discrete(2), 1000)
     steps = [planted_step(index / 1000, spec) for index in range(1000)]
     assert steps == sorted(steps)
     assert (steps[0], steps[-1]) == (0, math.floor(1000**0.999) - 1)
     # A third of them in each order of magnitude.
     assert 300 < sum(step < 9 for step in steps) < 370
     assert 300 < sum(9 <= step < 99 for step in steps) < 370
-    unlimited = EnvironmentSpec("x", "1", bytes(32), (1,), "<f4", 2, None)
+    unlimited = EnvironmentSpec("x", "1", bytes(32), array_space((1,), "<f4"), discrete(2), None)
     assert planted_step(0.999999, unlimited) == 1022

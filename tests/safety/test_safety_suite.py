@@ -12,6 +12,7 @@ import pytest
 from actors.config import EnvironmentConfig
 from actors.environment import EnvironmentSpec
 from actors.seeds import training_seed
+from policies.spaces import array_space, discrete
 from safety.statistics.risk_budget import SeverityWeights
 from safety.suites.manifest import (
     criteria_digest,
@@ -25,7 +26,7 @@ from safety.suites.spec import Perturbation, SeverityScale, SliceSpec, SuiteSpec
 from tests.safety.suites import LIMITS, slice_of, suite_of
 
 SECRET = bytes(range(32))
-SPEC = EnvironmentSpec("cartpole", "gymnasium 1.4.0", bytes(32), (4,), "<f4", 2, 500)
+SPEC = EnvironmentSpec("cartpole", "gymnasium 1.4.0", bytes(32), array_space((4,), "<f4"), discrete(2), 500)
 SUITE = suite_of(slice_of(name="a"), slice_of(name="b"))
 ENVIRONMENTS = {"a": SPEC, "b": SPEC}
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.common.v1 import common_pb2 as protos_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/policy/v1/policy.proto\x12\x10temper.policy.v1\x1a\x1dprotos/common/v1/common.proto\"0\n\x0cWatchRequest\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"\xa4\x02\n\x0bPolicyOffer\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".temper.policy.v1.PolicyOffer.Kind\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x34\n\tauthority\x18\x04 \x01(\x0b\x32!.temper.common.v1.SignedStatement\x12\x10\n\x08\x61rtifact\x18\x05 \x01(\x0c\"z\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_SNAPSHOT\x10\x01\x12\x10\n\x0cKIND_RELEASE\x10\x02\x12\x0e\n\nKIND_LEASE\x10\x03\x12\x13\n\x0fKIND_REVOCATION\x10\x04\x12\x12\n\x0eKIND_PROMOTION\x10\x05\"\x1e\n\x0c\x46\x65tchRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"2\n\rArtifactChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\"F\n\rRevokeRequest\x12\x35\n\nrevocation\x18\x01 \x01(\x0b\x32!.temper.common.v1.SignedStatement\":\n\x0eRevokeResponse\x12\x16\n\x0erelease_number\x18\x01 \x01(\x04\x12\x10\n\x08watchers\x18\x02 \x01(\r\"D\n\nActRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x13\n\x0bobservation\x18\x03 \x01(\x0c\"t\n\x0b\x41\x63tResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\x0c\x12\x10\n\x08log_prob\x18\x03 \x01(\x0c\x12\x0e\n\x06logits\x18\x04 \x01(\x0c\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\x32\xf7\x01\n\x12PolicyDistribution\x12H\n\x05Watch\x12\x1e.temper.policy.v1.WatchRequest\x1a\x1d.temper.policy.v1.PolicyOffer0\x01\x12J\n\x05\x46\x65tch\x12\x1e.temper.policy.v1.FetchRequest\x1a\x1f.temper.policy.v1.ArtifactChunk0\x01\x12K\n\x06Revoke\x12\x1f.temper.policy.v1.RevokeRequest\x1a .temper.policy.v1.RevokeResponse2S\n\tInference\x12\x46\n\x03\x41\x63t\x12\x1c.temper.policy.v1.ActRequest\x1a\x1d.temper.policy.v1.ActResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/policy/v1/policy.proto\x12\x10temper.policy.v1\x1a\x1dprotos/common/v1/common.proto\"0\n\x0cWatchRequest\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"\xa4\x02\n\x0bPolicyOffer\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".temper.policy.v1.PolicyOffer.Kind\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x34\n\tauthority\x18\x04 \x01(\x0b\x32!.temper.common.v1.SignedStatement\x12\x10\n\x08\x61rtifact\x18\x05 \x01(\x0c\"z\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_SNAPSHOT\x10\x01\x12\x10\n\x0cKIND_RELEASE\x10\x02\x12\x0e\n\nKIND_LEASE\x10\x03\x12\x13\n\x0fKIND_REVOCATION\x10\x04\x12\x12\n\x0eKIND_PROMOTION\x10\x05\"\x1e\n\x0c\x46\x65tchRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"2\n\rArtifactChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\"F\n\rRevokeRequest\x12\x35\n\nrevocation\x18\x01 \x01(\x0b\x32!.temper.common.v1.SignedStatement\":\n\x0eRevokeResponse\x12\x16\n\x0erelease_number\x18\x01 \x01(\x04\x12\x10\n\x08watchers\x18\x02 \x01(\r\"S\n\nActRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x13\n\x0bobservation\x18\x03 \x01(\x0c\x12\r\n\x05state\x18\x04 \x01(\x0c\"\x83\x01\n\x0b\x41\x63tResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\x0c\x12\x10\n\x08log_prob\x18\x03 \x01(\x0c\x12\x0e\n\x06logits\x18\x04 \x01(\x0c\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\x12\r\n\x05state\x18\x07 \x01(\x0c\x32\xf7\x01\n\x12PolicyDistribution\x12H\n\x05Watch\x12\x1e.temper.policy.v1.WatchRequest\x1a\x1d.temper.policy.v1.PolicyOffer0\x01\x12J\n\x05\x46\x65tch\x12\x1e.temper.policy.v1.FetchRequest\x1a\x1f.temper.policy.v1.ArtifactChunk0\x01\x12K\n\x06Revoke\x12\x1f.temper.policy.v1.RevokeRequest\x1a .temper.policy.v1.RevokeResponse2S\n\tInference\x12\x46\n\x03\x41\x63t\x12\x1c.temper.policy.v1.ActRequest\x1a\x1d.temper.policy.v1.ActResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,11 +47,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKERESPONSE']._serialized_start=583
   _globals['_REVOKERESPONSE']._serialized_end=641
   _globals['_ACTREQUEST']._serialized_start=643
-  _globals['_ACTREQUEST']._serialized_end=711
-  _globals['_ACTRESPONSE']._serialized_start=713
-  _globals['_ACTRESPONSE']._serialized_end=829
-  _globals['_POLICYDISTRIBUTION']._serialized_start=832
-  _globals['_POLICYDISTRIBUTION']._serialized_end=1079
-  _globals['_INFERENCE']._serialized_start=1081
-  _globals['_INFERENCE']._serialized_end=1164
+  _globals['_ACTREQUEST']._serialized_end=726
+  _globals['_ACTRESPONSE']._serialized_start=729
+  _globals['_ACTRESPONSE']._serialized_end=860
+  _globals['_POLICYDISTRIBUTION']._serialized_start=863
+  _globals['_POLICYDISTRIBUTION']._serialized_end=1110
+  _globals['_INFERENCE']._serialized_start=1112
+  _globals['_INFERENCE']._serialized_end=1195
 # @@protoc_insertion_point(module_scope)

@@ -72,27 +72,31 @@ class RevokeResponse(_message.Message):
     def __init__(self, release_number: _Optional[int] = ..., watchers: _Optional[int] = ...) -> None: ...
 
 class ActRequest(_message.Message):
-    __slots__ = ("request_id", "count", "observation")
+    __slots__ = ("request_id", "count", "observation", "state")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     count: int
     observation: bytes
-    def __init__(self, request_id: _Optional[int] = ..., count: _Optional[int] = ..., observation: _Optional[bytes] = ...) -> None: ...
+    state: bytes
+    def __init__(self, request_id: _Optional[int] = ..., count: _Optional[int] = ..., observation: _Optional[bytes] = ..., state: _Optional[bytes] = ...) -> None: ...
 
 class ActResponse(_message.Message):
-    __slots__ = ("request_id", "action", "log_prob", "logits", "version", "digest")
+    __slots__ = ("request_id", "action", "log_prob", "logits", "version", "digest", "state")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     LOG_PROB_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     action: bytes
     log_prob: bytes
     logits: bytes
     version: int
     digest: bytes
-    def __init__(self, request_id: _Optional[int] = ..., action: _Optional[bytes] = ..., log_prob: _Optional[bytes] = ..., logits: _Optional[bytes] = ..., version: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
+    state: bytes
+    def __init__(self, request_id: _Optional[int] = ..., action: _Optional[bytes] = ..., log_prob: _Optional[bytes] = ..., logits: _Optional[bytes] = ..., version: _Optional[int] = ..., digest: _Optional[bytes] = ..., state: _Optional[bytes] = ...) -> None: ...

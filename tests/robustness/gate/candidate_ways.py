@@ -233,13 +233,13 @@ def bytes_after_the_artifact(scene: Services) -> str:
     return scene.cartpole.rejected(GOOD + b"#!/bin/sh\n")
 
 
-@CANDIDATES.way(r"rejected: .*observation_shape")
+@CANDIDATES.way(r"rejected: .*observations <f4 \[3\], the environment has <f4 \[4\]")
 def candidate_of_another_shape(scene: Services) -> str:
     """A policy that observes three numbers where the environment has four."""
     return scene.cartpole.rejected(make_artifact(make_spec((3,), 2)).to_bytes())
 
 
-@CANDIDATES.way(r"rejected: .*num_actions")
+@CANDIDATES.way(r"rejected: .*3 actions, the environment has 2 actions")
 def candidate_with_more_actions(scene: Services) -> str:
     """A policy with an action that the environment does not have."""
     return scene.cartpole.rejected(make_artifact(make_spec((4,), 3)).to_bytes())

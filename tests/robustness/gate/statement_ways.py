@@ -269,7 +269,7 @@ def approved_pickle(scene: Readers) -> str:
 def approved_for_another_environment(scene: Readers) -> str:
     """A genuine release whose policy has more actions than the actor's environment knows."""
     with scene.reader() as reader:
-        data = make_artifact(make_spec(num_actions=3)).to_bytes()
+        data = make_artifact(make_spec(choices=3)).to_bytes()
         kind = policy_pb2.PolicyOffer.KIND_RELEASE
         return f"actor: {reader.refuse_offer(kind, data, reader.verdict(data))}"
 
