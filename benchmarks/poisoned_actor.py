@@ -10,6 +10,7 @@ of the steps that matter is the reverse of what happened.
 from __future__ import annotations
 
 import sys
+from typing import Any
 from unittest import mock
 
 import numpy as np

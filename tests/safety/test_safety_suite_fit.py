@@ -24,7 +24,7 @@ CONFIG = SafetyConfig(worker_memory_bytes_max=768 * 1024**2)
     [
         (
             {"observation": array_space((4, 1), "<f4")},
-            r"slice b has observations <f4 \[4, 1\], the run's environment cartpole has <f4 \[4\]: none of its candidates",
+            r"slice b has observations <f4 \[4, 1\], the run's environment cartpole has <f4 \[4\]: none of its",
         ),
         (
             {"observation": record_space({"speed": ((4,), "<f4")})},
