@@ -91,14 +91,22 @@ def minatar_cost_space_invaders() -> RunConfig:
     return dataclasses.replace(
         base,
         recipe="minatar-cost-space-invaders",
-        environment=EnvironmentConfig(name="minatar-cost:space_invaders"),
-        safety=dataclasses.replace(base.safety, violation_rate_max=0.05),
+        # Games without an end would take the gate longer than training; by 120 steps the policies differ as much.
+        environment=EnvironmentConfig(name="minatar-cost:space_invaders", episode_steps_max=120),
+        safety=dataclasses.replace(base.safety, violation_rate_max=0.02, episodes=150, episodes_max=600),
         learner=dataclasses.replace(
             base.learner,
-            # Candidates violate in 0 to 15 of 100 games at this price, in 40 at a third of it.
-            cost_coefficient=0.3,
+            batch_size=16,
+            # Candidates violate in 0 to 4 of 100 games at this price, at a third of it in 2 to 6.
+            cost_coefficient=8.0,
+            # The step size stays: the candidates go on being different from each other, and the gate has a choice.
+            learning_rate_end=1e-3,
+            entropy_cost_end=1e-3,
             anneal_updates=2_500,
-            candidate_interval_s=15.0,
+            # Before, they earn too little to be worth the gate's error rate.
+            candidate_return_min=13.0,
+            candidate_interval_s=0.0,
+            candidate_interval_updates=100,
         ),
         stop=StopConfig(env_steps_max=800_000),
     )
