@@ -91,15 +91,15 @@ def minatar_cost_space_invaders() -> RunConfig:
     return dataclasses.replace(
         base,
         recipe="minatar-cost-space-invaders",
-        # Games without an end would take the gate longer than training; by 120 steps the policies differ as much.
+        # Whole games are of some 300 steps: the gate would spend more time on them than training takes.
         environment=EnvironmentConfig(name="minatar-cost:space_invaders", episode_steps_max=120),
         safety=dataclasses.replace(base.safety, violation_rate_max=0.02, episodes=150, episodes_max=600),
         learner=dataclasses.replace(
             base.learner,
             batch_size=16,
-            # Candidates violate in 0 to 4 of 100 games at this price, at a third of it in 2 to 6.
+            # Late candidates violate in about 1 of 100 games at this price, at a third of it in about 3.
             cost_coefficient=8.0,
-            # The step size stays: the candidates go on being different from each other, and the gate has a choice.
+            # The step size stays, so that candidates go on being different from each other.
             learning_rate_end=1e-3,
             entropy_cost_end=1e-3,
             anneal_updates=2_500,
