@@ -16,19 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from benchmarks.gated_results import GATED, GATED_LAST, UNGATED, SeedResult, summary, table
-from benchmarks.process_group import BenchmarkError
 from benchmarks.trained_run import TrainedRun
-from launch.recipes import make_recipe
+from benchmarks.training_command import about_training, at_least_one, parse_training, run_benchmark, training_parser
 from policies.artifact import artifact_digest
 
 NO_LIMITS = (
@@ -69,64 +64,26 @@ def measure_seed(seed: int, options: argparse.Namespace, scratch: Path) -> SeedR
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 1 with one message where something could not be measured."""
-    options = _parser().parse_args(arguments)
-    options.env_steps = options.env_steps or make_recipe(options.recipe).stop.env_steps_max
-    signal.signal(signal.SIGTERM, _exit)
-    about = {
-        "benchmark": "gated_training",
-        "recipe": options.recipe,
-        "env_steps": options.env_steps,
-        "episodes": options.episodes,
-        "settings": options.settings,
-        "without_the_gate": NO_LIMITS,
-        "python": platform.python_version(),
-        "load_average_before": os.getloadavg()[0],
-    }
+    parser = training_parser("gated_training", __doc__)
+    parser.add_argument("--seeds", type=at_least_one, default=5, help="how many, from 1 on (default 5)")
+    options = parse_training(parser, arguments)
+    return run_benchmark("gated_training", lambda: _measure(options))
+
+
+def _measure(options: argparse.Namespace) -> int:
+    about = {**about_training("gated_training", options), "without_the_gate": NO_LIMITS}
     results = []
-    try:
-        for seed in range(1, options.seeds + 1):
-            # What a seed leaves on disk is removed before the next.
-            with tempfile.TemporaryDirectory(prefix="temper-bench-") as scratch:
-                results.append(measure_seed(seed, options, Path(scratch)))
-    except BenchmarkError as error:
-        print(f"gated_training: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    for seed in range(1, options.seeds + 1):
+        # What a seed leaves on disk is removed before the next.
+        with tempfile.TemporaryDirectory(prefix="temper-bench-") as scratch:
+            results.append(measure_seed(seed, options, Path(scratch)))
     print(table(results))
     print(json.dumps(summary(results, about)), flush=True)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gated_training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--recipe", default="cartpole-cost", help="what is trained (default cartpole-cost)")
-    parser.add_argument("--seeds", type=_at_least_one, default=5, help="how many, from 1 on (default 5)")
-    parser.add_argument("--env-steps", type=int, default=0, help="of each training (default: the recipe's own)")
-    parser.add_argument("--episodes", type=_at_least_one, default=1000, help="of each evaluation (default 1000)")
-    parser.add_argument(
-        "--set", dest="settings", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all trainings"
-    )
-    return parser
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
-
-
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _exit(number: int, frame: object) -> NoReturn:
-    """On SIGTERM: leave by an exception, so that what was started is ended and scratch files are removed."""
-    del frame
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,16 +24,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from benchmarks.poisoned_results import JudgedRelease, Poisoned, summary, table
 from benchmarks.process_group import BenchmarkError, end_group, uninterrupted
 from benchmarks.trained_run import ROOT, TrainedRun
+from benchmarks.training_command import about_training, parse_training, run_benchmark, training_parser
 from launch.config_file import read_config
 from launch.metrics_tail import MetricsTail
 from launch.process import ONE_THREAD
 from launch.process_list import read_process_list
-from launch.recipes import make_recipe
 from launch.run_paths import RunPaths
 from policies.registry import Release
 
@@ -177,61 +175,23 @@ def _held_back(policies: Sequence[dict[str, Any]]) -> list[int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 1 where the gate did not hold, the liar was not found, or nothing could be measured."""
-    options = _parser().parse_args(arguments)
-    options.env_steps = options.env_steps or make_recipe(options.recipe).stop.env_steps_max
-    signal.signal(signal.SIGTERM, _exit)
-    about = {
-        "benchmark": "poisoned_run",
-        "recipe": options.recipe,
-        "env_steps": options.env_steps,
-        "episodes": options.episodes,
-        "seed": options.seed,
-        "settings": options.settings,
-        "audit_fraction": options.audit_fraction,
-        "python": platform.python_version(),
-        "load_average_before": os.getloadavg()[0],
-    }
-    try:
-        with tempfile.TemporaryDirectory(prefix="temper-bench-") as scratch:
-            found = measure(options, Path(scratch))
-    except BenchmarkError as error:
-        print(f"poisoned_run: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(table(found))
-    print(json.dumps(summary(found, about)), flush=True)
-    return 1 if found.problems else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="poisoned_run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--recipe", default="cartpole-cost", help="what is trained (default cartpole-cost)")
-    parser.add_argument("--env-steps", type=int, default=0, help="of the training (default: the recipe's own)")
-    parser.add_argument("--episodes", type=_at_least_one, default=1000, help="of each evaluation (default 1000)")
+    parser = training_parser("poisoned_run", __doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the training, and of the evaluations (default 1)")
     parser.add_argument(
         "--audit-fraction", type=float, default=0.05, help="that the auditor re-executes (default 0.05)"
     )
-    parser.add_argument(
-        "--set", dest="settings", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the training"
-    )
-    return parser
+    options = parse_training(parser, arguments)
+    return run_benchmark("poisoned_run", lambda: _report(options))
 
 
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
-
-
-def _exit(number: int, frame: object) -> NoReturn:
-    """On SIGTERM: leave by an exception, so that what was started is ended and scratch files are removed."""
-    del frame
-    raise SystemExit(128 + number)
+def _report(options: argparse.Namespace) -> int:
+    own = {"seed": options.seed, "audit_fraction": options.audit_fraction}
+    about = {**about_training("poisoned_run", options), **own}
+    with tempfile.TemporaryDirectory(prefix="temper-bench-") as scratch:
+        found = measure(options, Path(scratch))
+    print(table(found))
+    print(json.dumps(summary(found, about)), flush=True)
+    return 1 if found.problems else 0
 
 
 if __name__ == "__main__":

@@ -91,14 +91,19 @@ def minatar_cost_space_invaders() -> RunConfig:
     return dataclasses.replace(
         base,
         recipe="minatar-cost-space-invaders",
-        environment=EnvironmentConfig(name="minatar-cost:space_invaders"),
-        safety=dataclasses.replace(base.safety, violation_rate_max=0.05),
+        # Whole games are of some 300 steps: the gate would spend more time on them than training takes.
+        environment=EnvironmentConfig(name="minatar-cost:space_invaders", episode_steps_max=120),
+        safety=dataclasses.replace(base.safety, violation_rate_max=0.05, episodes=100, episodes_max=300),
         learner=dataclasses.replace(
             base.learner,
-            # Candidates violate in 0 to 15 of 100 games at this price, in 40 at a third of it.
-            cost_coefficient=0.3,
-            anneal_updates=2_500,
-            candidate_interval_s=15.0,
+            # Low enough that training keeps trying the closed columns: candidates are beyond the limit now and then.
+            cost_coefficient=1.0,
+            # The step size stays, so that candidates go on being different from each other.
+            learning_rate_end=1e-3,
+            # Before, they earn too little to be worth the gate's error rate.
+            candidate_return_min=10.0,
+            candidate_interval_s=0.0,
+            candidate_interval_updates=50,
         ),
         stop=StopConfig(env_steps_max=800_000),
     )

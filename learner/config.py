@@ -36,6 +36,9 @@ class LearnerConfig:
     sample_timeout_s: float = setting(1.0, "longest single wait for a batch before the learner looks around", above=0.0)
     snapshot_updates: int = setting(4, "updates between snapshots sent to the actors", low=1)
     candidate_interval_s: float = setting(2.0, "least time between two candidates", low=0.0)
+    candidate_interval_updates: int = setting(
+        0, "least number of updates between two candidates, besides; 0: no bound", low=0
+    )
     candidate_return_min: float = setting(
         float("-inf"), "no candidate is offered while the recent training return is below this"
     )

@@ -104,6 +104,7 @@ class TrainLoop:
         self._last_steps = progress.env_steps
         self._steps_per_s = 0.0
         self._last_log_s = self._last_offer_s = time.monotonic()
+        self._last_offer_updates = progress.updates
         # The first checkpoint comes early: a learner killed before it would begin again from nothing.
         self._last_checkpoint_s = time.monotonic() - max(0.0, job.learner.checkpoint_interval_s - FIRST_CHECKPOINT_S)
         self._target_reached = target_reached
@@ -185,11 +186,15 @@ class TrainLoop:
     def _offer_candidate(self) -> None:
         recent_return = self._progress.recent_return
         config = self._job.learner
-        due = time.monotonic() - self._last_offer_s >= config.candidate_interval_s
+        due = (
+            time.monotonic() - self._last_offer_s >= config.candidate_interval_s
+            and self._progress.updates - self._last_offer_updates >= config.candidate_interval_updates
+        )
         if due and recent_return is not None and recent_return >= config.candidate_return_min:
             if not self._parts.promotion.idle:
                 return
             self._last_offer_s = time.monotonic()
+            self._last_offer_updates = self._progress.updates
             self._offer()
 
     def _offer_last_candidate(self) -> None:

@@ -59,6 +59,38 @@ def test_a_canary_reaches_the_target_when_it_is_promoted(tmp_path: Path) -> None
     assert progress.updates in (30, 31)
 
 
+@pytest.mark.parametrize(
+    ("interval_s", "interval_updates", "offered"),
+    [
+        (0.0, 0, list(range(1, 11))),
+        (0.0, 4, [4, 8, 10]),
+        # Both bounds hold.
+        (1000.0, 4, [10]),
+        (0.0, 1000, [10]),
+    ],
+)
+def test_candidates_are_as_many_updates_and_as_much_time_apart(
+    tmp_path: Path, interval_s: float, interval_updates: int, offered: list[int]
+) -> None:
+    """The last one, at the limit, comes whenever it is."""
+    bench = Bench(tmp_path, env_steps_max=10 * T * B)
+    learner = replace(bench.job.learner, candidate_interval_s=interval_s, candidate_interval_updates=interval_updates)
+    bench.job = replace(bench.job, learner=learner)
+    bench.run()
+    assert sorted(set(bench.desk.offered)) == offered
+    bench.checkpoints.close()
+
+
+def test_updates_between_candidates_are_counted_from_the_one_that_the_gate_took(tmp_path: Path) -> None:
+    """Not from when it was due: a gate that was busy till then is not sent the next one at once."""
+    bench = Bench(tmp_path, env_steps_max=12 * T * B)
+    bench.job = replace(bench.job, learner=replace(bench.job.learner, candidate_interval_updates=4))
+    bench.desk.busy = lambda: bench.batches.handed_out < 6
+    bench.run()
+    assert bench.desk.offered == [6, 10, 12]
+    bench.checkpoints.close()
+
+
 def test_ends_at_the_first_release_that_reaches_the_target(tmp_path: Path) -> None:
     def judge(version: int) -> CandidateResult:
         return approved(version, return_mean=60.0 if version >= 6 else 40.0)

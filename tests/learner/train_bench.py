@@ -71,7 +71,7 @@ class ScriptedBatches(BatchSource):
 
 
 class ScriptedDesk(PromotionDesk):
-    """Judges at once, by `judge(version)`."""
+    """Judges at once, by `judge(version)`, unless it is `busy`."""
 
     def __init__(self, judge: Callable[[int], CandidateResult]) -> None:
         self._judge = judge
@@ -79,12 +79,13 @@ class ScriptedDesk(PromotionDesk):
         self.digests: list[bytes] = []
         self.lineage_digests: list[bytes] = []
         self.on_offer: Callable[[], None] = lambda: None
+        self.busy: Callable[[], bool] = lambda: False
         self.standing_return = -math.inf
         self._done: list[CandidateResult] = []
 
     @property
     def idle(self) -> bool:
-        return True
+        return not self.busy()
 
     def offer(self, version: int, data: bytes, lineage_digest: bytes = b"") -> None:
         self.offered.append(version)
