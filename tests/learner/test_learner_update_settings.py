@@ -242,8 +242,7 @@ def outputs(spec: PolicySpec, state: TrainState, observation: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("upgo_cost", [0.0])
-def test_the_price_of_cost_converges_to_the_multiplier_of_a_bandit(upgo_cost: float) -> None:
+def test_the_price_of_cost_converges_to_the_multiplier_of_a_bandit() -> None:
     """Arm 1 earns 1 and costs 1, arm 0 neither; it may be taken in 30 of 100 episodes.
 
     With an entropy bonus of weight w the policy stands still where (1 - price) / (1 + price) = w logit(p), and the
@@ -259,8 +258,7 @@ def test_the_price_of_cost_converges_to_the_multiplier_of_a_bandit(upgo_cost: fl
         entropy_cost=bonus,
         entropy_cost_end=bonus,
         cost_limit=limit,
-        multiplier_learning_rate=0.2,
-        upgo_cost=upgo_cost,
+        multiplier_learning_rate=0.02,
     )
     update, state = make_update(spec, config), initial_state(spec, config, seed=0)
     one, rows = np.ones((1, 1), np.float32), 100
@@ -283,6 +281,6 @@ def test_the_price_of_cost_converges_to_the_multiplier_of_a_bandit(upgo_cost: fl
     slope = bonus * math.log(limit / (1 - limit))
     expected = (1 - slope) / (1 + slope)
     assert state.auxiliary.multiplier is not None
-    assert float(state.auxiliary.multiplier) == pytest.approx(expected, rel=0.03)
+    assert float(state.auxiliary.multiplier) == pytest.approx(expected, rel=0.02)
     probability = float(jax.nn.softmax(outputs(spec, state, one).logits[0, 0])[1])
     assert probability == pytest.approx(limit, abs=0.02)
