@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from actors.config import ActorConfig, AuditConfig, EnvironmentConfig
 from launch.transport import TransportConfig
-from learner.config import LearnerConfig
+from learner.config import LearnerConfig, check_learner
 from policies.canary import least_share
 from policies.config import NetworkConfig
 from replay.config import ReplayConfig, check_config
@@ -73,8 +73,8 @@ def check_run(config: RunConfig) -> None:
             f"learner.batch_size = {batch_size} exceeds replay.sample_batch_max = {config.replay.sample_batch_max}: "
             "replay would refuse every request for a batch"
         )
-    # As learner.batches divides a batch: at least one record is fresh.
-    uniform = min(round(config.learner.uniform_fraction * batch_size), batch_size - 1)
+    check_learner(config.learner, config.network)
+    uniform = config.learner.uniform_size
     _check_fresh(config.replay, batch_size - uniform)
     _check_uniform(config.replay, batch_size - uniform, uniform)
     _check_canary(config)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from learner.config import LearnerConfig
 from protos.common.v1 import common_pb2
 from replay.client import SampledBatch, SampleTimeout
 from replay.client_sharded import open_sampler
+
+T = TypeVar("T")
 
 
 class BatchShapeError(ValueError):
@@ -30,15 +32,15 @@ class LearnerBatch:
     """One update's worth of records."""
 
     columns: dict[str, NDArray[Any]]
-    """The trained columns, time-major [T(+1), B, ...]."""
+    """The trained columns, time-major [T(+1), B, ...], and "replayed" bool [B]. Fresh records come first."""
     positions: NDArray[np.uint64]
-    """Log positions of the B records."""
+    """Log positions of the records: of all B, or of those left by `without_stale`."""
     headers: Sequence[common_pb2.RecordHeader]
-    """Of the B records."""
+    """Of the same records."""
     origins: Sequence[common_pb2.Origin]
-    """Of the B records."""
+    """Of the same records."""
     fresh_headers: Sequence[common_pb2.RecordHeader]
-    """Headers of the records that came from the fresh table."""
+    """Headers of those of them that came from the fresh table."""
     fresh_steps: int
     """Environment steps among the fresh records (boundary rows are none)."""
 
@@ -54,9 +56,7 @@ class BatchSource:
     """
 
     def __init__(self, address: str, config: LearnerConfig, unroll_length: int, columns: Sequence[str]) -> None:
-        uniform_size = round(config.uniform_fraction * config.batch_size)
-        # At least one fresh record: V-trace on replay alone diverges.
-        uniform_size = min(uniform_size, config.batch_size - 1)
+        uniform_size = config.uniform_size
         self._fresh_size = config.batch_size - uniform_size
         self._unroll_length = unroll_length
         self._columns = tuple(columns)
@@ -126,6 +126,40 @@ def policy_lags(headers: Sequence[common_pb2.RecordHeader], version: int) -> NDA
     return lags
 
 
+def without_stale(batch: LearnerBatch, version: int, lag_max: int) -> tuple[LearnerBatch, int]:
+    """The batch without what its oldest records say, and how many those are.
+
+    The columns keep their shapes, for which the update was compiled; the rows of a dropped record are no steps then,
+    and so weigh nothing.
+
+    Args:
+      batch: as it was drawn.
+      version: of the policy that learns.
+      lag_max: policy lag (updates) beyond which a record is dropped; 0 drops none.
+    """
+    if not lag_max:
+        return batch, 0
+    kept = policy_lags(batch.headers, version) <= lag_max
+    dropped = int((~kept).sum())
+    if not dropped:
+        return batch, 0
+    columns = batch.columns | {"mask": batch.columns["mask"] & kept}
+    fresh = kept[: len(batch.fresh_headers)]
+    left = LearnerBatch(
+        columns,
+        batch.positions[kept],
+        _chosen(batch.headers, kept),
+        _chosen(batch.origins, kept),
+        _chosen(batch.fresh_headers, fresh),
+        int(columns["mask"][:, : len(fresh)].sum()),
+    )
+    return left, dropped
+
+
+def _chosen(values: Sequence[T], kept: NDArray[np.bool_]) -> list[T]:
+    return [value for value, keep in zip(values, kept, strict=True) if keep]
+
+
 def _join(parts: Sequence[SampledBatch], names: Sequence[str]) -> LearnerBatch:
     fresh = parts[0]
     columns = {name: fresh.columns[name] for name in names}
@@ -138,5 +172,6 @@ def _join(parts: Sequence[SampledBatch], names: Sequence[str]) -> LearnerBatch:
         positions = np.concatenate([part.positions for part in parts])
         headers = [header for part in parts for header in part.headers]
         origins = [origin for part in parts for origin in part.origins]
+    columns["replayed"] = np.arange(len(positions)) >= len(fresh.positions)
     fresh_steps = int(fresh.columns["mask"].sum())
     return LearnerBatch(columns, positions, headers, origins, fresh.headers, fresh_steps)

@@ -1,6 +1,7 @@
 """Which columns of a record the update reads, and how a network takes them. Plain arrays; no replay, no device.
 
-In time-major batches of B records of T steps, observations have T + 1 rows and all else T.
+In time-major batches of B records of T steps, observations have T + 1 rows and all else T. Beside the columns of its
+records a batch has "replayed" [B]: which of them came from a table of replay, and not fresh.
 """
 
 from __future__ import annotations
@@ -21,20 +22,31 @@ Batch = Mapping[str, Any]
 _STEP_COLUMNS = ("action", "reward", "cost", "discount", "mask", "log_prob")
 
 
-def trained_columns(spec: PolicySpec) -> tuple[str, ...]:
-    """The columns of a record that the update reads, so that nothing else travels to the device."""
+def trained_columns(spec: PolicySpec, *, behaviour: bool = False) -> tuple[str, ...]:
+    """The columns of a record that the update reads, so that nothing else travels to the device.
+
+    Args:
+      spec: of the policy.
+      behaviour: with the parameters of the distributions that the actions were drawn from.
+    """
     parts = tuple(part.column for part in spec.observation.parts)
-    return (*parts, *_STEP_COLUMNS, *(("state",) if spec.state_size else ()))
+    return (*parts, *_STEP_COLUMNS, *(("logits",) if behaviour else ()), *(("state",) if spec.state_size else ()))
 
 
-def blank_batch(spec: PolicySpec, unroll_length: int, batch_size: int) -> dict[str, NDArray[Any]]:
-    """A batch of zeros, of the shapes and types that every batch of this run has."""
+def blank_batch(
+    spec: PolicySpec, unroll_length: int, batch_size: int, *, behaviour: bool = False
+) -> dict[str, NDArray[Any]]:
+    """A batch of zeros, of the shapes and types that every batch of this run has; `behaviour` as above."""
     T, B = unroll_length, batch_size
     batch: dict[str, NDArray[Any]] = {
         part.column: np.zeros((T + 1, B, *part.shape), part.dtype) for part in spec.observation.parts
     }
     batch |= {name: np.zeros((T, B), np.float32) for name in _STEP_COLUMNS}
     batch |= {"action": spec.action.zeros(T, B), "mask": np.zeros((T, B), np.bool_)}
+    if behaviour:
+        batch["logits"] = np.zeros((T, B, spec.action.parameters), np.float32)
+    # No column of a record: learner.batches knows where the records came from.
+    batch["replayed"] = np.zeros(B, np.bool_)
     if spec.state_size:
         batch["state"] = np.zeros((T, B, spec.state_size), np.float32)
     return batch

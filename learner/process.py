@@ -98,7 +98,8 @@ def run_learner(job: LearnerJob) -> int:
         snapshots = SnapshotPublisher(spec, board)
         snapshots.publish(state)
         # Replay is asked for the first batches, and the actors act, while the update compiles.
-        batches = BatchSource(job.replay_address, job.learner, job.unroll_length, trained_columns(spec))
+        columns = trained_columns(spec, behaviour=job.learner.reads_behaviour)
+        batches = BatchSource(job.replay_address, job.learner, job.unroll_length, columns)
         cleanup.callback(batches.close)
         promotion = _promotion_desk(job, registry, board)
         cleanup.callback(promotion.close)
@@ -182,7 +183,8 @@ def _compile_in_background(job: LearnerJob, spec: PolicySpec, initial: TrainStat
 
     def compile_for_this_run() -> Update:
         update = make_update(spec, job.learner)
-        return compile_update(update, initial, spec, job.unroll_length, job.learner.batch_size)
+        shape = job.unroll_length, job.learner.batch_size
+        return compile_update(update, initial, spec, *shape, behaviour=job.learner.reads_behaviour)
 
     compiler = ThreadPoolExecutor(1, "compile")
     compiling = compiler.submit(compile_for_this_run)

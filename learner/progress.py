@@ -67,6 +67,9 @@ class Progress:
     undone_records: int = 0
     """Fresh records that were drawn and not learnt from, because undone weights had acted in their batch."""
 
+    dropped_stale_records: int = 0
+    """Records that were drawn and not learnt from, because their policy lagged by more than `staleness_max`."""
+
     def roll_back(self, epoch: int, version: int) -> None:
         """The weights are those of `version` again. The count of updates is one more: versions only ascend."""
         self.undone_after, self.undone_until = version, self.updates

@@ -1,6 +1,6 @@
 """The way back after a breach: train states of releases, kept on disk, and which one training goes on from.
 
-RUN_DIR/learner/releases/N holds parameters and optimizer state of release N, of the newest few. They are taken when a
+RUN_DIR/learner/releases/N holds the whole train state of release N, of the newest few. They are taken when a
 candidate is offered, because the update that follows consumes the arrays, and written once it has been approved; a
 learner that dies in between has the release's artifact only. A state is gone back to only if its parameters are
 the release's artifact, byte for byte.
@@ -34,7 +34,7 @@ from learner.lineage_file import read_lineage, read_lineage_head
 from learner.lineage_provenance import ConsumedProvenance
 from learner.progress import Progress
 from learner.publisher import artifact_bytes
-from learner.train_state import TrainState
+from learner.train_state import TrainState, state_of_artifact
 from policies.artifact import Artifact, ArtifactError, artifact_digest
 from policies.registry import PolicyRegistry, RegistryError, Release
 from policies.spec import PolicySpec
@@ -164,14 +164,14 @@ class Rollback:
         return [(*each, versions.get(each[1], 0)) for each in named + older if each[1] not in revoked]
 
     def _from_artifact(self, digest: bytes, version: int, first: TrainState) -> TrainState | None:
-        """The release's parameters, with the optimizer as it was in the beginning."""
+        """The release's parameters, with all else as it was in the beginning."""
         try:
             artifact = Artifact.from_bytes(self._registry.artifact(digest), digest)
         except (RegistryError, ArtifactError) as error:
             _log.warning("the release cannot be gone back to: %s", error)
             return None
         parameters = {name: jnp.asarray(array) for name, array in artifact.parameters.items()}
-        state = TrainState(parameters, first.optimizer_state, jnp.asarray(version, jnp.int32))
+        state = state_of_artifact(parameters, version, first)
         return state if state_layout(state) == state_layout(first) else None
 
     def _learnt_from(self, digest: bytes) -> tuple[ConsumedRecords, ConsumedProvenance] | None:
@@ -197,4 +197,4 @@ def _continued(state: TrainState, updates: int) -> TrainState:
     optimizer_state = jax.tree.map(
         moved, state.optimizer_state, is_leaf=lambda node: isinstance(node, optax.ScaleByScheduleState)
     )
-    return TrainState(state.parameters, optimizer_state, jnp.asarray(updates, jnp.int32))
+    return state._replace(optimizer_state=optimizer_state, updates=jnp.asarray(updates, jnp.int32))

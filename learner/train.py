@@ -14,14 +14,15 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from learner.batches import BatchSource, LearnerBatch, policy_lags
+from learner.batches import BatchSource, LearnerBatch, policy_lags, without_stale
 from learner.job import LearnerJob
+from learner.lag_alarm import LagAlarm
 from learner.lineage_archive import LineageArchive
 from learner.lineage_file import Lineage, LineageHead, lineage_digest
 from learner.metrics import MetricsWriter
@@ -102,6 +103,8 @@ class TrainLoop:
         self._start_s = start_s - progress.wall_s
         self._figures: Figures | None = None
         self._last_steps = progress.env_steps
+        self._lag_alarm = LagAlarm(job.learner.lag_alarm_lines)
+        self._last_lags = progress.lag_sum, progress.lag_count
         self._steps_per_s = 0.0
         self._last_log_s = self._last_offer_s = time.monotonic()
         self._last_offer_updates = progress.updates
@@ -146,10 +149,15 @@ class TrainLoop:
             progress.undone_records += len(batch.fresh_headers)
             return
         version = progress.updates
+        progress.add_lags(policy_lags(batch.fresh_headers, version))
+        batch, dropped = without_stale(batch, version, self._job.learner.staleness_max)
+        progress.dropped_stale_records += dropped
+        # Nothing is left, or nothing but replay, from which alone V-trace does not learn.
+        if not batch.fresh_headers:
+            return
         self._state, self._figures = self._parts.update(self._state, batch.columns)
         progress.updates += 1
         progress.env_steps += batch.fresh_steps
-        progress.add_lags(policy_lags(batch.fresh_headers, version))
         progress.add_episodes(batch.fresh_headers)
         progress.add_records(batch.positions.tolist(), batch.headers, batch.origins)
         if progress.updates % self._job.learner.snapshot_updates == 0:
@@ -268,6 +276,7 @@ class TrainLoop:
             return
         self._check_finite()
         self._steps_per_s = (self._progress.env_steps - self._last_steps) / max(since_s, 1e-6)
+        self._watch_lag()
         line = self._line(None)
         self._parts.metrics.line(line)
         self._last_log_s, self._last_steps = time.monotonic(), self._progress.env_steps
@@ -275,20 +284,26 @@ class TrainLoop:
         if self._figures is None:
             return
         figures = jax.device_get(self._figures)
-        scalars: dict[str, float | None] = {
-            f"loss/{name}": float(value) for name, value in figures.loss._asdict().items()
-        }
+        scalars: dict[str, float | None] = _given(figures.loss._asdict(), "loss/")
+        scalars |= _given({name: value for name, value in figures._asdict().items() if name != "loss"}, "loss/")
         scalars |= {
-            "loss/gradient_norm": float(figures.gradient_norm),
-            "loss/learning_rate": float(figures.learning_rate),
             "train/return_mean": self._progress.recent_return,
             "train/env_steps_per_s": _number(line["env_steps_per_s"]),
             "train/wait_data_s": self._parts.batches.waiting_s,
+            "train/dropped_stale_records": _number(line["dropped_stale_records"]),
             "lag/mean": _number(line["policy_lag_mean"]),
             "lag/p95": _number(line["policy_lag_p95"]),
+            "lag/alarm": float(self._lag_alarm.is_on),
             "gate/revoked_releases": _number(line["revoked_releases"]),
         }
         self._parts.metrics.scalars(scalars, self._progress.env_steps)
+
+    def _watch_lag(self) -> None:
+        """Tells the alarm of the mean lag since the last line; of no records there is none."""
+        lags, records = self._progress.lag_sum - self._last_lags[0], self._progress.lag_count - self._last_lags[1]
+        if records:
+            self._lag_alarm.observe(lags / records)
+        self._last_lags = self._progress.lag_sum, self._progress.lag_count
 
     def _line(self, result: CandidateResult | None) -> dict[str, object]:
         loss = jax.device_get(self._figures.loss) if self._figures is not None else None
@@ -302,6 +317,7 @@ class TrainLoop:
             "entropy": float(loss.entropy) if loss else math.nan,
             "policy_loss": float(loss.policy_loss) if loss else math.nan,
             "value_loss": float(loss.value_loss) if loss else math.nan,
+            "effective_sample_size": float(loss.effective_sample_size) if loss else math.nan,
             "policy_lag_mean": lag["mean"],
             "policy_lag_p95": lag["p95"],
             "wait_data_s": self._parts.batches.waiting_s,
@@ -311,6 +327,8 @@ class TrainLoop:
             "rollbacks": self._progress.rollbacks,
             "undone_records": self._progress.undone_records,
             "evaluation": None if evaluation is None else evaluation._asdict(),
+            "dropped_stale_records": self._progress.dropped_stale_records,
+            "lag_alarm": self._lag_alarm.is_on,
         }
         if result is not None:
             line["candidate"] = {
@@ -326,3 +344,8 @@ class TrainLoop:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
+
+
+def _given(figures: Mapping[str, Any], prefix: str) -> dict[str, float | None]:
+    """Those that there are, by their names behind the prefix."""
+    return {prefix + name: float(value) for name, value in figures.items() if value is not None}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from learner.batches import BatchShapeError, BatchSource, policy_lags
+from learner.batches import BatchShapeError, BatchSource, LearnerBatch, policy_lags, without_stale
 from learner.config import LearnerConfig
 from protos.common.v1 import common_pb2
 from replay import client_sample
@@ -67,7 +67,8 @@ def test_fresh_records_come_in_order_once_with_the_trained_columns(address: str)
         for _ in range(2):
             batch = source.next()
             assert batch is not None
-            assert tuple(batch.columns) == COLUMNS
+            assert tuple(batch.columns) == (*COLUMNS, "replayed")
+            assert not batch.columns["replayed"].any()
             assert batch.columns["observation"].shape == (T + 1, 4, 2)
             assert batch.fresh_steps == 4 * 2
             seen += batch.columns["reward"][0].tolist()
@@ -87,6 +88,7 @@ def test_replayed_records_fill_their_share_of_the_batch(address: str) -> None:
         assert batch is not None
         assert batch.columns["reward"].shape == (T, 4)
         assert batch.columns["reward"][0, :2].tolist() == [0.0, 1.0]
+        assert batch.columns["replayed"].tolist() == [False, False, True, True]
         assert len(batch.fresh_headers) == 2
         assert batch.fresh_steps == 2 * 2
         np.testing.assert_array_equal(batch.columns["action"][0], batch.positions)
@@ -174,3 +176,37 @@ def test_lag_is_weighted_by_steps_and_never_negative() -> None:
 
     lags = policy_lags([header((0, 7)), header((0, 5), (8, 10)), header((0, 12))], version=10)
     np.testing.assert_allclose(lags, [3.0, 5 * 0.8, 0.0])
+
+
+def lagging(versions: list[int], fresh: int) -> LearnerBatch:
+    headers = [make_header(steps=T, policy_version=version) for version in versions]
+    mask = np.ones((T, len(versions)), bool)
+    mask[-1] = False
+    origins = [make_origin(columns=columns(0), steps=T)] * len(versions)
+    return LearnerBatch(
+        {"mask": mask}, np.arange(len(versions), dtype=np.uint64), headers, origins, headers[:fresh], fresh * (T - 1)
+    )
+
+
+def test_stale_records_weigh_nothing_and_are_learnt_from_by_nobody() -> None:
+    batch = lagging([10, 3, 5, 2, 9], fresh=2)
+    left, dropped = without_stale(batch, version=10, lag_max=5)
+    assert dropped == 2
+    assert left.columns["mask"].any(axis=0).tolist() == [True, False, True, False, True]
+    assert batch.columns["mask"].any(axis=0).all(), "the batch as it was drawn is left alone"
+    assert left.positions.tolist() == [0, 2, 4]
+    assert [header.policies[0].version for header in left.headers] == [10, 5, 9]
+    assert len(left.origins) == 3
+    assert [header.policies[0].version for header in left.fresh_headers] == [10]
+    assert left.fresh_steps == T - 1
+
+
+def test_nothing_is_stale_within_the_bound_or_without_one() -> None:
+    batch = lagging([0, 8], fresh=1)
+    assert without_stale(batch, version=10, lag_max=0) == (batch, 0)
+    assert without_stale(batch, version=10, lag_max=10) == (batch, 0)
+    left, dropped = without_stale(batch, version=100, lag_max=10)
+    assert dropped == 2
+    assert not left.headers
+    assert not left.fresh_headers
+    assert left.fresh_steps == 0

@@ -254,3 +254,22 @@ def test_metrics_lines_have_the_figures_of_the_live_view(tmp_path: Path) -> None
     steps = [line["env_steps"] for line in bench.lines()]
     assert steps == sorted(steps)
     bench.checkpoints.close()
+
+
+def test_stale_records_are_dropped_and_counted_and_a_batch_of_them_is_skipped(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, env_steps_max=10 * T * B, staleness_max=2)
+    next_batch = bench.batches.next
+
+    def stale_at_batch_five() -> LearnerBatch | None:
+        # Versions of the scripted batches lag by two; those made at version 0 fall behind for good.
+        bench.batches.version = 0 if bench.batches.handed_out == 5 else None
+        return next_batch()
+
+    bench.batches.next = stale_at_batch_five  # type: ignore[method-assign]
+    _, progress = bench.run()
+    assert progress.dropped_stale_records == B
+    assert progress.updates == 10
+    assert progress.env_steps == 10 * T * B
+    assert list(progress.consumed.ranges()) == [(0, 5 * B - 1), (6 * B, 11 * B - 1)]
+    assert bench.lines()[-1]["dropped_stale_records"] == B
+    assert bench.restored().dropped_stale_records == B

@@ -33,6 +33,7 @@ def rewarding_action_one(rng: np.random.Generator) -> dict[str, NDArray[np.gener
         "discount": zeros,
         "mask": np.ones((T, B), bool),
         "log_prob": np.full((T, B), np.log(0.5), np.float32),
+        "replayed": np.zeros(B, bool),
     }
 
 
@@ -71,7 +72,7 @@ def test_compiles_once_and_refuses_another_shape() -> None:
         for _ in range(3):
             state, _ = compiled(state, rewarding_action_one(rng))
     assert int(state.updates) == 3
-    wrong = {name: column[:, :2] for name, column in rewarding_action_one(rng).items()}
+    wrong = {name: column[..., :2] for name, column in rewarding_action_one(rng).items()}
     with pytest.raises(TypeError):
         compiled(state, wrong)
 
@@ -95,6 +96,7 @@ def test_step_size_and_clipping_follow_the_configuration() -> None:
 
 
 def test_only_trained_columns_travel() -> None:
-    assert set(trained_columns(SPEC)) == set(rewarding_action_one(np.random.default_rng(0)))
+    assert {*trained_columns(SPEC), "replayed"} == set(rewarding_action_one(np.random.default_rng(0)))
+    assert set(trained_columns(SPEC, behaviour=True)) - set(trained_columns(SPEC)) == {"logits"}
     recurrent = make_spec((3,), 2, core="gru", core_size=4)
     assert set(trained_columns(recurrent)) - set(trained_columns(SPEC)) == {"state"}

@@ -153,10 +153,16 @@ class Bench:
         judge: Callable[[int], CandidateResult] = rejected,
         *,
         reached: bool = False,
+        staleness_max: int = 0,
         **limits: Any,
     ) -> None:
         learner = replace(
-            CONFIG, snapshot_updates=2, candidate_interval_s=0.0, checkpoint_interval_s=1000.0, log_interval_s=0.01
+            CONFIG,
+            snapshot_updates=2,
+            candidate_interval_s=0.0,
+            checkpoint_interval_s=1000.0,
+            log_interval_s=0.01,
+            staleness_max=staleness_max,
         )
         self.directory = directory
         self.stop = threading.Event()
