@@ -36,7 +36,8 @@ def check(config: RunConfig) -> None:
       MissingExtra: packages that only an extra brings are not installed.
       EnvironmentUnsupported: the environment cannot be made, or its spaces are not supported.
       SpecError: the network does not fit the environment's observations.
-      BadInput: sockets cannot be made under the temporary directory, or the run's own processes may not use them.
+      BadInput: sockets cannot be made under the temporary directory, or the run's own processes may not use them; or
+        learner.burn_in leaves nothing to train on.
       JobError, SchemaError: a record, or an unroll of all lanes, is too large to be sent.
       BadInput, SuiteFileError: the environment's first reset or step fails; or no candidate could be judged.
     """
@@ -54,8 +55,9 @@ def check(config: RunConfig) -> None:
     environment = make_vector(config.environment, 1)
     try:
         spec = environment.spec
-        PolicySpec(config.network, spec.observation, spec.action)
-        check_window(config.actor, spec)
+        policy = PolicySpec(config.network, spec.observation, spec.action)
+        check_window(config.actor, spec, policy.state_size)
+        _check_burn_in(config, policy)
         _try_out(environment)
     finally:
         environment.close()
@@ -67,6 +69,16 @@ def check_suite(config: RunConfig) -> None:
         make_suite(config.safety, config.environment)
     except ParameterError as error:
         raise BadInput(str(error)) from None
+
+
+def _check_burn_in(config: RunConfig, policy: PolicySpec) -> None:
+    burn_in, rows = config.learner.burn_in, config.actor.unroll_length
+    if burn_in and not policy.state_size:
+        raise BadInput(f"learner.burn_in = {burn_in} is for recurrent policies: set it to 0, or network.core")
+    if burn_in >= rows:
+        raise BadInput(
+            f"learner.burn_in = {burn_in} must be below actor.unroll_length = {rows}: nothing would be trained on"
+        )
 
 
 def _check_socket_paths(place: Path) -> None:
@@ -82,7 +94,7 @@ def _try_out(environment: VectorEnvironment) -> None:
     """One reset, with as large a seed as there will be, and one step."""
     try:
         environment.reset(np.array([0]), [TRAINING_SEED_END - 1])
-        environment.step(np.zeros(1, np.int32), np.ones(1, np.bool_))
+        environment.step(environment.spec.action.zeros(1), np.ones(1, np.bool_))
     except EnvironmentUnsupported:
         raise
     except Exception as error:

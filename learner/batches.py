@@ -30,7 +30,7 @@ class LearnerBatch:
     """One update's worth of records."""
 
     columns: dict[str, NDArray[Any]]
-    """The trained columns, time-major [T(+1), B, ...]."""
+    """The trained columns, time-major [T(+1), B, ...], the state [1, B, S]."""
     positions: NDArray[np.uint64]
     """Log positions of the B records."""
     headers: Sequence[common_pb2.RecordHeader]

@@ -1,6 +1,6 @@
 """Which columns of a record the update reads, and how a network takes them. Plain arrays; no replay, no device.
 
-In time-major batches of B records of T steps, observations have T + 1 rows and all else T.
+In time-major batches of B records of T steps, observations have T + 1 rows, the core's state one, and all else T.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from policies.spec import PolicySpec
 
 Batch = Mapping[str, Any]
-"""The trained columns by name, [T (+ 1), B, ...]: of NumPy outside of the update, of JAX within."""
+"""The trained columns by name, [T (+ 1), B, ...], state [1, B, S]: of NumPy outside of the update, of JAX within."""
 
 _STEP_COLUMNS = ("action", "reward", "cost", "discount", "mask", "log_prob")
 
@@ -36,7 +36,7 @@ def blank_batch(spec: PolicySpec, unroll_length: int, batch_size: int) -> dict[s
     batch |= {name: np.zeros((T, B), np.float32) for name in _STEP_COLUMNS}
     batch |= {"action": spec.action.zeros(T, B), "mask": np.zeros((T, B), np.bool_)}
     if spec.state_size:
-        batch["state"] = np.zeros((T, B, spec.state_size), np.float32)
+        batch["state"] = np.zeros((1, B, spec.state_size), np.float32)
     return batch
 
 

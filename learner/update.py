@@ -19,6 +19,7 @@ from learner.config import LearnerConfig
 from learner.loss import LossFigures, impala_loss
 from learner.optimizer import linear_schedule, make_optimizer
 from learner.train_state import TrainState, trained
+from learner.unrolling import after_burn_in
 from policies.networks import functional
 from policies.spec import PolicySpec
 
@@ -43,6 +44,8 @@ def make_update(spec: PolicySpec, config: LearnerConfig) -> Update:
     entropy_cost = linear_schedule(config.entropy_cost, config.entropy_cost_end, config.anneal_updates)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Figures]:
+        batch = after_burn_in(apply, state.parameters, batch, spec, config.burn_in)
+
         def loss(changing: dict[str, Array]) -> tuple[Array, LossFigures]:
             price = jnp.asarray(entropy_cost(state.updates))
             parameters = state.parameters | changing

@@ -106,3 +106,19 @@ def test_records_that_replay_would_refuse(monkeypatch: pytest.MonkeyPatch) -> No
     config = make_recipe(registered(HugeEnv("nowhere"), monkeypatch))
     with pytest.raises(JobError, match=r"a record of actor\.unroll_length = 20 rows takes 41160580 bytes"):
         check(replace(config, network=replace(config.network, hidden_sizes=(8,))))
+
+
+@pytest.mark.parametrize("name", ["gym:Pendulum-v1", "gym:Blackjack-v1"])
+def test_an_environment_is_tried_with_an_action_of_its_own_space(name: str) -> None:
+    check(make_recipe(name))
+
+
+def test_a_burn_in_that_leaves_nothing_to_train_on() -> None:
+    config = make_recipe("catch")
+    recurrent = replace(config, network=replace(config.network, core="gru", core_size=8))
+    rows = config.actor.unroll_length
+    check(replace(recurrent, learner=replace(config.learner, burn_in=rows - 1)))
+    with pytest.raises(BadInput, match=rf"learner.burn_in = {rows} must be below actor.unroll_length = {rows}"):
+        check(replace(recurrent, learner=replace(config.learner, burn_in=rows)))
+    with pytest.raises(BadInput, match=r"learner\.burn_in = 2 is for recurrent policies: set it to 0"):
+        check(replace(config, learner=replace(config.learner, burn_in=2)))
