@@ -202,7 +202,7 @@ class _PlantedCosts:
         self._steps[lanes] = 0
         return self._environment.reset(lanes, seeds)
 
-    def step(self, actions: NDArray[np.int32], active: NDArray[np.bool_]) -> VectorStep:
+    def step(self, actions: NDArray[Any], active: NDArray[np.bool_]) -> VectorStep:
         """One step; its costs are planted ones."""
         step = self._environment.step(actions, active)
         # An episode that ends before its step came has the violation in its last one: none goes unplanted.
