@@ -70,5 +70,5 @@ class Switched(Steered):
         return np.array([action[0] - 1.0, 2.0 * action[1] - 1.0])
 
 
-for _name, _made in (("Steered-v0", Steered), ("Switched-v0", Switched)):
-    gymnasium.register(_name, entry_point=_made, max_episode_steps=12)
+for _name in ("Steered", "Switched"):
+    gymnasium.register(f"{_name}-v0", entry_point=f"{__name__}:{_name}", max_episode_steps=12)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -153,7 +154,7 @@ def learner_log_probs(stored: Stored, columns: dict[str, NDArray[Any]]) -> NDArr
     output = jax.jit(functional(spec))(
         stored.parameters, observations(batch, spec), core_state(batch, spec), resets(batch)
     )
-    return np.asarray(log_prob(output.logits[:-1], batch["action"], spec.action))
+    return np.asarray(log_prob(output.logits[:-1], jnp.asarray(batch["action"]), spec.action))
 
 
 def error(stored: Stored, columns: dict[str, NDArray[Any]]) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from actors.rollout import Rollout
 from actors.unroll import UnrollBuffer
 from policies import batching
 from policies.artifact import Artifact
+from policies.client import ActingPolicy
 from policies.config import NetworkConfig
 from policies.inference_numpy import NumpyPolicy
 from policies.policy import ActionBatch
@@ -89,11 +90,15 @@ def side_by_side(directory: Path, artifact: Artifact, clients: int) -> tuple[lis
 
 def furthest(found: list[ActionBatch], wanted: list[ActionBatch]) -> float:
     """Largest difference of any logit or state."""
-    pairs = zip(found, wanted, strict=True)
-    return max(
-        max(np.abs(one.logits - other.logits).max(), np.abs(np.subtract(one.state, other.state)).max())
-        for one, other in pairs
-    )
+    pairs = list(zip(found, wanted, strict=True))
+    logits = [np.abs(one.logits - other.logits).max() for one, other in pairs]
+    states = [np.abs(kept(one) - kept(other)).max() for one, other in pairs]
+    return float(max(logits + states))
+
+
+def kept(batch: ActionBatch) -> NDArray[np.float32]:
+    assert batch.state is not None
+    return batch.state
 
 
 @specs
@@ -124,28 +129,28 @@ def test_requests_of_one_batch_keep_their_states_apart() -> None:
     asked: list[tuple[int, bytes]] = [(2, state.tobytes()), (3, b""), (1, bytes(4 * LSTM.state_size - 4))]
     requests = [
         policy_pb2.ActRequest(
-            request_id=number, count=rows, observation=observed(LSTM, number, 0, rows).tobytes(), state=kept
+            request_id=number, count=rows, observation=observed(LSTM, number, 0, rows).tobytes(), state=sent
         )
-        for number, (rows, kept) in enumerate(asked)
+        for number, (rows, sent) in enumerate(asked)
     ]
     batcher = batching.Batcher(_Fixed(policy), np.random.default_rng(0))
     first, second, third = batcher._answer(requests)
     batcher._executor.shutdown()
     assert isinstance(third, batching.RequestError)
     assert "state has 36 bytes; 1 of 10 float32 have 40; no action is chosen" in str(third)
-    for answer, kept in ((first, state), (second, None)):
+    for answer, before in ((first, state), (second, None)):
         assert isinstance(answer, policy_pb2.ActResponse)
-        rows = 2 if kept is not None else 3
-        alone = NumpyPolicy(artifact).act(observed(LSTM, answer.request_id, 0, rows), GENERATOR, kept)
+        rows = 2 if before is not None else 3
+        alone = NumpyPolicy(artifact).act(observed(LSTM, answer.request_id, 0, rows), GENERATOR, before)
         given = np.frombuffer(answer.state, "<f4").reshape(rows, -1)
-        np.testing.assert_allclose(given, alone.state, atol=1e-6)
+        np.testing.assert_allclose(given, kept(alone), atol=1e-6)
 
 
 class _Fixed:
     def __init__(self, policy: NumpyPolicy) -> None:
-        self._acting = batching.ActingPolicy(policy, 1, bytes(32), "release", 1)
+        self._acting = ActingPolicy(policy, 1, bytes(32), "release", 1)
 
-    def current(self) -> batching.ActingPolicy | None:
+    def current(self) -> ActingPolicy | None:
         return self._acting
 
 
@@ -188,5 +193,5 @@ def test_an_actor_whose_policy_is_served_stores_the_states_that_it_acted_from(so
             batch = policy.act(observation, GENERATOR, state)
             made = columns["mask"][row]
             np.testing.assert_allclose(batch.logits[made], columns["logits"][row][made], atol=1e-5)
-            state = np.where((columns["discount"][row] == 0)[:, None], np.float32(0.0), batch.state)
+            state = np.where((columns["discount"][row] == 0)[:, None], np.float32(0.0), kept(batch))
     assert any(state.any() for state in states)

@@ -33,7 +33,7 @@ CATCH_MEMORY = EnvironmentConfig("catch-memory")
 PENDULUM = EnvironmentConfig("gym:Pendulum-v1", episode_steps_max=15)
 ROUGH = (Perturbation("action_noise", 0.2), Perturbation("action_delay", 1), Perturbation("observation_dropout", 0.2))
 
-CASES = {
+CASES: dict[str, tuple[EnvironmentConfig, dict[str, Any]]] = {
     "lstm, parts, real numbers": (STEERED, {"kind": "conv", "core": "lstm", "core_size": 5}),
     "gru, parts, choices": (SWITCHED, {"core": "gru", "core_size": 4, "normalize_observations": True}),
     "gru, real numbers": (PENDULUM, {"core": "gru", "core_size": 4}),
