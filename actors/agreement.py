@@ -5,6 +5,8 @@ more than TOLERANCE of the largest finite magnitude that the same component had 
 another CPU, or another build of NumPy, may round the last bit differently, and dynamics carry it on. On one machine
 nothing of it is needed: CartPole, whose lanes are stepped as one array, gives the same bits with any number of lanes.
 
+An observation of several parts is compared part by part, each by the magnitudes of its own numbers.
+
 Knows columns and outcomes; which records they are of is the business of actors.claims.
 """
 
@@ -45,9 +47,20 @@ class Agreement(NamedTuple):
 
 def same_state(columns: Mapping[str, NDArray[Any]], row: int, outcome: EpisodeOutcome, steps: int) -> bool:
     """Whether the observation in a row is the one that an episode has after so many steps."""
-    found = outcome.observation[steps : steps + 1]
-    recorded = columns["observation"][row : row + 1]
-    return len(found) == 1 and _agrees(recorded, found, outcome.observation)[0] is None
+    return not different_parts(columns, row, outcome, steps)
+
+
+def different_parts(
+    columns: Mapping[str, NDArray[Any]], row: int, outcome: EpisodeOutcome, steps: int
+) -> tuple[str, ...]:
+    """The columns of those parts of the observation in a row that are not what an episode has after so many steps."""
+    if steps > outcome.steps:
+        return tuple(name for name, _ in _parts(outcome.observation))
+    return tuple(
+        name
+        for name, part in _parts(outcome.observation)
+        if _agrees(columns[name][row : row + 1], part[steps : steps + 1], part)[0] is not None
+    )
 
 
 def compare(columns: Mapping[str, NDArray[Any]], piece: Piece, first_step: int, outcome: EpisodeOutcome) -> Agreement:
@@ -68,8 +81,8 @@ def compare(columns: Mapping[str, NDArray[Any]], piece: Piece, first_step: int, 
     states = made if piece.ending == "terminated" and made == piece.steps else made + 1
     seen = slice(first_step, first_step + states)
     seen_rows = slice(piece.first_row, piece.first_row + states)
-    compared = [
-        ("observation", seen_rows, outcome.observation[seen], outcome.observation),
+    compared: list[tuple[str, slice, NDArray[Any], NDArray[Any] | None]] = [
+        *((name, seen_rows, part[seen], part) for name, part in _parts(outcome.observation)),
         ("reward", rows, outcome.reward[steps], outcome.reward),
         ("cost", rows, outcome.cost[steps], outcome.cost),
         ("discount", rows, (~outcome.terminated[steps]).astype(np.float32), None),
@@ -86,6 +99,14 @@ def compare(columns: Mapping[str, NDArray[Any]], piece: Piece, first_step: int, 
         found.append(ending)
     on_course = piece.ending == "terminated" or same_state(columns, piece.end_row, outcome, first_step + piece.steps)
     return Agreement(min(found, default=None, key=lambda each: each.row), error, on_course)
+
+
+def _parts(observation: NDArray[Any]) -> list[tuple[str, NDArray[Any]]]:
+    """The parts of observations [m + 1, *shape], by the names of their columns."""
+    names = observation.dtype.names
+    if names is None:
+        return [("observation", observation)]
+    return [(f"observation/{name}", observation[name]) for name in names]
 
 
 def _ending(piece: Piece, first_step: int, outcome: EpisodeOutcome) -> Disagreement | None:

@@ -94,7 +94,9 @@ def schema_problem(schema: common_pb2.Schema, spec: EnvironmentSpec) -> str:
         "discount": ("<f4", (), 0),
         "mask": ("|b1", (), 0),
     }
-    found = {each.name: (each.dtype, tuple(each.shape), each.rows_beyond_steps) for each in schema.columns}
+    found = {
+        each.name: (each.dtype, tuple(each.shape), each.rows_beyond_steps) for each in schema.columns if not each.once
+    }
     for name, layout in expected.items():
         if found.get(name) != layout:
             return f"its column {name} is not that of an unroll in this environment"
@@ -142,7 +144,7 @@ class _Desk:
         case = Case(subject)
         header = subject.record.header
         try:
-            columns = subject.record.columns
+            columns = subject.record.step_columns
             case.contradiction = _contradiction(columns, self._spec.action)
             pieces = pieces_of(columns["mask"], columns["discount"], header.episode_step > 0)
         except RowsContradictory as error:

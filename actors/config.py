@@ -13,8 +13,8 @@ class EnvironmentConfig:
 
     name: str = setting(
         "cartpole",
-        "environment: cartpole, cartpole-edge, catch, minatar:GAME, minatar-cost:space_invaders, gym:ID or "
-        "gym:MODULE:ID (MODULE is imported and registers ID)",
+        "environment: cartpole, cartpole-edge, catch, catch-memory, minatar:GAME, minatar-cost:space_invaders, "
+        "gym:ID or gym:MODULE:ID (MODULE is imported and registers ID)",
     )
     episode_steps_max: int = setting(
         0, "steps after which an episode is truncated; 0: the environment's own limit", low=0, high=10_000_000

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from actors.agreement import Disagreement, compare, same_state
+from actors.agreement import Disagreement, compare, different_parts, same_state
 from actors.claims import Case, Claim
 from actors.reexecution import EpisodeOutcome
 from replay.record import LoggedRecord
@@ -135,11 +135,14 @@ class _Trial:
     def _compare_last_row(self, outcome: EpisodeOutcome | str, fetch: Callable[[int], LoggedRecord | None]) -> None:
         """The first observation of the next episode; the seed is the next record's, and might be what is false."""
         last_row, following = self._record.header.steps, self._case.subject.next_position
-        if following is None or isinstance(outcome, str) or same_state(self._record.columns, last_row, outcome, 0):
+        if following is None or isinstance(outcome, str):
+            return
+        different = different_parts(self._record.columns, last_row, outcome, 0)
+        if not different:
             return
         record = fetch(following)
         if record is not None and same_state(record.columns, 0, outcome, 0):
-            self._find(Disagreement(last_row, "observation"))
+            self._find(Disagreement(last_row, different[0]))
 
     def _compare_signals(self) -> None:
         """Signals of the header that follow from the steps and from whole episodes."""

@@ -17,10 +17,10 @@ from actors.environment import VectorEnvironment
 
 
 class EpisodeReplay(NamedTuple):
-    """An episode to run again, from its reset on: its seed and its first k actions (int32 [k])."""
+    """An episode to run again, from its reset on: its seed and its first k actions ([k, *action shape])."""
 
     seed: int
-    actions: NDArray[np.int32]
+    actions: NDArray[Any]
 
 
 class EpisodeOutcome(NamedTuple):

@@ -155,7 +155,7 @@ class Rollout:
     def _collect(self) -> tuple[list[common_pb2.RecordHeader], list[bytes]] | None:
         """One unroll of all lanes as records; None when told to stop in its midst."""
         buffer, episodes = self._buffer, self._episodes
-        buffer.begin_next()
+        buffer.begin_next(self._state)
         start = (list(episodes.seed), list(episodes.episode), episodes.step.tolist())
         self._begun = [[] for _ in self._begun]
         spans: list[common_pb2.PolicySpan] = []
@@ -220,7 +220,6 @@ class Rollout:
         buffer.action[row] = choice.action
         buffer.log_prob[row] = choice.log_prob
         buffer.logits[row] = choice.logits
-        buffer.state[row] = self._state
         if choice.state is not None:
             self._state[active] = choice.state[active]
         buffer.reward[row] = step.reward

@@ -1,13 +1,13 @@
 """The columns of one unroll for N lanes: written row by row, encoded lane by lane. Knows no environment and no policy.
 
-Columns (T rows, time-major; T + 1 for the observation):
+Columns (T rows, time-major; T + 1 for the observation, 1 for the state):
 
     observation [T + 1, N, *shape]  row t is what action t was chosen from; row T is the state after the last step
     action [T, N, *shape]   reward f4 [T, N]   cost f4 [T, N]
     discount f4 [T, N]              0 where the step terminated its episode, otherwise 1
     mask b1 [T, N]                  True where a step was made
     log_prob f4 [T, N]   logits f4 [T, N, P]   of the behaviour policy
-    state f4 [T, N, S]              what a recurrent policy kept from before the step; none where S = 0
+    state f4 [1, N, S]              what a recurrent policy kept from before row 0; none where S = 0
 
 An observation of several parts has a column for each of them, "observation/NAME".
 
@@ -15,6 +15,9 @@ Truncation needs no column of its own. After a truncated step t the discount is 
 observation of that episode, and row t + 1 is a boundary row: no step is made, mask is False, and everything else in
 it is 0, the discount too. So the value of observation row t + 1 is the bootstrap of the truncated step, and nothing
 flows across the boundary. The next episode begins in row t + 2. After a terminated step it begins in row t + 1.
+
+The state is stored once per record: from it, the rows and the discounts a learner computes the states of all other
+rows. It is zeros where an episode begins in row 0, and where row 0 is a boundary, what the policy kept until then.
 """
 
 from __future__ import annotations
@@ -71,8 +74,8 @@ class UnrollBuffer:
         self.mask = np.zeros(rows, np.bool_)
         self.log_prob = np.zeros(rows, np.float32)
         self.logits = np.zeros((*rows, spec.action.parameters), np.float32)
-        self.state = np.zeros((*rows, state_size), np.float32)
-        self._columns: dict[str, NDArray[Any]] = spec.observation.columns(self.observation) | {
+        self.state = np.zeros((1, lanes, state_size), np.float32)
+        self._steps: dict[str, NDArray[Any]] = {
             "action": self.action,
             "reward": self.reward,
             "cost": self.cost,
@@ -81,10 +84,11 @@ class UnrollBuffer:
             "log_prob": self.log_prob,
             "logits": self.logits,
         }
+        self._columns = spec.observation.columns(self.observation) | self._steps
         if state_size:
             self._columns["state"] = self.state
         self.schema: common_pb2.Schema = schema_of(
-            {name: column[:, 0] for name, column in self._columns.items()}, unroll_length
+            {name: column[:, 0] for name, column in self._columns.items()}, unroll_length, once=("state",)
         )
         layout = PayloadLayout(self.schema)
         self.payload_bytes = layout.payload_bytes(unroll_length)
@@ -93,13 +97,13 @@ class UnrollBuffer:
 
     def clear_boundary(self, row: int, lanes: NDArray[np.bool_]) -> None:
         """Makes `row` a boundary row in `lanes` (bool [N])."""
-        for column in self._columns.values():
-            if len(column) == self.length:
-                column[row, lanes] = 0
+        for column in self._steps.values():
+            column[row, lanes] = 0
 
-    def begin_next(self) -> None:
-        """The last observation becomes the first one of the next unroll."""
+    def begin_next(self, state: NDArray[np.float32]) -> None:
+        """The last observation becomes the first one of the next unroll, and `state` [N, S] what was kept before it."""
         self.observation[0] = self.observation[self.length]
+        self.state[0] = state
 
     def payloads(self) -> list[bytes]:
         """The N encoded payloads.

@@ -17,16 +17,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from launch.episode_worker import TRACE_TYPES
+from launch.episode_worker import ACTION_TYPES, TRACE_TYPES
 from launch.errors import BadInput, LaunchError
 from launch.process import ONE_THREAD, SUPERVISOR_VARIABLE, import_path
 from launch.run_paths import RunPaths
 from policies.artifact import artifact_digest
+from policies.spaces import COMPONENTS_MAX
 from safety.config import SafetyConfig
 from safety.evaluation.frames import Frame, FrameClosed, FrameError, FrameTimeout, receive_frame, send_frame
 from safety.evidence.file import CANDIDATES_DIRECTORY, EpisodeEvidence, Evidence, SliceEvidence
@@ -34,8 +35,8 @@ from safety.evidence.file import CANDIDATES_DIRECTORY, EpisodeEvidence, Evidence
 RUN_S_MAX = 120.0
 """An episode that takes longer is given up."""
 
-_STEPS_MAX = 10_000_000
-_STEP_BYTES = sum(np.dtype(kind).itemsize for kind in TRACE_TYPES)
+_BYTES_MAX = 2**30
+"""An episode of ten million steps of one-number actions has a quarter of that."""
 _REASON_CHARACTERS_MAX = 1000
 
 
@@ -52,14 +53,14 @@ class Rerun(NamedTuple):
     """An episode of T steps that was run again.
 
     Attributes:
-      actions: what the policy chose, before any perturbation, i4 [T].
+      actions: what the policy chose, before any perturbation, i4 or f4 [T, *action shape].
       rewards, costs: f4 [T].
       severities: of the event that each step is, as `Severity`; 0 where it is none, i8 [T].
       terminated: whether it ended by itself; else it was truncated.
       figures: what it came to, as an evaluation counts it.
     """
 
-    actions: NDArray[np.int32]
+    actions: NDArray[Any]
     rewards: NDArray[np.float32]
     costs: NDArray[np.float32]
     severities: NDArray[np.int64]
@@ -170,7 +171,7 @@ def _ask(process: subprocess.Popen[bytes], request: Frame) -> Frame:
     deadline = time.monotonic() + RUN_S_MAX
     os.set_blocking(process.stdin.fileno(), False)
     send_frame(process.stdin.fileno(), request, deadline)
-    return receive_frame(process.stdout.fileno(), _STEPS_MAX * _STEP_BYTES, deadline)
+    return receive_frame(process.stdout.fileno(), _BYTES_MAX, deadline)
 
 
 def _why(error: Exception, process: subprocess.Popen[bytes]) -> str:
@@ -203,7 +204,8 @@ def _rerun(answer: Frame, place: str) -> Rerun:
         figures = Figures(
             float(header["return"]), float(header["cost"]), int(header["length"]), tuple(map(int, header["events"]))
         )
-        columns, offset = [], 0
+        actions = _actions(answer, steps)
+        columns, offset = [], actions.nbytes
         for kind in TRACE_TYPES:
             columns.append(np.frombuffer(answer.body, kind, steps, offset))
             offset += columns[-1].nbytes
@@ -211,5 +213,14 @@ def _rerun(answer: Frame, place: str) -> Rerun:
         raise LaunchError(
             f"episode {place} could not be run again: its process wrote no episode ({error!r})"
         ) from error
-    actions, rewards, costs, severities = columns
+    rewards, costs, severities = columns
     return Rerun(actions, rewards, costs, severities, bool(header.get("terminated")), figures)
+
+
+def _actions(answer: Frame, steps: int) -> NDArray[Any]:
+    """The actions [T, *action shape] at the beginning of the body. Raises KeyError, TypeError or ValueError."""
+    kind, shape = answer.header["action"]["type"], answer.header["action"]["shape"]
+    if kind not in ACTION_TYPES or len(shape) > 1 or not all(1 <= int(size) <= COMPONENTS_MAX for size in shape):
+        raise ValueError(f"actions of type {kind!r} and shape {shape!r}")
+    numbers = int(np.prod(shape, dtype=np.int64))
+    return np.frombuffer(answer.body, kind, steps * numbers).reshape(steps, *shape)

@@ -6,8 +6,8 @@ input, one goes out on what was standard output, and that is all it does. Standa
 error, so that an environment that prints cannot damage the frame.
 
     in   {"slice", "lanes", "index", "seed", "action_selection", "severity", "digest"} + artifact
-    out  {"kind": "trace", "steps": T, "terminated", "return", "cost", "length", "events"}
-             + actions i4 [T], rewards f4 [T], costs f4 [T], severities i8 [T]
+    out  {"kind": "trace", "steps": T, "action": {"type", "shape"}, "terminated", "return", "cost", "length", "events"}
+             + actions [T, *shape] of that type, rewards f4 [T], costs f4 [T], severities i8 [T]
          | {"kind": "failed", "reason"}
 """
 
@@ -35,8 +35,11 @@ from safety.suites.spec import Perturbation, SeverityScale, SliceLimits, SliceSp
 
 ARTIFACT_BYTES_MAX = 2**32
 
-TRACE_TYPES = ("<i4", "<f4", "<f4", "<i8")
-"""Of the columns of a trace, in their order."""
+TRACE_TYPES = ("<f4", "<f4", "<i8")
+"""Of the columns of a trace after its actions, in their order."""
+
+ACTION_TYPES = ("<i4", "<f4")
+"""Of actions: choices, or real numbers."""
 
 
 def main(arguments: list[str]) -> int:
@@ -63,14 +66,17 @@ def _answer(request: Frame) -> Frame:
         return Frame({"kind": "failed", "reason": "the episode needs more memory than an evaluator may have"}, b"")
     except Exception as error:  # noqa: BLE001 - foreign code: what it raises has to reach whoever asked
         return Frame({"kind": "failed", "reason": f"the episode raised {type(error).__name__}: {error}"}, b"")
+    action_type = trace.actions.dtype.newbyteorder("<").str
     columns = (trace.actions, trace.rewards, trace.costs, trace.severities)
     body = b"".join(
-        np.ascontiguousarray(column, kind).tobytes() for column, kind in zip(columns, TRACE_TYPES, strict=True)
+        np.ascontiguousarray(column, kind).tobytes()
+        for column, kind in zip(columns, (action_type, *TRACE_TYPES), strict=True)
     )
     outcome = trace.outcome
     header = {
         "kind": "trace",
         "steps": len(trace.actions),
+        "action": {"type": action_type, "shape": list(trace.actions.shape[1:])},
         "terminated": trace.terminated,
         "return": float(outcome.returns[0]),
         "cost": float(outcome.costs[0]),

@@ -42,7 +42,8 @@ def check(config: RunConfig) -> None:
       EnvironmentUnsupported: the environment cannot be made, or its spaces are not supported; or a slice of the suite
         is for other policies.
       SpecError: the network does not fit the environment's observations.
-      BadInput: sockets cannot be made under the temporary directory, or the run's own processes may not use them.
+      BadInput: sockets cannot be made under the temporary directory, or the run's own processes may not use them; or
+        learner.burn_in leaves nothing to train on.
       JobError, SchemaError: a record, or an unroll of all lanes, is too large to be sent.
       BadInput, SuiteFileError: the environment's first reset or step fails; or no candidate could be judged.
     """
@@ -60,8 +61,9 @@ def check(config: RunConfig) -> None:
     environment = make_vector(config.environment, 1)
     try:
         spec = environment.spec
-        PolicySpec(config.network, spec.observation, spec.action)
-        check_window(config.actor, spec)
+        policy = PolicySpec(config.network, spec.observation, spec.action)
+        check_window(config.actor, spec, policy.state_size)
+        _check_burn_in(config, policy)
         _try_out(environment)
     finally:
         environment.close()
@@ -95,6 +97,16 @@ def _made(environment: EnvironmentConfig, perturbations: Sequence[Perturbation])
     return made.spec
 
 
+def _check_burn_in(config: RunConfig, policy: PolicySpec) -> None:
+    burn_in, rows = config.learner.burn_in, config.actor.unroll_length
+    if burn_in and not policy.state_size:
+        raise BadInput(f"learner.burn_in = {burn_in} is for recurrent policies: set it to 0, or network.core")
+    if burn_in >= rows:
+        raise BadInput(
+            f"learner.burn_in = {burn_in} must be below actor.unroll_length = {rows}: nothing would be trained on"
+        )
+
+
 def _check_socket_paths(place: Path) -> None:
     length = len(os.fsencode(place / "temper-12345678" / "inference.sock"))
     if length > UNIX_PATH_BYTES_MAX:
@@ -108,7 +120,7 @@ def _try_out(environment: VectorEnvironment) -> None:
     """One reset, with as large a seed as there will be, and one step."""
     try:
         environment.reset(np.array([0]), [TRAINING_SEED_END - 1])
-        environment.step(np.zeros(1, np.int32), np.ones(1, np.bool_))
+        environment.step(environment.spec.action.zeros(1), np.ones(1, np.bool_))
     except EnvironmentUnsupported:
         raise
     except Exception as error:

@@ -18,7 +18,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def column_json(arrays: Arrays) -> list[dict[str, Any]]:
-    """Each column's name, dtype, shape [T or T + 1, ...], and min, max and mean of its numbers that are no NaN.
+    """Each column's name, dtype, shape [T, T + 1 or 1, ...], and min, max and mean of its numbers that are no NaN.
 
     Those three are None where there is no such number; "nan" says how many there are not.
     """

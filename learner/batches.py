@@ -32,7 +32,8 @@ class LearnerBatch:
     """One update's worth of records."""
 
     columns: dict[str, NDArray[Any]]
-    """The trained columns, time-major [T(+1), B, ...], and "replayed" bool [B]. Fresh records come first."""
+    """The trained columns, time-major [T(+1), B, ...], the state [1, B, S], and "replayed" bool [B]. Fresh records come
+    first."""
     positions: NDArray[np.uint64]
     """Log positions of the records: of all B, or of those left by `without_stale`."""
     headers: Sequence[common_pb2.RecordHeader]

@@ -1,7 +1,7 @@
 """Which columns of a record the update reads, and how a network takes them. Plain arrays; no replay, no device.
 
-In time-major batches of B records of T steps, observations have T + 1 rows and all else T. Beside the columns of its
-records a batch has "replayed" [B]: which of them came from a table of replay, and not fresh.
+In time-major batches of B records of T steps, observations have T + 1 rows, the core's state one, and all else T.
+Beside the columns of its records a batch has "replayed" [B]: which of them came from a table of replay, and not fresh.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from policies.spec import PolicySpec
 
 Batch = Mapping[str, Any]
-"""The trained columns by name, [T (+ 1), B, ...]: of NumPy outside of the update, of JAX within."""
+"""The trained columns by name, [T (+ 1), B, ...], state [1, B, S]: of NumPy outside of the update, of JAX within."""
 
 _STEP_COLUMNS = ("action", "reward", "cost", "discount", "mask", "log_prob")
 
@@ -48,7 +48,7 @@ def blank_batch(
     # No column of a record: learner.batches knows where the records came from.
     batch["replayed"] = np.zeros(B, np.bool_)
     if spec.state_size:
-        batch["state"] = np.zeros((T, B, spec.state_size), np.float32)
+        batch["state"] = np.zeros((1, B, spec.state_size), np.float32)
     return batch
 
 

@@ -22,6 +22,9 @@ class LearnerConfig:
     uniform_fraction: float = setting(
         0.0, "share of each batch drawn from the uniform table, the rest is fresh", low=0.0, below=1.0
     )
+    burn_in: int = setting(
+        0, "rows of each record that only bring a recurrent policy's state up to date, without loss", low=0, high=4096
+    )
     discount: float = setting(0.99, "discount per step, gamma", low=0.0, high=1.0)
     trace_decay: float = setting(1.0, "lambda of V-trace, multiplies the trace coefficients", low=0.0, high=1.0)
     rho_clip: float = setting(1.0, "V-trace bound on the importance weight in the temporal difference", above=0.0)

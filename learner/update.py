@@ -26,6 +26,7 @@ from learner.normalizer import next_normalizer, normalizing_figures
 from learner.optimizer import linear_schedule, make_optimizer
 from learner.popart import moved_gradients, next_moments, preserved, scaling
 from learner.train_state import Auxiliary, TrainState, trained
+from learner.unrolling import after_burn_in
 from policies.networks import functional
 from policies.spec import PolicySpec
 
@@ -48,11 +49,12 @@ Update = Callable[[TrainState, Mapping[str, NDArray[Any]]], tuple[TrainState, Fi
 
 def make_update(spec: PolicySpec, config: LearnerConfig) -> Update:
     """The jitted update for networks of this specification."""
-    gradients = make_gradients(spec, config)
+    apply, gradients = functional(spec), make_gradients(spec, config)
     optimizer = make_optimizer(config)
     learning_rate = linear_schedule(config.learning_rate, config.learning_rate_end, config.anneal_updates)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Figures]:
+        batch = after_burn_in(apply, state.parameters, batch, spec, config.burn_in)
         slopes, figures = gradients(state, batch)
         before = scaling(state.auxiliary.popart)
         auxiliary, excess = _next_auxiliary(state, batch, figures, spec, config)

@@ -103,12 +103,16 @@ def sample_categorical(logits: Array, uniform: Array) -> tuple[NDArray[np.int32]
 
 
 def _sample_gaussian(parameters: Array, uniform: Array) -> tuple[Array, Array]:
-    """By the method of Box and Muller, one pair of uniform numbers per component."""
+    """By the method of Box and Muller, one pair of uniform numbers per component.
+
+    The density is that of the action as it is stored: where it is narrow, rounding the action changes it by much.
+    """
     mean, log_std = gaussian(parameters)
     first, second = np.split(uniform, 2, axis=1)
     # 1 - u lies in (0, 1]: its logarithm is finite.
     noise = np.sqrt(-2 * np.log1p(-first)) * np.cos(np.float32(2 * math.pi) * second)
-    return mean + np.exp(log_std) * noise, _gaussian_log_prob(noise, log_std)
+    action: Array = mean + np.exp(log_std) * noise
+    return action, _gaussian_log_prob((action - mean) * np.exp(-log_std), log_std)
 
 
 def _gaussian_log_prob(noise: Array, log_std: Array) -> Array:

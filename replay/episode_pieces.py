@@ -81,7 +81,7 @@ def pieces_of_record(record: LoggedRecord) -> list[Piece]:
 
     Raises RowsContradictory, and SchemaError for a payload that does not fit its schema.
     """
-    mask, discount = mask_and_discount(record.columns, record.header.steps)
+    mask, discount = mask_and_discount(record.step_columns, record.header.steps)
     return pieces_of(mask, discount, record.header.episode_step > 0)
 
 

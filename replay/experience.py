@@ -77,7 +77,10 @@ class EpisodeExperience:
     ending: Literal["terminated", "truncated", "incomplete"]
     """How it ends; incomplete: the records that would tell are not there."""
     columns: Mapping[str, NDArray[Any]]
-    """By name. Observation columns [k + 1, ...], or [k, ...] where it terminated; all others [k, ...]."""
+    """By name. Observation columns [k + 1, ...], or [k, ...] where it terminated; all others [k, ...].
+
+    What is stored once per record is of no step, and not here.
+    """
     policy_versions: NDArray[np.uint64]
     """[k]"""
     positions: tuple[int, ...]
@@ -112,7 +115,7 @@ def experiences(record: LoggedRecord) -> Iterator[Experience]:
     Raises:
       RowsContradictory, SchemaError: it cannot be taken apart.
     """
-    columns, header = record.columns, record.header
+    columns, header = record.step_columns, record.header
     for name in ("action", "reward"):
         if name not in columns:
             raise SchemaError(f"position {record.position} has no column {name!r}: it holds no experiences")
@@ -226,7 +229,7 @@ def _given(
         seed=unfinished.seed,
         first_step=unfinished.first_step,
         ending=ending,
-        columns={name: _joined(name, unfinished.parts, ending != "terminated") for name in first.columns},
+        columns={name: _joined(name, unfinished.parts, ending != "terminated") for name in first.step_columns},
         policy_versions=np.concatenate(
             [_policy_versions(record.header)[piece.first_row : piece.end_row] for record, piece in unfinished.parts]
         ),

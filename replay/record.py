@@ -38,9 +38,20 @@ class LoggedRecord:
 
     @cached_property
     def columns(self) -> Mapping[str, NDArray[Any]]:
-        """Read-only arrays [T (+ rows_beyond_steps), *shape] by column name. Raises SchemaError without a payload."""
-        layout = _layout(self.origin.schema.SerializeToString(deterministic=True))
-        return layout.decode(self.payload, self.header.steps, self.header.encoding)
+        """Read-only arrays [T (+ rows_beyond_steps), *shape] by column name, [1, *shape] where stored once.
+
+        Raises SchemaError without a payload.
+        """
+        return self._layout.decode(self.payload, self.header.steps, self.header.encoding)
+
+    @cached_property
+    def step_columns(self) -> Mapping[str, NDArray[Any]]:
+        """Those of the columns that say something of each step. Raises SchemaError without a payload."""
+        return {name: column for name, column in self.columns.items() if name not in self._layout.once}
+
+    @property
+    def _layout(self) -> PayloadLayout:
+        return _layout(self.origin.schema.SerializeToString(deterministic=True))
 
 
 @lru_cache(maxsize=256)

@@ -38,7 +38,7 @@ class SampledBatch:
     headers: list[common_pb2.RecordHeader]
     origins: list[common_pb2.Origin]
     columns: dict[str, NDArray[Any]]
-    """Time-major: [T, B, ...], or [T + 1, B, ...] where the schema has a row beyond the steps."""
+    """Time-major: [T, B, ...], [T + 1, B, ...] where the schema has a row beyond the steps, [1, B, ...] where once."""
     probabilities: NDArray[np.float64]
     """[B] probability of each record in this draw; 1 for a FIFO table."""
     available: int = 0

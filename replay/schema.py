@@ -1,5 +1,8 @@
 """The payload codec: columns of arrays <-> the bytes of one record, as `common.proto` lays down in Schema.
 
+A column has T rows, or T + 1, or is stored once per record and has 1 row whatever T is: [1, *shape] in a record, and
+[1, B, *shape] in a batch, so that every column of a batch has its records along the second axis.
+
 A payload is its columns' C-contiguous little-endian bytes one after another in schema order, without padding, so the
 schema and the step count T fix its size to the byte and a column is found by arithmetic alone. It may travel and be
 stored in an encoding (payload_encoding.py). Nothing is cast or copied that need not be. Not part of the ingest path:
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -49,26 +52,38 @@ class _Column(NamedTuple):
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     rows_beyond_steps: int
+    once: bool
     row_bytes: int
 
+    def rows(self, steps: int) -> int:
+        return 1 if self.once else steps + self.rows_beyond_steps
 
-def schema_of(columns: Mapping[str, NDArray[Any]], steps: int) -> common_pb2.Schema:
+
+def schema_of(
+    columns: Mapping[str, NDArray[Any]], steps: int, once: Collection[str] = frozenset()
+) -> common_pb2.Schema:
     """The schema of example arrays, in the mapping's order.
 
     Args:
-      columns: arrays [T, ...] or [T + 1, ...] of any byte order.
+      columns: arrays [T, ...] or [T + 1, ...] of any byte order, [1, ...] of those stored once per record.
       steps: T.
+      once: names of columns that are stored once per record.
 
     Raises:
-      SchemaError: an array has neither T nor T + 1 rows, or a type or shape that no column may have.
+      SchemaError: an array has another number of rows, or a type or shape that no column may have.
     """
     schema = common_pb2.Schema()
     for name, array in columns.items():
         rows = array.shape[0] if array.ndim else -1
-        if rows not in (steps, steps + 1):
-            raise SchemaError(f"column {name!r} has {rows} rows, must have T = {steps} or T + 1: it has no schema")
-        dtype = array.dtype.newbyteorder("<").str
-        schema.columns.add(name=name, dtype=dtype, shape=array.shape[1:], rows_beyond_steps=rows - steps)
+        allowed = (1,) if name in once else (steps, steps + 1)
+        if rows not in allowed:
+            wanted = "1, being stored once per record" if name in once else f"T = {steps} or T + 1"
+            raise SchemaError(f"column {name!r} has {rows} rows, must have {wanted}: it has no schema")
+        column = schema.columns.add(name=name, dtype=array.dtype.newbyteorder("<").str, shape=array.shape[1:])
+        if name in once:
+            column.once = True
+        else:
+            column.rows_beyond_steps = rows - steps
     PayloadLayout(schema)
     return schema
 
@@ -84,8 +99,17 @@ class PayloadLayout:
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise SchemaError(f"schema names column {twice!r} more than once: a column could not be told by its name")
-        self._step_bytes = sum(column.row_bytes for column in self._columns)
-        self._beyond_bytes = sum(column.row_bytes * column.rows_beyond_steps for column in self._columns)
+        if all(column.once for column in self._columns):
+            raise SchemaError(f"schema stores every column once, {names}: a record of it would have no steps")
+        self._step_bytes = sum(column.row_bytes for column in self._columns if not column.once)
+        self._once = frozenset(column.name for column in self._columns if column.once)
+        # What a payload has besides the rows of its steps.
+        self._fixed_bytes = sum(column.row_bytes * column.rows(0) for column in self._columns)
+
+    @property
+    def once(self) -> frozenset[str]:
+        """Names of the columns that are stored once per record."""
+        return self._once
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,23 +120,24 @@ class PayloadLayout:
         """Size of the payload of a record of `steps` steps (bytes). Raises SchemaError for steps < 1."""
         if steps < 1:
             raise SchemaError(f"steps = {steps} must be at least 1: a record holds at least one step")
-        return steps * self._step_bytes + self._beyond_bytes
+        return steps * self._step_bytes + self._fixed_bytes
 
     def encode(self, columns: Mapping[str, NDArray[Any]], encoding: Encoding = RAW) -> bytes:
-        """One record's payload from its arrays [T (+ rows_beyond_steps), *shape].
+        """One record's payload from its arrays [T (+ rows_beyond_steps), *shape], or [1, *shape].
 
-        T is taken from the first column. Raises SchemaError when names, types, shapes or row counts do not fit.
+        T is taken from the first column that has a row for each step. Raises SchemaError when names, types, shapes or
+        row counts do not fit.
         """
         if set(columns) != set(self.names):
             odd = sorted(set(columns) ^ set(self.names))
             raise SchemaError(f"columns {odd} are missing or not in the schema, which has {list(self.names)}")
-        first = self._columns[0]
+        first = next(column for column in self._columns if not column.once)
         steps = len(np.atleast_1d(columns[first.name])) - first.rows_beyond_steps
         self.payload_bytes(steps)
         parts = []
         for column in self._columns:
             array = columns[column.name]
-            expected = (steps + column.rows_beyond_steps, *column.shape)
+            expected = (column.rows(steps), *column.shape)
             if array.shape != expected or array.dtype.newbyteorder("<") != column.dtype:
                 raise SchemaError(
                     f"column {column.name!r} is {array.dtype.str} {list(array.shape)}, "
@@ -137,7 +162,7 @@ class PayloadLayout:
             raise SchemaError(f"payload has {len(payload)} bytes and stands for {expected}: at most {largest} may be")
 
     def decode(self, payload: bytes | memoryview, steps: int, encoding: Encoding = RAW) -> Arrays:
-        """Read-only views [T (+ rows_beyond_steps), *shape] into `payload`, which they keep alive.
+        """Read-only views [T (+ rows_beyond_steps), *shape] or [1, *shape] into `payload`, which they keep alive.
 
         A bool column with a byte other than 0 and 1 is the one thing copied: any non-zero byte reads as True.
         Raises SchemaError when the payload has another size than schema and steps require.
@@ -146,7 +171,7 @@ class PayloadLayout:
         arrays: Arrays = {}
         offset = 0
         for column in self._columns:
-            shape = (steps + column.rows_beyond_steps, *column.shape)
+            shape = (column.rows(steps), *column.shape)
             array: NDArray[Any] = np.ndarray(shape, column.dtype, buffer=payload, offset=offset)
             if column.dtype.kind == "b" and array.view(np.uint8).max() > 1:
                 array = array.view(np.uint8) != 0
@@ -158,7 +183,7 @@ class PayloadLayout:
     def decode_batch(
         self, payloads: Sequence[bytes | memoryview], steps: int, encodings: Sequence[Encoding] | None = None
     ) -> Arrays:
-        """New time-major arrays [T (+ rows_beyond_steps), B, *shape] of B records of equal T.
+        """New time-major arrays [T (+ rows_beyond_steps), B, *shape] or [1, B, *shape] of B records of equal T.
 
         Args:
           payloads: B of them; need not outlive the call.
@@ -185,13 +210,12 @@ class PayloadLayout:
     def _stacked(self, payloads: Iterable[bytes | memoryview], lanes: int, steps: int) -> Arrays:
         """As decode_batch, with one copy of each byte, from its payload to its place, and one payload at a time."""
         arrays: Arrays = {
-            column.name: np.empty((steps + column.rows_beyond_steps, lanes, *column.shape), column.dtype)
-            for column in self._columns
+            column.name: np.empty((column.rows(steps), lanes, *column.shape), column.dtype) for column in self._columns
         }
         for lane, payload in enumerate(payloads):
             offset = 0
             for column in self._columns:
-                rows = steps + column.rows_beyond_steps
+                rows = column.rows(steps)
                 of_lane: NDArray[Any] = np.ndarray((rows, *column.shape), column.dtype, buffer=payload, offset=offset)
                 arrays[column.name][:, lane] = of_lane
                 offset += rows * column.row_bytes
@@ -201,7 +225,7 @@ class PayloadLayout:
         return arrays
 
     def views(self, buffer: NDArray[np.uint8], steps: int) -> Arrays:
-        """Views [N, T (+ rows_beyond_steps), *shape] into N payloads at once, writable if `buffer` is.
+        """Views [N, T (+ rows_beyond_steps), *shape] or [N, 1, *shape] into N payloads, writable if `buffer` is.
 
         Args:
           buffer: uint8 [N, payload_bytes(steps)], C-contiguous; row n becomes the payload of lane n.
@@ -218,7 +242,7 @@ class PayloadLayout:
         arrays: Arrays = {}
         offset = 0
         for column in self._columns:
-            shape = (steps + column.rows_beyond_steps, *column.shape)
+            shape = (column.rows(steps), *column.shape)
             flat = buffer[:, offset : offset + shape[0] * column.row_bytes]
             arrays[column.name] = flat.view(column.dtype).reshape(len(buffer), *shape)
             offset += shape[0] * column.row_bytes
@@ -246,8 +270,10 @@ def _checked_column(column: common_pb2.Column) -> _Column:
         )
     if column.rows_beyond_steps > 1:
         raise SchemaError(f"column {column.name!r} has rows_beyond_steps = {column.rows_beyond_steps}, must be 0 or 1")
+    if column.once and column.rows_beyond_steps:
+        raise SchemaError(f"column {column.name!r} is stored once and has rows_beyond_steps = 1, must be 0")
     dtype: np.dtype[Any] = np.dtype(column.dtype)
     row_bytes = math.prod(column.shape) * dtype.itemsize
     if row_bytes > ROW_BYTES_MAX:
         raise SchemaError(f"a row of column {column.name!r} takes {row_bytes} bytes, the limit is {ROW_BYTES_MAX}")
-    return _Column(column.name, dtype, tuple(column.shape), column.rows_beyond_steps, row_bytes)
+    return _Column(column.name, dtype, tuple(column.shape), column.rows_beyond_steps, column.once, row_bytes)

@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,18 @@ def make_columns(steps: int = 2, seed: int = 0) -> dict[str, NDArray[Any]]:
 
 
 def make_origin(
-    actor_id: str = "actor-0", run_id: str = "run-0", columns: Mapping[str, NDArray[Any]] | None = None, steps: int = 2
+    actor_id: str = "actor-0",
+    run_id: str = "run-0",
+    columns: Mapping[str, NDArray[Any]] | None = None,
+    steps: int = 2,
+    once: Collection[str] = frozenset(),
 ) -> common_pb2.Origin:
-    """A valid origin whose schema is that of `columns` (default: `make_columns`)."""
+    """A valid origin whose schema is that of `columns` (default: `make_columns`), those in `once` stored once."""
     return common_pb2.Origin(
         actor_id=actor_id,
         run_id=run_id,
         environment=common_pb2.EnvironmentIdentity(id="Test-v0", version="test 1", code_digest=DIGEST),
-        schema=schema_of(make_columns(steps) if columns is None else columns, steps),
+        schema=schema_of(make_columns(steps) if columns is None else columns, steps, once),
         config_digest=DIGEST,
         source_revision="test",
     )

@@ -7,6 +7,7 @@ import difflib
 from actors.config import EnvironmentConfig
 from actors.environment import SequentialVector, UnknownEnvironment, VectorEnvironment
 from actors.environments.catch import Catch
+from actors.environments.catch_memory import CatchMemoryVector
 
 MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 """The games of the MinAtar package."""
@@ -18,6 +19,7 @@ def names() -> tuple[str, ...]:
         "cartpole",
         "cartpole-edge",
         "catch",
+        "catch-memory",
         *(f"minatar:{game}" for game in MINATAR_GAMES),
         "minatar-cost:space_invaders",
     )
@@ -40,8 +42,9 @@ def make_vector(config: EnvironmentConfig, lanes: int) -> VectorEnvironment:
         from actors.environments.cartpole_edge import CartPoleEdgeVector  # noqa: PLC0415 - needs Gymnasium
 
         return CartPoleEdgeVector(config, lanes)
-    if config.name == "catch":
-        return SequentialVector(lambda: Catch(config), lanes)
+    if config.name in ("catch", "catch-memory"):
+        remembers = config.name == "catch-memory"
+        return CatchMemoryVector(config, lanes) if remembers else SequentialVector(lambda: Catch(config), lanes)
     if config.name in names() and family == "minatar":
         from actors.environments.minatar import MinAtar  # noqa: PLC0415 - needs MinAtar
 

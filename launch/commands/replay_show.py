@@ -1,7 +1,8 @@
 """`temper replay show`: one record in full.
 
 --json prints one object: the record as launch.record_view says, "payload_bytes" (as stored), "columns" [{name, dtype,
-shape, min, max, mean, nan}], and with --steps "first_steps" [{step, and each column's row by its name}].
+shape, min, max, mean, nan}], and with --steps "first_steps" [{step, and each column's row by its name}]. What is stored
+once per record has the shape [1, ...] whatever T is, and is in no step.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ def run(arguments: ReplayShow) -> int:
     columns, steps = record.columns, min(arguments.steps, record.header.steps)
     if arguments.json:
         shown = {**record_json(record), "payload_bytes": len(record.payload), "columns": column_json(columns)}
-        print(json_line(shown | ({"first_steps": step_json(columns, steps)} if steps else {})))
+        print(json_line(shown | ({"first_steps": step_json(record.step_columns, steps)} if steps else {})))
         return 0
     lines: Sequence[str] = [*record_lines(record), f"payload      {len(record.payload):,} bytes", ""]
     lines = [*lines, *column_lines(columns)]
     if steps:
-        lines = [*lines, "", *step_lines(columns, steps)]
+        lines = [*lines, "", *step_lines(record.step_columns, steps)]
     print("\n".join(lines))
     return 0
 

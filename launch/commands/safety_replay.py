@@ -26,6 +26,9 @@ from safety.statistics.counts import Severity
 STEPS_AROUND = 2
 """Steps that are shown before and after each event."""
 
+_NUMBERS_SHOWN = 6
+"""Of an action that is a vector."""
+
 _PLACE = re.compile(r"([a-z0-9-]{1,64}):([0-9]{1,9})")
 
 
@@ -110,7 +113,7 @@ def _steps_json(trace: Rerun) -> list[dict[str, Any]]:
     return [
         {
             "step": step,
-            "action": int(trace.actions[step]),
+            "action": trace.actions[step].tolist(),
             "reward": float(trace.rewards[step]),
             "cost": float(trace.costs[step]),
             "severity": Severity(int(trace.severities[step])).name.lower(),
@@ -119,24 +122,33 @@ def _steps_json(trace: Rerun) -> list[dict[str, Any]]:
     ]
 
 
+def _action_text(action: Any) -> str:
+    if np.ndim(action) == 0:
+        return str(action)
+    shown = " ".join(f"{each:.4g}" if action.dtype.kind == "f" else f"{each}" for each in action[:_NUMBERS_SHOWN])
+    return f"[{shown}{' ...' if len(action) > _NUMBERS_SHOWN else ''}]"
+
+
 def _step_lines(trace: Rerun) -> Iterator[str]:
     """The steps around each event, as a table with gaps."""
     events = np.flatnonzero(trace.severities)
     if not len(events):
         yield "no step is an event"
         return
-    yield f"{'step':>8}  {'action':>6}  {'reward':>12}  {'cost':>12}  event"
     shown = np.zeros(len(trace.actions), np.bool_)
     for event in events.tolist():
         shown[max(0, event - STEPS_AROUND) : event + STEPS_AROUND + 1] = True
+    actions = {step: _action_text(trace.actions[step]) for step in np.flatnonzero(shown).tolist()}
+    width = max(len("action"), *map(len, actions.values()))
+    yield f"{'step':>8}  {'action':>{width}}  {'reward':>12}  {'cost':>12}  event"
     previous = -1
-    for step in np.flatnonzero(shown).tolist():
+    for step, action in actions.items():
         if step != previous + 1:
             yield f"{'...':>8}"
         severity = int(trace.severities[step])
         name = Severity(severity).name.lower() if severity else ""
-        line = f"{step:>8}  {trace.actions[step]:>6}  {trace.rewards[step]:>12.6g}  {trace.costs[step]:>12.6g}  {name}"
-        yield line.rstrip()
+        numbers = f"{trace.rewards[step]:>12.6g}  {trace.costs[step]:>12.6g}"
+        yield f"{step:>8}  {action:>{width}}  {numbers}  {name}".rstrip()
         previous = step
     if previous != len(trace.actions) - 1:
         yield f"{'...':>8}"

@@ -24,13 +24,18 @@ def fidelity(record: LoggedRecord, context: CurationContext) -> Mapping[str, flo
     """The part of the rows that are finite, in range, consistent in mask and boundary, and in log_prob and logits.
 
     A row is sound where everything in it is finite; its cost is not negative and its discount within [0, 1]; its action
-    is one of those that there are logits for; its log_prob is at most 0 and within `log_prob_error_max` of what the
-    logits say of the action; and, in a boundary row, everything but the observation is 0. Where boundary rows stand
-    where none can be, no row from there on is sound.
+    is one of those that there are logits for; its log_prob is at most 0, unless it is the density of real numbers, and
+    within `log_prob_error_max` of what the logits say of the action; and, in a boundary row, everything but the
+    observation is 0. Where boundary rows stand where none can be, no row from there on is sound. What is stored once
+    per record belongs to its first row.
     """
-    columns, steps = record.columns, record.header.steps
+    columns, steps = record.step_columns, record.header.steps
     mask, discount = mask_and_discount(columns, steps)
-    sound = _finite(columns, steps) & _in_range(columns, discount, steps) & _empty_at_boundaries(columns, mask)
+    sound = (
+        _finite(record.columns, columns, steps)
+        & _in_range(columns, discount, steps)
+        & _empty_at_boundaries(columns, mask)
+    )
     if "logits" in columns and "action" in columns and columns["action"].ndim == 1:
         sound &= ~mask | _probable(columns, context.parameter("log_prob_error_max"))
     try:
@@ -40,11 +45,14 @@ def fidelity(record: LoggedRecord, context: CurationContext) -> Mapping[str, flo
     return {"fidelity": float(sound.mean())}
 
 
-def _finite(columns: Arrays, steps: int) -> NDArray[np.bool_]:
+def _finite(columns: Arrays, step_columns: Arrays, steps: int) -> NDArray[np.bool_]:
     sound = np.ones(steps, np.bool_)
-    for column in columns.values():
+    for name, column in columns.items():
         if column.dtype.kind == "f":
             finite = np.asarray(np.isfinite(column.reshape(len(column), -1)).all(axis=1))
+            if name not in step_columns:
+                sound[0] = sound[0] and finite.all()
+                continue
             np.logical_and(sound, finite[:steps], out=sound)
             # A row beyond the last step is what that step led to.
             sound[-1] = sound[-1] and finite[steps:].all()
@@ -53,7 +61,8 @@ def _finite(columns: Arrays, steps: int) -> NDArray[np.bool_]:
 
 def _in_range(columns: Arrays, discount: NDArray[Any], steps: int) -> NDArray[np.bool_]:
     sound: NDArray[np.bool_] = (discount >= 0) & (discount <= 1)
-    for name, upper in (("cost", np.inf), ("log_prob", 0.0)):
+    is_density = "action" in columns and columns["action"].dtype.kind == "f"
+    for name, upper in (("cost", np.inf), ("log_prob", np.inf if is_density else 0.0)):
         if name in columns:
             lower = 0.0 if name == "cost" else -np.inf
             values = columns[name].reshape(steps, -1)

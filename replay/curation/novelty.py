@@ -23,7 +23,7 @@ def novelty(record: LoggedRecord, context: CurationContext) -> Mapping[str, floa
 
     States of different environments are counted apart.
     """
-    columns, steps = record.columns, record.header.steps
+    columns, steps = record.step_columns, record.header.steps
     observed = [column[:steps] for name, column in columns.items() if name.startswith("observation")]
     mask = columns.get("mask", np.ones(steps, np.bool_))
     if not observed or not mask.any():

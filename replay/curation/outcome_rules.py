@@ -14,6 +14,7 @@ RETURN_THRESHOLDS: Mapping[str, float] = {
     "cartpole": 475.0,
     "gym:CartPole-v1": 475.0,
     "catch": 1.0,
+    "catch-memory": 1.0,
     "gym:Acrobot-v1": -100.0,
     "gym:MountainCar-v0": -110.0,
 }
@@ -38,10 +39,10 @@ def success(record: LoggedRecord, context: CurationContext) -> Mapping[str, floa
 @rule("violations", signals=("violations", "violation_rate"), needs_payload=True)
 def violations(record: LoggedRecord, _context: CurationContext) -> Mapping[str, float]:
     """How many steps cost something, and which part of the steps made that is."""
-    cost = record.columns.get("cost")
+    cost = record.step_columns.get("cost")
     if cost is None:
         return {}
-    mask = record.columns.get("mask")
+    mask = record.step_columns.get("mask")
     made = len(cost) if mask is None else int(np.count_nonzero(mask))
     violating = int(np.count_nonzero(cost > 0))
     return {"violations": float(violating), "violation_rate": violating / made if made else 0.0}

@@ -9,7 +9,8 @@
 
 `reward` and `discount` follow the action of their own element. A record keeps no state that has no future, so the last
 observation of a terminated episode is 0 as well: RLDS allows for that. The boundary row of a truncated episode
-(docs/decisions/0002) is its last element; the column `mask` has nothing left to say, and is left out.
+(docs/decisions/0002) is its last element; the column `mask` has nothing left to say, and is left out. So are columns
+that are stored once per record, which are of no step.
 
 Exceptions: ExportRefused for a schema that has no observation, action or reward.
 """
@@ -49,8 +50,8 @@ class EpisodeElements:
     """
 
     def __init__(self, schema: common_pb2.Schema) -> None:
-        self._columns = [column for column in schema.columns if column.name != _MASK]
-        _check_required(schema)
+        self._columns = [column for column in schema.columns if column.name != _MASK and not column.once]
+        _check_required(self._columns)
         if all(column.name != _DISCOUNT for column in self._columns):
             self._columns.append(common_pb2.Column(name=_DISCOUNT, dtype="<f4"))
         # By field: one column under "", or those of a tree under their names in it.
@@ -88,8 +89,8 @@ class EpisodeElements:
                     yield ".".join([name, *([below] if below else []), *(["list.element"] if column.shape else [])])
 
 
-def _check_required(schema: common_pb2.Schema) -> None:
-    names = [column.name for column in schema.columns]
+def _check_required(columns: Sequence[common_pb2.Column]) -> None:
+    names = [column.name for column in columns]
     for required in _REQUIRED:
         if not any(name == required or name.startswith(f"{required}/") for name in names):
             raise ExportRefused(

@@ -7,7 +7,7 @@ The fields have the names that filters have (replay.filters) where both have the
     policies [{first_step, version, digest}], start_time_ns, end_time_ns, encoding, payload_digest,
     signals {as the actor wrote them}, marks {written later}, quarantine (its id, 0 for none)
 
-and with steps: columns {name: {dtype, rows}}, rows being nested lists in time order, of T or T + 1 rows (common.proto).
+and with steps: columns {name: {dtype, rows}}, rows being nested lists in time order, of T, T + 1 or 1 (common.proto).
 
 Digests are hexadecimal. Numbers are exact: integers in full, floats with as many digits as tell them from every other.
 What JSON has no number for is the text "NaN", "Infinity" or "-Infinity", as in the JSON of Protocol Buffers.

@@ -8,6 +8,7 @@
     NAME                      a column of the schema, "column/NAME" where the name is taken
     NAME_after                of a column that also holds the state after the last step: that state, in the row of the
                               record's last step, null in all others
+    NAME of a column that is stored once per record: in the row of its first step, null in all others
 
 Exceptions: SchemaError (replay.schema) for a payload that does not fit its schema.
 """
@@ -72,10 +73,10 @@ class StepTable:
         self.few_values = [field.name for field in _OWN]
         for column in self._columns:
             name = free_name(column.name, taken)
-            fields.append(column_field(name, column))
+            fields.append(sparse_field(name, column) if column.once else column_field(name, column))
             if column.rows_beyond_steps:
                 fields.append(sparse_field(column.name + _AFTER, column))
-            if packs_well(column):
+            if packs_well(column) and not column.once:
                 self.few_values.append(f"{name}.list.element" if column.shape else name)
         self.schema = pa.schema(fields, file_metadata(STEPS, schema))
 
@@ -89,8 +90,9 @@ class StepTable:
         groups = [list(group) for _, group in groupby(records, key=lambda record: record.header.steps)]
         rows = _joined([_rows(self._layout, group) for group in groups])
         lengths = [record.header.steps for record in records]
-        last = np.zeros(sum(lengths), np.bool_)
-        last[np.cumsum(lengths) - 1] = True
+        first, last = np.zeros(sum(lengths), np.bool_), np.zeros(sum(lengths), np.bool_)
+        ends = np.cumsum(lengths)
+        first[ends - lengths] = last[ends - 1] = True
         owner = pa.array(np.repeat(np.arange(len(records)), lengths))
         arrays = [
             pa.array(np.repeat(np.array([record.position for record in records], np.uint64), lengths)),
@@ -101,7 +103,8 @@ class StepTable:
             *(pa.array(rows.own[name]) for name in ("episode", "episode_step", "boundary", "policy_version")),
         ]
         for column in self._columns:
-            arrays.append(column_array(rows.columns[column.name], column))
+            values = rows.columns[column.name]
+            arrays.append(sparse_array(values, first, column) if column.once else column_array(values, column))
             if column.rows_beyond_steps:
                 arrays.append(sparse_array(rows.after[column.name], last, column))
         return pa.table(arrays, schema=self.schema)
@@ -114,7 +117,7 @@ class _Rows:
     own: Arrays
     """Of our own columns, [R]."""
     columns: Arrays
-    """Of the schema's columns, [R, *shape]."""
+    """Of the schema's columns, [R, *shape]; [K, *shape] of those stored once per record."""
     after: Arrays
     """Of those with a row beyond the steps, that row, [K, *shape]."""
 
@@ -123,7 +126,7 @@ def _rows(layout: PayloadLayout, records: Sequence[LoggedRecord]) -> _Rows:
     """The rows of records (N of them) of equal T. Raises SchemaError."""
     steps = records[0].header.steps
     arrays = {name: _truth(each) for name, each in layout.views(_raw(layout, records), steps).items()}
-    mask, discount = arrays.get("mask"), arrays.get("discount")
+    mask, discount = (None if name in layout.once else arrays.get(name) for name in ("mask", "discount"))
     boundary = np.zeros((len(records), steps), np.bool_) if mask is None else ~mask
     episode, episode_step = _episodes(records, boundary if discount is None else boundary | (discount == 0))
     own: Arrays = {

@@ -194,7 +194,7 @@ def _rehearse(environment: VectorEnvironment) -> None:
     data = blank_artifact(environment.spec).to_bytes()
     policy = make_policy(Artifact.from_bytes(data, artifact_digest(data)).check_finite(), "numpy")
     policy.act(environment.reset(np.arange(1), [0]), np.random.Generator(np.random.PCG64(0)))
-    environment.step(np.zeros(1, np.int32), np.ones(1, np.bool_))
+    environment.step(environment.spec.action.zeros(1), np.ones(1, np.bool_))
 
 
 def _send(descriptor: int, header: Mapping[str, Any], body: bytes) -> None:

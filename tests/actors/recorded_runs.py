@@ -27,20 +27,21 @@ from tests.actors.scripted import CollectingWriter, ScriptedSource
 
 
 class UniformPolicy:
-    """Chooses every action with the same probability."""
+    """Chooses every action with the same probability; what it keeps, if anything, counts its steps."""
 
     identity = None
-    state_size = 0
 
-    def __init__(self, spec: EnvironmentSpec) -> None:
+    def __init__(self, spec: EnvironmentSpec, state_size: int = 0) -> None:
         self.spec = spec
+        self.state_size = state_size
 
     def act(
         self, observation: NDArray[Any], generator: RandomSource, state: NDArray[np.float32] | None = None
     ) -> ActionBatch:
         logits = np.zeros((len(observation), self.spec.action.parameters), np.float32)
         action, log_prob = sample(logits, self.spec.action, generator)
-        return ActionBatch(action, log_prob, logits)
+        kept = None if state is None or not self.state_size else state + 1
+        return ActionBatch(action, log_prob, logits, state=kept)
 
 
 def record_run(
@@ -53,13 +54,14 @@ def record_run(
     run_seed: int = 0,
     first_position: int = 0,
     encoding: Encoding = RAW,
+    state_size: int = 0,
 ) -> list[LoggedRecord]:
     """What one actor run puts into a log: `unrolls` records of each lane, in the order in which it sends them."""
     environment = make_vector(config, lanes)
     spec = environment.spec
-    buffer = UnrollBuffer(spec, lanes, length, encoding)
+    buffer = UnrollBuffer(spec, lanes, length, encoding, state_size)
     writer = CollectingWriter()
-    policy = ActingPolicy(UniformPolicy(spec), 1, bytes(32), "snapshot", 0)
+    policy = ActingPolicy(UniformPolicy(spec, state_size), 1, bytes(32), "snapshot", 0)
     Rollout(
         environment,
         buffer,

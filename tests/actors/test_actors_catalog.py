@@ -26,7 +26,7 @@ def test_every_name_can_be_made(name: str) -> None:
     [
         ("cartpol", UnknownEnvironment, "did you mean cartpole"),
         ("minatar:brekout", UnknownEnvironment, "minatar:breakout"),
-        ("zebra", UnknownEnvironment, "known are cartpole, cartpole-edge, catch"),
+        ("zebra", UnknownEnvironment, "known are cartpole, cartpole-edge, catch, catch-memory"),
         ("minatar-cost:breakout", UnknownEnvironment, "minatar-cost:space_invaders"),
         ("gym:", UnknownEnvironment, "gym:ID"),
         ("gym:CartPol-v1", UnknownEnvironment, "did you mean CartPole-v1"),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from actors.config import EnvironmentConfig
 from actors.environment import SequentialVector
 from actors.rollout import EPISODE_SEEDS_MAX, NoAuthorisedPolicy, PolicyMismatch, Rollout
 from actors.unroll import UnrollBuffer, UnrollFault
@@ -18,6 +19,7 @@ from policies.policy import PolicyIdentity
 from policies.spaces import discrete
 from protos.common.v1 import common_pb2
 from replay.schema import PayloadLayout
+from tests.actors.recorded_runs import record_run
 from tests.actors.scripted import (
     NUM_ACTIONS,
     SPEC,
@@ -384,3 +386,24 @@ def test_times_are_those_of_the_first_and_the_last_step() -> None:
     run = Run(never_ends, lanes=1, length=4, unrolls=2)
     first, second = run.headers[0][0], run.headers[1][0]
     assert 0 < first.start_time_ns <= first.end_time_ns <= second.start_time_ns <= second.end_time_ns
+
+
+@pytest.mark.parametrize(
+    ("config", "length", "expected"),
+    [
+        # Episodes of 3 steps that are truncated: 3 rows and a boundary row, which keeps what the policy has by then.
+        (EnvironmentConfig("catch", episode_steps_max=3), 1, [0, 1, 2, 3, 0, 1, 2, 3, 0]),
+        (EnvironmentConfig("catch", episode_steps_max=3), 3, [0, 3, 2, 1, 0, 3]),
+        # Episodes of 9 steps that terminate.
+        (EnvironmentConfig("catch"), 4, [0, 4, 8, 3, 7, 2, 6, 1]),
+    ],
+)
+def test_a_record_keeps_the_state_before_its_first_row(
+    config: EnvironmentConfig, length: int, expected: list[int]
+) -> None:
+    """Of a policy that counts its steps: as many as it has made in the episode, in each lane."""
+    records = record_run(config, lanes=2, length=length, unrolls=len(expected), state_size=3)
+    for lane in range(2):
+        states = [record.columns["state"] for record in records if record.header.lane == lane]
+        assert [state.shape for state in states] == [(1, 3)] * len(expected)
+        assert [state[0].tolist() for state in states] == [[float(steps)] * 3 for steps in expected]

@@ -138,3 +138,19 @@ def test_a_perturbation_that_a_slice_cannot_have(tmp_path: Path, monkeypatch: py
     check(replace(config, safety=safety))
     with pytest.raises(EnvironmentUnsupported, match=r"^slice a: observation_noise"):
         check(replace(make_recipe(registered(HugeEnv("nowhere"), monkeypatch)), safety=safety))
+
+
+@pytest.mark.parametrize("name", ["gym:Pendulum-v1", "gym:Blackjack-v1"])
+def test_an_environment_is_tried_with_an_action_of_its_own_space(name: str) -> None:
+    check(make_recipe(name))
+
+
+def test_a_burn_in_that_leaves_nothing_to_train_on() -> None:
+    config = make_recipe("catch")
+    recurrent = replace(config, network=replace(config.network, core="gru", core_size=8))
+    rows = config.actor.unroll_length
+    check(replace(recurrent, learner=replace(config.learner, burn_in=rows - 1)))
+    with pytest.raises(BadInput, match=rf"learner.burn_in = {rows} must be below actor.unroll_length = {rows}"):
+        check(replace(recurrent, learner=replace(config.learner, burn_in=rows)))
+    with pytest.raises(BadInput, match=r"learner\.burn_in = 2 is for recurrent policies: set it to 0"):
+        check(replace(config, learner=replace(config.learner, burn_in=2)))

@@ -155,3 +155,31 @@ def test_the_auditor_refuses_a_job_that_makes_no_sense(run: RunPaths, capsys: py
     done = temper(capsys, "replay", "auditor", *words)
     assert (done.status, os.nice(0)) == (2, before)
     assert "fraction = 2.0 must be in (0, 1]" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "row", "value", "found"),
+    [
+        ("gym:Pendulum-v1", "action", (2, 0), 0.123, "reward"),
+        ("gym:Blackjack-v1", "observation/0", (2, 31), 1.0, "observation/0"),
+    ],
+)
+def test_verify_records_of_other_spaces_and_of_recurrent_policies(
+    name: str,
+    column: str,
+    row: tuple[int, ...],
+    value: float,
+    found: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Actions of real numbers, observations of several parts, a column that is stored once."""
+    records = record_run(EnvironmentConfig(name), lanes=2, length=9, unrolls=6, state_size=3)
+    done = temper(capsys, "replay", "verify", fill(tmp_path / "true", records), "--json")
+    report = json.loads(done.out)
+    assert (done.status, report["verified"], report["mismatched"], report["unverifiable"]) == (0, 12, 0, 0)
+    records[FORGED] = with_column(records[FORGED], column, row, value)
+    done = temper(capsys, "replay", "verify", fill(tmp_path / "forged", records), "--json")
+    (mismatch,) = json.loads(done.out)["mismatches"]
+    assert done.status == 1
+    assert (mismatch["position"], mismatch["what"]) == (FORGED, found)

@@ -10,15 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from actors.config import EnvironmentConfig
+from actors.environments.catalog import make_vector
 from launch import cli, episode_rerun
+from launch.commands.safety_replay import _step_lines, _steps_json
 from launch.errors import LaunchError
 from launch.run_paths import RunPaths
 from launch.verdict_choice import choose_verdict
 from policies.artifact import artifact_digest
+from policies.config import NetworkConfig
+from policies.inference import make_policy
+from policies.spec import PolicySpec
+from policies.testing import make_artifact
 from safety.config import SafetyConfig
+from safety.evaluation.episode_replay import replay_episode
+from safety.evaluation.frames import Frame
 from safety.evidence.file import Evidence, evidence_path
+from safety.suites.spec import SliceSpec
+from tests.actors.spaces_environment import STEERED, SWITCHED
 from tests.launch import made_up_evidence
 from tests.launch.made_up_evidence import LANES, artifact_of
 
@@ -184,3 +196,50 @@ def test_damaged_evidence_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_bytes(path.read_bytes()[:-1])
     assert cli.main(["safety", "replay", "02", "held-out:0", "--run-dir", str(paths.root)]) == 1
     assert "its digest differs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", [STEERED, SWITCHED], ids=["real numbers", "several choices"])
+def test_an_episode_of_a_recurrent_policy_and_of_other_spaces(
+    config: EnvironmentConfig, judged: tuple[RunPaths, Evidence]
+) -> None:
+    """In a process of its own as in this one, step by step; and what is shown of its actions."""
+    interface = make_vector(config, 1).spec
+    network = NetworkConfig(hidden_sizes=(7,), core="lstm", core_size=5)
+    artifact = make_artifact(PolicySpec(network, interface.observation, interface.action), 4)
+    evidence = judged[1]
+    part = dataclasses.replace(evidence.slices[0], environment=config)
+    found = episode_rerun.run_again(evidence, part, 3, artifact.to_bytes(), SafetyConfig())
+    expected = replay_episode(
+        make_policy(artifact, "numpy"),
+        make_vector,
+        SliceSpec(part.name, part.environment, part.perturbations, part.limits),
+        lanes=evidence.lanes,
+        index=3,
+        seed=part.seeds[3],
+        action_selection=evidence.action_selection,
+        severity=evidence.severity,
+    )
+    assert found.actions.dtype == expected.actions.dtype == interface.action.dtype
+    for name in ("actions", "rewards", "costs", "severities"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert (found.figures.returns, found.figures.length) == (expected.outcome.returns[0], len(expected.actions))
+    assert [step["action"] for step in _steps_json(found)] == expected.actions.tolist()
+    severities = np.zeros_like(found.severities)
+    severities[0] = 1
+    heading, first, *_ = _step_lines(found._replace(severities=severities))
+    assert first.index("[") < heading.index("action") + len("action") == first.index("]") + 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "numbers"),
+    [("<f8", [], 2), ("<i4", [2, 2], 8), ("<i4", [0], 0), ("<i4", [10**9], 2), ("<f4", [2], 3), ("<f4", None, 2)],
+)
+def test_a_process_that_writes_no_actions_is_not_believed(kind: str, shape: Any, numbers: int) -> None:
+    header = {
+        "kind": "trace", "steps": 2, "action": {"type": kind, "shape": shape}, "terminated": True,
+        "return": 0.0, "cost": 0.0, "length": 2, "events": [0, 0, 0],
+    }  # fmt: skip
+    good = Frame(header | {"action": {"type": "<f4", "shape": [2]}}, bytes(4 * 4 + 2 * (4 + 4 + 8)))
+    assert episode_rerun._rerun(good, "held-out:0").actions.shape == (2, 2)
+    with pytest.raises(LaunchError, match="its process wrote no episode"):
+        episode_rerun._rerun(Frame(header, bytes(4 * numbers + 2 * (4 + 4 + 8))), "held-out:0")

@@ -108,3 +108,15 @@ def test_components_are_drawn_independently() -> None:
     actions, _ = sample(parameters, space, np.random.default_rng(4))
     joint = np.histogram2d(actions[:, 0], actions[:, 1], bins=(2, 3))[0] / 100_000
     np.testing.assert_allclose(joint, np.outer([0.3, 0.7], [0.2, 0.5, 0.3]), atol=0.01)
+
+
+def test_a_narrow_density_is_that_of_the_action_as_it_is_stored() -> None:
+    """Not of the noise that it was made of, from which rounding has moved it."""
+    space = ActionSpace("box", (2,))
+    generator = np.random.default_rng(0)
+    parameters = np.concatenate([generator.normal(size=(4000, 2)), np.full((4000, 2), -5.0)], axis=1)
+    parameters = parameters.astype(np.float32)
+    action, said = sample(parameters, space, generator)
+    np.testing.assert_array_equal(said, log_prob(parameters, action, space))
+    exact = scipy.stats.norm.logpdf(action, parameters[:, :2].astype(np.float64), np.exp(-5.0)).sum(axis=1)
+    np.testing.assert_allclose(said, exact, rtol=1e-6, atol=4e-6)

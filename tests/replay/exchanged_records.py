@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,15 @@ def logged(
     return found
 
 
-def any_record(columns: Arrays, steps: int, *, position: int = 0, actor_id: str = "actor-0") -> LoggedRecord:
-    """A record of these columns."""
+def any_record(
+    columns: Arrays,
+    steps: int,
+    *,
+    position: int = 0,
+    actor_id: str = "actor-0",
+    once: Collection[str] = frozenset(),
+) -> LoggedRecord:
+    """A record of these columns, those in `once` stored once."""
     header = common_pb2.RecordHeader(
         steps=steps,
         sequence=position,
@@ -137,8 +144,8 @@ def any_record(columns: Arrays, steps: int, *, position: int = 0, actor_id: str 
         start_time_ns=START_NS,
         end_time_ns=START_NS + 1,
     )
-    origin = make_origin(actor_id, columns=columns, steps=steps)
-    assert origin.schema == schema_of(columns, steps)
+    origin = make_origin(actor_id, columns=columns, steps=steps, once=once)
+    assert origin.schema == schema_of(columns, steps, once)
     payload = PayloadLayout(origin.schema).encode(columns)
     header.payload_digest = hashlib.sha256(payload).digest()
     return LoggedRecord(position, header, origin, payload)

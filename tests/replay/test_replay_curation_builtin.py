@@ -227,6 +227,8 @@ def test_fidelity_of_records_with_other_columns() -> None:
     assert sound({name: columns[name] for name in ("observation", "action", "reward")}) == 1.0
     continuous = {**columns, "action": np.zeros((4, 3), np.float32)}
     assert sound(continuous) == 1.0
+    # What is said of real numbers is a density, which may be above 1.
+    assert sound({**continuous, "log_prob": np.full(4, 2.5, np.float32)}) == 1.0
 
 
 @pytest.mark.parametrize("quantum", ["0", "-1"])

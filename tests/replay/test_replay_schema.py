@@ -16,16 +16,22 @@ from replay.schema import DTYPES, PAYLOAD_BYTES_MAX, ROW_BYTES_MAX, PayloadLayou
 HYPOTHESIS = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
 columns_strategy = st.lists(
-    st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(1, 3), max_size=3).map(tuple), st.integers(0, 1)),
+    st.tuples(
+        st.sampled_from(DTYPES),
+        st.lists(st.integers(1, 3), max_size=3).map(tuple),
+        st.sampled_from((0, 1, None)),
+    ),
     min_size=1,
     max_size=5,
-)
+).filter(lambda columns: any(beyond is not None for _, _, beyond in columns))
+"""Type, shape of a row, and rows beyond T; None of a column that is stored once."""
 
 
-def _schema(columns: list[tuple[str, tuple[int, ...], int]]) -> common_pb2.Schema:
+def _schema(columns: list[tuple[str, tuple[int, ...], int | None]]) -> common_pb2.Schema:
     schema = common_pb2.Schema()
     for index, (dtype, shape, beyond) in enumerate(columns):
-        schema.columns.add(name=f"c/{index}", dtype=dtype, shape=shape, rows_beyond_steps=beyond)
+        column = schema.columns.add(name=f"c/{index}", dtype=dtype, shape=shape, once=beyond is None)
+        column.rows_beyond_steps = beyond or 0
     return schema
 
 
@@ -33,7 +39,7 @@ def _random_arrays(schema: common_pb2.Schema, steps: int, seed: int) -> dict[str
     generator = np.random.default_rng(seed)
     arrays: dict[str, NDArray[Any]] = {}
     for column in schema.columns:
-        shape = (steps + column.rows_beyond_steps, *column.shape)
+        shape = (1 if column.once else steps + column.rows_beyond_steps, *column.shape)
         dtype: np.dtype[Any] = np.dtype(column.dtype)
         if dtype.kind == "b":
             arrays[column.name] = generator.integers(0, 2, shape).astype(np.bool_)
@@ -50,7 +56,7 @@ def _same(left: NDArray[Any], right: NDArray[Any]) -> bool:
 
 @HYPOTHESIS
 @given(columns=columns_strategy, steps=st.integers(1, 5), seed=st.integers(0, 1000))
-def test_round_trip(columns: list[tuple[str, tuple[int, ...], int]], steps: int, seed: int) -> None:
+def test_round_trip(columns: list[tuple[str, tuple[int, ...], int | None]], steps: int, seed: int) -> None:
     schema = _schema(columns)
     layout = PayloadLayout(schema)
     arrays = _random_arrays(schema, steps, seed)
@@ -61,13 +67,13 @@ def test_round_trip(columns: list[tuple[str, tuple[int, ...], int]], steps: int,
     assert list(decoded) == list(arrays) == list(layout.names)
     assert all(_same(decoded[name], arrays[name]) for name in arrays)
     assert not any(array.flags.writeable for array in decoded.values())
-    assert schema_of(arrays, steps) == schema
+    assert schema_of(arrays, steps, layout.once) == schema
 
 
 @HYPOTHESIS
 @given(columns=columns_strategy, steps=st.integers(1, 4), lanes=st.integers(1, 4), seed=st.integers(0, 1000))
 def test_batches_are_stacks_of_records(
-    columns: list[tuple[str, tuple[int, ...], int]], steps: int, lanes: int, seed: int
+    columns: list[tuple[str, tuple[int, ...], int | None]], steps: int, lanes: int, seed: int
 ) -> None:
     schema = _schema(columns)
     layout = PayloadLayout(schema)
@@ -87,7 +93,7 @@ def test_batches_are_stacks_of_records(
 @HYPOTHESIS
 @given(columns=columns_strategy, steps=st.integers(-1, 4), data=st.binary(max_size=200))
 def test_any_bytes_decode_or_are_refused(
-    columns: list[tuple[str, tuple[int, ...], int]], steps: int, data: bytes
+    columns: list[tuple[str, tuple[int, ...], int | None]], steps: int, data: bytes
 ) -> None:
     layout = PayloadLayout(_schema(columns))
     fits = steps >= 1 and len(data) == layout.payload_bytes(steps)
@@ -149,6 +155,7 @@ def test_other_byte_orders_and_strides_are_encoded_as_the_schema_says() -> None:
         ({"shape": [0]}, r"row shape \[0\]"),
         ({"shape": [1] * 7}, "at most 6 dimensions"),
         ({"rows_beyond_steps": 2}, "rows_beyond_steps = 2, must be 0 or 1"),
+        ({"rows_beyond_steps": 1, "once": True}, "'x' is stored once and has rows_beyond_steps = 1, must be 0"),
         ({"shape": [4_000_000_000, 4_000_000_000]}, f"the limit is {ROW_BYTES_MAX}"),
     ],
 )
@@ -164,7 +171,33 @@ def test_bad_schemas_are_refused() -> None:
     column = common_pb2.Column(name="x", dtype="<f4")
     with pytest.raises(SchemaError, match="'x' more than once"):
         PayloadLayout(common_pb2.Schema(columns=[column, column]))
+    column.once = True
+    with pytest.raises(SchemaError, match=r"stores every column once, \['x'\]: a record of it would have no steps"):
+        PayloadLayout(common_pb2.Schema(columns=[column]))
     assert PAYLOAD_BYTES_MAX >= ROW_BYTES_MAX
+
+
+def test_a_column_stored_once_takes_one_row_whatever_the_steps() -> None:
+    schema = schema_of({"state": np.zeros((1, 6), np.float32), "x": np.zeros(5, np.int32)}, 5, once=("state",))
+    layout = PayloadLayout(schema)
+    assert layout.once == {"state"}
+    assert [layout.payload_bytes(steps) for steps in (1, 2, 100)] == [24 + 4, 24 + 8, 24 + 400]
+    state = np.arange(6, dtype=np.float32)[None]
+    # The number of steps is that of the columns which have a row for each, wherever they stand.
+    payload = layout.encode({"state": state, "x": np.arange(3, dtype=np.int32)})
+    assert payload == state.tobytes() + np.arange(3, dtype=np.int32).tobytes()
+    batch = layout.decode_batch([payload] * 4, 3)
+    assert (batch["state"].shape, batch["x"].shape) == ((1, 4, 6), (3, 4))
+    with pytest.raises(SchemaError, match=r"'state' is <f4 \[3, 6\], the schema wants <f4 \[1, 6\] at T = 3"):
+        layout.encode({"state": np.zeros((3, 6), np.float32), "x": np.zeros(3, np.int32)})
+    with pytest.raises(SchemaError, match="'state' has 2 rows, must have 1, being stored once per record"):
+        schema_of({"state": np.zeros((2, 6)), "x": np.zeros(2)}, 2, once=("state",))
+
+
+def test_schemas_of_logs_written_before_columns_could_be_stored_once_are_the_same_bytes() -> None:
+    assert _schema([("<f4", (2,), 1), ("|b1", (), 0)]).SerializeToString(deterministic=True).hex() == (
+        "0a0f0a03632f3012033c66341a010220010a0a0a03632f3112037c6231"
+    )
 
 
 @pytest.mark.parametrize(

@@ -160,11 +160,13 @@ def negative_length() -> bytes:
     return b"\x12" + bytes([len(batch)]) + batch
 
 
-def origin_with(dtype: str = "|u1", shape: tuple[int, ...] = (ROW_BYTES,), rows_beyond_steps: int = 0) -> bytes:
+def origin_with(
+    dtype: str = "|u1", shape: tuple[int, ...] = (ROW_BYTES,), rows_beyond_steps: int = 0, once: bool = False
+) -> bytes:
     """An opening message whose schema has another column."""
     request = opening()
     column = request.open.schema.columns[0]
-    column.dtype, column.rows_beyond_steps = dtype, rows_beyond_steps
+    column.dtype, column.rows_beyond_steps, column.once = dtype, rows_beyond_steps, once
     del column.shape[:]
     column.shape.extend(shape)
     return request.SerializeToString()
@@ -196,6 +198,8 @@ REFUSED_ORIGINS = {
     "a shape of too much": (origin_with(shape=(2**32 - 1,) * 6), "the limit is"),
     "rank 7": (origin_with(shape=(1,) * 7), "at most 6 dimensions"),
     "rows beyond all": (origin_with(rows_beyond_steps=2**32 - 1), "must be 0 or 1"),
+    "rows beyond the only one": (origin_with(rows_beyond_steps=1, once=True), "must be 0"),
+    "no steps at all": (origin_with(once=True), "would have no steps"),
 }
 
 

@@ -26,6 +26,7 @@ columns = st.builds(
     dtype=st.one_of(st.sampled_from(DTYPES), st.text(max_size=3)),
     shape=st.lists(st.one_of(st.integers(0, 3), st.integers(0, 2**32 - 1)), max_size=7),
     rows_beyond_steps=st.one_of(st.integers(0, 1), st.integers(0, 2**32 - 1)),
+    once=st.booleans(),
 )
 schemas = st.builds(common_pb2.Schema, columns=st.lists(columns, max_size=4))
 
@@ -55,7 +56,8 @@ def test_any_bytes_are_arrays_of_the_schema_or_refused(
     assert list(arrays) == [column.name for column in schema.columns]
     assert sum(array.nbytes for array in arrays.values()) == layout.payload_bytes(steps)
     for column in schema.columns:
-        assert arrays[column.name].shape == (steps + column.rows_beyond_steps, *column.shape)
+        rows = 1 if column.once else steps + column.rows_beyond_steps
+        assert arrays[column.name].shape == (rows, *column.shape)
 
 
 @given(
@@ -64,6 +66,7 @@ def test_any_bytes_are_arrays_of_the_schema_or_refused(
     encoding=st.sampled_from((RAW, ZSTD)),
     edits=st.lists(st.tuples(st.integers(0, 300), st.binary(max_size=4), st.integers(0, 4)), max_size=3),
     dtype=st.sampled_from(DTYPES),
+    once=st.booleans(),
 )
 @settings(max_examples=400)
 def test_altered_payloads_are_arrays_of_the_same_shape_or_refused(
@@ -72,8 +75,13 @@ def test_altered_payloads_are_arrays_of_the_same_shape_or_refused(
     encoding: Encoding,
     edits: list[tuple[int, bytes, int]],
     dtype: str,
+    once: bool,
 ) -> None:
-    layout = PayloadLayout(common_pb2.Schema(columns=[common_pb2.Column(name="a", dtype=dtype, shape=shape)]))
+    columns = [
+        common_pb2.Column(name="a", dtype=dtype, shape=shape, once=once),
+        common_pb2.Column(name="b", dtype="|u1"),
+    ]
+    layout = PayloadLayout(common_pb2.Schema(columns=columns))
     payload = bytearray(encode_payload(bytes(range(256)) * 30, RAW)[: layout.payload_bytes(steps)])
     payload = bytearray(encode_payload(bytes(payload), encoding))
     for at, replacement, removed in edits:
@@ -84,9 +92,10 @@ def test_altered_payloads_are_arrays_of_the_same_shape_or_refused(
         assert edits
         assert "\n" not in str(error)
         return
-    assert decoded.shape == (steps, *shape)
+    rows = 1 if once else steps
+    assert decoded.shape == (rows, *shape)
     batch = layout.decode_batch([bytes(payload)] * 2, steps, [encoding] * 2)["a"]
-    assert batch.shape == (steps, 2, *shape)
+    assert batch.shape == (rows, 2, *shape)
     assert batch[:, 0].tobytes() == np.ascontiguousarray(decoded).tobytes()
 
 

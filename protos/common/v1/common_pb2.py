@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/common/v1/common.proto\x12\x10temper.common.v1\"O\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\r\x12\x19\n\x11rows_beyond_steps\x18\x04 \x01(\r\"3\n\x06Schema\x12)\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x18.temper.common.v1.Column\"G\n\x13\x45nvironmentIdentity\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x63ode_digest\x18\x03 \x01(\x0c\"\xc0\x01\n\x06Origin\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12:\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32%.temper.common.v1.EnvironmentIdentity\x12(\n\x06schema\x18\x04 \x01(\x0b\x32\x18.temper.common.v1.Schema\x12\x15\n\rconfig_digest\x18\x05 \x01(\x0c\x12\x17\n\x0fsource_revision\x18\x06 \x01(\t\"A\n\nPolicySpan\x12\x12\n\nfirst_step\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"\xe6\x03\n\x0cRecordHeader\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x0c\n\x04lane\x18\x03 \x01(\r\x12\x18\n\x10\x65nvironment_seed\x18\x04 \x01(\x04\x12\x0f\n\x07\x65pisode\x18\x05 \x01(\x04\x12\x14\n\x0c\x65pisode_step\x18\x06 \x01(\r\x12\x0f\n\x07task_id\x18\x07 \x01(\t\x12.\n\x08policies\x18\x08 \x03(\x0b\x32\x1c.temper.common.v1.PolicySpan\x12\x15\n\rstart_time_ns\x18\t \x01(\x03\x12\x13\n\x0b\x65nd_time_ns\x18\n \x01(\x03\x12<\n\x07signals\x18\x0b \x03(\x0b\x32+.temper.common.v1.RecordHeader.SignalsEntry\x12\x0f\n\x07parents\x18\x0c \x03(\x04\x12\x16\n\x0etransformation\x18\r \x01(\t\x12\x16\n\x0epayload_digest\x18\x0e \x01(\x0c\x12\x33\n\x08\x65ncoding\x18\x0f \x01(\x0e\x32!.temper.common.v1.PayloadEncoding\x12\x15\n\repisode_seeds\x18\x10 \x03(\x04\x1a.\n\x0cSignalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x8e\x01\n\x0bRecordMarks\x12;\n\x07signals\x18\x01 \x03(\x0b\x32*.temper.common.v1.RecordMarks.SignalsEntry\x12\x12\n\nquarantine\x18\x02 \x01(\r\x1a.\n\x0cSignalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"I\n\x06Record\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1e.temper.common.v1.RecordHeader\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"\x94\x01\n\x0fSignedStatement\x12\x14\n\x0cpayload_type\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x12\x37\n\x0c\x63\x65rtificates\x18\x05 \x03(\x0b\x32!.temper.common.v1.SignedStatement*F\n\x0fPayloadEncoding\x12\x18\n\x14PAYLOAD_ENCODING_RAW\x10\x00\x12\x19\n\x15PAYLOAD_ENCODING_ZSTD\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/common/v1/common.proto\x12\x10temper.common.v1\"]\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\r\x12\x19\n\x11rows_beyond_steps\x18\x04 \x01(\r\x12\x0c\n\x04once\x18\x05 \x01(\x08\"3\n\x06Schema\x12)\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x18.temper.common.v1.Column\"G\n\x13\x45nvironmentIdentity\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x63ode_digest\x18\x03 \x01(\x0c\"\xc0\x01\n\x06Origin\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12:\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32%.temper.common.v1.EnvironmentIdentity\x12(\n\x06schema\x18\x04 \x01(\x0b\x32\x18.temper.common.v1.Schema\x12\x15\n\rconfig_digest\x18\x05 \x01(\x0c\x12\x17\n\x0fsource_revision\x18\x06 \x01(\t\"A\n\nPolicySpan\x12\x12\n\nfirst_step\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"\xe6\x03\n\x0cRecordHeader\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x0c\n\x04lane\x18\x03 \x01(\r\x12\x18\n\x10\x65nvironment_seed\x18\x04 \x01(\x04\x12\x0f\n\x07\x65pisode\x18\x05 \x01(\x04\x12\x14\n\x0c\x65pisode_step\x18\x06 \x01(\r\x12\x0f\n\x07task_id\x18\x07 \x01(\t\x12.\n\x08policies\x18\x08 \x03(\x0b\x32\x1c.temper.common.v1.PolicySpan\x12\x15\n\rstart_time_ns\x18\t \x01(\x03\x12\x13\n\x0b\x65nd_time_ns\x18\n \x01(\x03\x12<\n\x07signals\x18\x0b \x03(\x0b\x32+.temper.common.v1.RecordHeader.SignalsEntry\x12\x0f\n\x07parents\x18\x0c \x03(\x04\x12\x16\n\x0etransformation\x18\r \x01(\t\x12\x16\n\x0epayload_digest\x18\x0e \x01(\x0c\x12\x33\n\x08\x65ncoding\x18\x0f \x01(\x0e\x32!.temper.common.v1.PayloadEncoding\x12\x15\n\repisode_seeds\x18\x10 \x03(\x04\x1a.\n\x0cSignalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x8e\x01\n\x0bRecordMarks\x12;\n\x07signals\x18\x01 \x03(\x0b\x32*.temper.common.v1.RecordMarks.SignalsEntry\x12\x12\n\nquarantine\x18\x02 \x01(\r\x1a.\n\x0cSignalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"I\n\x06Record\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1e.temper.common.v1.RecordHeader\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"\x94\x01\n\x0fSignedStatement\x12\x14\n\x0cpayload_type\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x12\x37\n\x0c\x63\x65rtificates\x18\x05 \x03(\x0b\x32!.temper.common.v1.SignedStatement*F\n\x0fPayloadEncoding\x12\x18\n\x14PAYLOAD_ENCODING_RAW\x10\x00\x12\x19\n\x15PAYLOAD_ENCODING_ZSTD\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,28 +35,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDHEADER_SIGNALSENTRY']._serialized_options = b'8\001'
   _globals['_RECORDMARKS_SIGNALSENTRY']._loaded_options = None
   _globals['_RECORDMARKS_SIGNALSENTRY']._serialized_options = b'8\001'
-  _globals['_PAYLOADENCODING']._serialized_start=1380
-  _globals['_PAYLOADENCODING']._serialized_end=1450
+  _globals['_PAYLOADENCODING']._serialized_start=1394
+  _globals['_PAYLOADENCODING']._serialized_end=1464
   _globals['_COLUMN']._serialized_start=51
-  _globals['_COLUMN']._serialized_end=130
-  _globals['_SCHEMA']._serialized_start=132
-  _globals['_SCHEMA']._serialized_end=183
-  _globals['_ENVIRONMENTIDENTITY']._serialized_start=185
-  _globals['_ENVIRONMENTIDENTITY']._serialized_end=256
-  _globals['_ORIGIN']._serialized_start=259
-  _globals['_ORIGIN']._serialized_end=451
-  _globals['_POLICYSPAN']._serialized_start=453
-  _globals['_POLICYSPAN']._serialized_end=518
-  _globals['_RECORDHEADER']._serialized_start=521
-  _globals['_RECORDHEADER']._serialized_end=1007
-  _globals['_RECORDHEADER_SIGNALSENTRY']._serialized_start=961
-  _globals['_RECORDHEADER_SIGNALSENTRY']._serialized_end=1007
-  _globals['_RECORDMARKS']._serialized_start=1010
-  _globals['_RECORDMARKS']._serialized_end=1152
-  _globals['_RECORDMARKS_SIGNALSENTRY']._serialized_start=961
-  _globals['_RECORDMARKS_SIGNALSENTRY']._serialized_end=1007
-  _globals['_RECORD']._serialized_start=1154
-  _globals['_RECORD']._serialized_end=1227
-  _globals['_SIGNEDSTATEMENT']._serialized_start=1230
-  _globals['_SIGNEDSTATEMENT']._serialized_end=1378
+  _globals['_COLUMN']._serialized_end=144
+  _globals['_SCHEMA']._serialized_start=146
+  _globals['_SCHEMA']._serialized_end=197
+  _globals['_ENVIRONMENTIDENTITY']._serialized_start=199
+  _globals['_ENVIRONMENTIDENTITY']._serialized_end=270
+  _globals['_ORIGIN']._serialized_start=273
+  _globals['_ORIGIN']._serialized_end=465
+  _globals['_POLICYSPAN']._serialized_start=467
+  _globals['_POLICYSPAN']._serialized_end=532
+  _globals['_RECORDHEADER']._serialized_start=535
+  _globals['_RECORDHEADER']._serialized_end=1021
+  _globals['_RECORDHEADER_SIGNALSENTRY']._serialized_start=975
+  _globals['_RECORDHEADER_SIGNALSENTRY']._serialized_end=1021
+  _globals['_RECORDMARKS']._serialized_start=1024
+  _globals['_RECORDMARKS']._serialized_end=1166
+  _globals['_RECORDMARKS_SIGNALSENTRY']._serialized_start=975
+  _globals['_RECORDMARKS_SIGNALSENTRY']._serialized_end=1021
+  _globals['_RECORD']._serialized_start=1168
+  _globals['_RECORD']._serialized_end=1241
+  _globals['_SIGNEDSTATEMENT']._serialized_start=1244
+  _globals['_SIGNEDSTATEMENT']._serialized_end=1392
 # @@protoc_insertion_point(module_scope)

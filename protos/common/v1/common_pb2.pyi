@@ -15,16 +15,18 @@ PAYLOAD_ENCODING_RAW: PayloadEncoding
 PAYLOAD_ENCODING_ZSTD: PayloadEncoding
 
 class Column(_message.Message):
-    __slots__ = ("name", "dtype", "shape", "rows_beyond_steps")
+    __slots__ = ("name", "dtype", "shape", "rows_beyond_steps", "once")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     ROWS_BEYOND_STEPS_FIELD_NUMBER: _ClassVar[int]
+    ONCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     dtype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     rows_beyond_steps: int
-    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., rows_beyond_steps: _Optional[int] = ...) -> None: ...
+    once: bool
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., rows_beyond_steps: _Optional[int] = ..., once: _Optional[bool] = ...) -> None: ...
 
 class Schema(_message.Message):
     __slots__ = ("columns",)
