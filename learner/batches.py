@@ -9,7 +9,8 @@ Exceptions: BatchShapeError when replay holds records of another length than thi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,18 @@ class BatchSource:
       config: of the learner.
       unroll_length: T, rows that every record must have.
       columns: names of those that are wanted; see `learner.columns.trained_columns`.
+      again_from: see `replay.client_sharded.open_sampler`, of the fresh table.
     """
 
-    def __init__(self, address: str, config: LearnerConfig, unroll_length: int, columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        address: str,
+        config: LearnerConfig,
+        unroll_length: int,
+        columns: Sequence[str],
+        *,
+        again_from: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
         uniform_size = round(config.uniform_fraction * config.batch_size)
         # At least one fresh record: V-trace on replay alone diverges.
         uniform_size = min(uniform_size, config.batch_size - 1)
@@ -61,7 +71,9 @@ class BatchSource:
         self._unroll_length = unroll_length
         self._columns = tuple(columns)
         self._timeout_s = config.sample_timeout_s
-        self._fresh = open_sampler(address, "fresh", self._fresh_size, prefetch=config.prefetch_batches)
+        self._fresh = open_sampler(
+            address, "fresh", self._fresh_size, prefetch=config.prefetch_batches, again_from=again_from
+        )
         self._uniform = (
             open_sampler(address, "uniform", uniform_size, prefetch=config.prefetch_batches) if uniform_size else None
         )
@@ -91,7 +103,7 @@ class BatchSource:
                 f"replay holds records of {rows} rows, this run's actor.unroll_length is {self._unroll_length}: "
                 "start a new run directory, or set it back"
             )
-        return _join(parts, self._columns)
+        return joined(parts, self._columns)
 
     @property
     def waiting_s(self) -> float:
@@ -126,7 +138,8 @@ def policy_lags(headers: Sequence[common_pb2.RecordHeader], version: int) -> NDA
     return lags
 
 
-def _join(parts: Sequence[SampledBatch], names: Sequence[str]) -> LearnerBatch:
+def joined(parts: Sequence[SampledBatch], names: Sequence[str]) -> LearnerBatch:
+    """One batch of these columns out of its fresh records, and the others after them."""
     fresh = parts[0]
     columns = {name: fresh.columns[name] for name in names}
     positions, headers, origins = fresh.positions, fresh.headers, fresh.origins

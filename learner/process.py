@@ -17,9 +17,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from actors.environments.catalog import make_vector
-from learner.batches import BatchSource
 from learner.columns import trained_columns
 from learner.decisions import DecisionListener
+from learner.draw_journal import DIRECTORY as DRAWS_DIRECTORY
+from learner.draw_journal import DrawJournal
 from learner.job import LearnerJob
 from learner.lineage_archive import DIRECTORY as LINEAGE_DIRECTORY
 from learner.lineage_archive import LineageArchive
@@ -27,6 +28,7 @@ from learner.metrics import MetricsWriter
 from learner.progress import Progress, ProgressError
 from learner.promotion import PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher
+from learner.resumed_batches import ResumedBatches
 from learner.train import Parts, TrainLoop
 from learner.train_state import TrainState, initial_state
 from learner.update import Update, compile_update, make_update
@@ -63,7 +65,8 @@ def run_learner(job: LearnerJob) -> int:
     Raises:
       AddressError, CheckpointError, RegistryError, LineageError, TrustKeyMissing, EnvironmentUnsupported, SpecError:
         see there.
-      TrainingDiverged, BreachedTooOften, BatchShapeError, ReplayRefused: it cannot go on.
+      TrainingDiverged, BreachedTooOften, BatchShapeError, ReplayRefused, CheckpointFailed, JournalFailed: it cannot go
+        on.
     """
     start_s = time.monotonic()
     stop = _stop_on_signals()
@@ -87,22 +90,35 @@ def run_learner(job: LearnerJob) -> int:
         server = DistributionServer(board, job.listen_address, releases)
         cleanup.callback(server.stop)
         print(f"temper learner ready at {server.start()}", flush=True)
-        checkpoints = Checkpointer(job.run_directory / "learner" / "checkpoints", job.learner.checkpoints_kept)
+        checkpoints = Checkpointer(
+            job.run_directory / "learner" / "checkpoints",
+            job.learner.checkpoints_kept,
+            job.learner.checkpoint_keep_updates,
+        )
         cleanup.callback(checkpoints.close)
         state, progress = _starting_point(job, initial, checkpoints)
         leases = LeaseKeeper(safety, board, job.run_id, progress.rolled_back_epoch)
         leases.start()
         cleanup.callback(leases.close)
         snapshots = SnapshotPublisher(spec, board)
-        snapshots.publish(state)
+        snapshots.hold(state)
+        replay = open_client(job.replay_address)
+        cleanup.callback(replay.close)
+        journal = _journal(job)
+        cleanup.callback(journal.close)
+        if not journal.batches(progress.batches, progress.rollbacks):
+            snapshots.publish_held()
         # Replay is asked for the first batches, and the actors act, while the update compiles.
-        batches = BatchSource(job.replay_address, job.learner, job.unroll_length, trained_columns(spec))
+        batches = ResumedBatches(
+            *(job.replay_address, job.learner, job.unroll_length, trained_columns(spec)),
+            log=replay,
+            journal=journal,
+            progress=progress,
+        )
         cleanup.callback(batches.close)
         promotion = _promotion_desk(job, registry, board)
         cleanup.callback(promotion.close)
         metrics = cleanup.enter_context(MetricsWriter(job.run_directory, progress.env_steps))
-        replay = open_client(job.replay_address)
-        cleanup.callback(replay.close)
         parts = Parts(
             spec,
             compiling.result(),
@@ -135,6 +151,13 @@ def _hear_of_decisions(
         listener.catch_up(stop)
     listener.start()
     return listener
+
+
+def _journal(job: LearnerJob) -> DrawJournal:
+    journal = DrawJournal(job.run_directory / DRAWS_DIRECTORY)
+    if not job.resume:
+        journal.clear()
+    return journal
 
 
 def _way_back(

@@ -38,12 +38,14 @@ def run(arguments: Learner) -> int:
     )
     secure_process(config.transport, arguments.certificates, job.replay_address, job.safety_address, job.listen_address)
     # Loads jax, which bad input must not wait for.
+    from learner.checkpoint import CheckpointFailed  # noqa: PLC0415
+    from learner.draw_journal import JournalFailed  # noqa: PLC0415
     from learner.process import run_learner  # noqa: PLC0415
     from learner.train import BreachedTooOften  # noqa: PLC0415
 
     configure_logging()
     try:
         return run_learner(job)
-    except BreachedTooOften as error:
+    except (BreachedTooOften, CheckpointFailed, JournalFailed) as error:
         print(f"temper: {error}", file=sys.stderr)
         return GAVE_UP
