@@ -90,15 +90,15 @@ def lockstep_unrolls(config: RunConfig) -> int:
         ("actor.processes", actor.processes, 1, "the order of their records would be a matter of timing"),
         ("replay.shards", config.replay.shards, 1, "the order of their records would be a matter of timing"),
         ("safety.canary_share", config.safety.canary_share, 0.0, "only snapshots act in lockstep"),
-        ("learner.uniform_fraction", learner.uniform_fraction, 0.0, "what is there to be drawn is a matter of timing"),
+        ("learner.uniform_fraction", learner.uniform_fraction, 0.0, "what can be drawn is a matter of timing"),
     )
     for name, value, wanted, why in needed:
         if value != wanted:
             raise SettingError(f"{name} = {value} does not go with learner.lockstep, {why}: set it to {wanted}")
     if actor.inference == "served":
         raise SettingError(
-            "actor.inference = 'served' does not go with learner.lockstep: the service, not the actor, would choose the "
-            "snapshot; set it to numpy or jax"
+            "actor.inference = 'served' does not go with learner.lockstep: the service would choose the snapshot, not the "
+            "actor; set it to numpy or jax"
         )
     records = learner.snapshot_updates * learner.batch_size
     if records % actor.lanes:

@@ -63,10 +63,11 @@ class Checkpointer:
     """
 
     def __init__(self, directory: Path, kept: int, keep_updates: int = 0) -> None:
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        # Of a failed write it logs a page from each of its threads; all that is needed comes as CheckpointFailed.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         policies: list[_policies.PreservationPolicy] = [_policies.LatestN(kept)]
         if keep_updates:
-            policies.append(_policies.EveryNSteps(keep_updates))
+            policies.append(_policies.EveryNSteps(keep_updates, exact_interval=False))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_policies.AnyPreservationPolicy(policies), create=True, enable_async_checkpointing=True
         )

@@ -37,7 +37,7 @@ class LearnerConfig:
     snapshot_updates: int = setting(4, "updates between snapshots sent to the actors", low=1)
     lockstep: bool = setting(
         False,
-        "acting and learning take turns, so that runs of one seed are equal, bit for bit, however often the learner was "
+        "acting and learning take turns, so that runs of one seed are equal, bit for bit, also where the learner was "
         "killed; needs one actor process and fresh records only",
     )
     candidate_interval_s: float = setting(2.0, "least time between two candidates", low=0.0)

@@ -19,6 +19,7 @@ Exceptions: JournalFailed where it cannot be written.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import struct
@@ -162,7 +163,7 @@ class DrawJournal:
                 self._file.close()
                 self._begin(number, updates, fresh)
             paths = self._paths()
-            for path, following in zip(paths, paths[1:], strict=False):
+            for path, following in itertools.pairwise(paths):
                 if _numbers(following)[1] > oldest_updates:
                     break
                 path.unlink()
@@ -221,7 +222,10 @@ def _read_head(file: BinaryIO) -> dict[int, int] | None:
 
 
 def _read_entries(path: Path) -> tuple[list[DrawnBatch], list[int]]:
-    """The entries of a file up to the first that is torn, and where in it the head and each of them ends (bytes; none: no head)."""
+    """The entries of a file up to the first that is torn, and where in it the head and each of them ends (bytes).
+
+    Of a file without a head there is neither.
+    """
     entries: list[DrawnBatch] = []
     with path.open("rb") as file:
         if _read_head(file) is None:

@@ -157,5 +157,5 @@ def _where_fresh_stands(address: str) -> Mapping[int, int]:
     for shard, each in enumerate(check_addresses(address)):
         with ReplayClient(each) as client:
             tables = client.stats(_ANSWER_S).tables
-        stands |= {shard: table.cursor for table in tables if table.name == "fresh"}
+        stands[shard] = next(table.cursor for table in tables if table.name == "fresh")
     return stands

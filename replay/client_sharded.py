@@ -121,9 +121,7 @@ def open_sampler(
         return ReplaySampler(
             shards[0], table, batch_size, prefetch=prefetch, same_host=same_host, again_from=again_from.get(0)
         )
-    return ShardedSampler(
-        shards, table, batch_size, prefetch=prefetch, same_host=same_host, again_from=again_from
-    )
+    return ShardedSampler(shards, table, batch_size, prefetch=prefetch, same_host=same_host, again_from=again_from)
 
 
 def open_client(addresses: str, timeout_s: float = 10.0) -> ReplayLog:

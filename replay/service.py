@@ -244,9 +244,7 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
             followed.position = request.again_from
 
         async def draw() -> tuple[Draw, int]:
-            drawn = await draws.draw(
-                request.table, request.batch_size, keys_only=request.keys_only, followed=followed
-            )
+            drawn = await draws.draw(request.table, request.batch_size, keys_only=request.keys_only, followed=followed)
             return drawn, expected_bytes
 
         return asyncio.create_task(draw())

@@ -1,10 +1,10 @@
 """`fresh`: first in, first out, each record at most once, ever.
 
 The position up to which the log is consumed is committed BEFORE a batch leaves the service, so no crash can deliver a
-record twice to whoever does not ask for it. A batch that was committed as consumed and then lost on its way (the service
-or the learner was killed) is given again only to a consumer that says from where on it wants what was drawn before:
-`drawn_from`; it stays in the store for other tables. A record that was evicted, or was excluded when its turn came,
-counts as gone: it is `skipped`.
+record twice to whoever does not ask for it. A batch that was committed as consumed and then lost on its way (the
+service or the learner was killed) is given again only to a consumer that says from where on it wants what was drawn
+before: `drawn_from`; it stays in the store for other tables. A record that was evicted, or was excluded when its turn
+came, counts as gone: it is `skipped`.
 
 Takes no memory for a record.
 """

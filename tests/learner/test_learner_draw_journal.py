@@ -1,4 +1,4 @@
-"""The journal of draws on a real disk: what it gives back, what it forgets, and torn, foreign and doubled pieces of it."""
+"""The journal of draws on a real disk: what it gives back, what it forgets, and damaged pieces of it."""
 
 from __future__ import annotations
 

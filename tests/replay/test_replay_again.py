@@ -46,8 +46,8 @@ def test_what_a_dead_consumer_had_drawn_is_given_again_and_counts_once(tmp_path:
                 assert second.next(TIMEOUT_S).positions.tolist() == list(range(start, start + 4))
             # Partly drawn before, partly new: what comes on is drawn as ever.
             append(address, 6, run_id="run-1")
-            taken = [second.next(TIMEOUT_S).positions.tolist() for _ in range(2)]
-            assert sum(taken, []) == list(range(16, 24))
+            taken = second.next(TIMEOUT_S).positions.tolist() + second.next(TIMEOUT_S).positions.tolist()
+            assert taken == list(range(16, 24))
         assert fresh_counts(address) == (24, 24)
 
 

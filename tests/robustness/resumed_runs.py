@@ -151,14 +151,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=3000)
     given = parser.parse_args()
-    generator = random.Random(given.seed)  # noqa: S311 - chooses when to kill, keeps no secret
+    generator = random.Random(given.seed)
     kill_at = tuple(sorted(generator.sample(range(1, given.updates), given.kills)))
     given.directory.mkdir(parents=True, exist_ok=True)
     try:
         unbroken = run_to_the_end(given.directory / "unbroken", LOCKSTEP, given.updates, timeout_s=1200)
         broken = run_to_the_end(given.directory / "broken", LOCKSTEP, given.updates, kill_at, timeout_s=1200)
         check_equal(unbroken, broken)
-        print(f"lockstep: {given.kills} kills at batches {kill_at}: the same bits after {broken.progress.updates} updates")
+        print(
+            f"lockstep: {given.kills} kills at batches {kill_at}: the same bits after {broken.progress.updates} updates"
+        )
         mixed = run_to_the_end(given.directory / "mixed", MIXED, given.updates, kill_at, timeout_s=1200)
         check_continuous(mixed)
         print(f"mixed: {given.kills} kills: {mixed.progress.fresh[0]} fresh records, each learnt from once")
