@@ -97,8 +97,8 @@ def lockstep_unrolls(config: RunConfig) -> int:
             raise SettingError(f"{name} = {value} does not go with learner.lockstep, {why}: set it to {wanted}")
     if actor.inference == "served":
         raise SettingError(
-            "actor.inference = 'served' does not go with learner.lockstep: the service would choose the snapshot, not the "
-            "actor; set it to numpy or jax"
+            "actor.inference = 'served' does not go with learner.lockstep: the service would choose the snapshot; "
+            "set it to numpy or jax"
         )
     records = learner.snapshot_updates * learner.batch_size
     if records % actor.lanes:

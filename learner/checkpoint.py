@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
 
 from learner.progress import Progress
 from learner.train_state import TrainState
@@ -33,7 +34,6 @@ DAMAGED = "damaged_checkpoints"
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _DIGEST = "digest"
-_policies = ocp.checkpoint_managers
 
 _log = logging.getLogger(__name__)
 
@@ -65,11 +65,11 @@ class Checkpointer:
     def __init__(self, directory: Path, kept: int, keep_updates: int = 0) -> None:
         # Of a failed write it logs a page from each of its threads; all that is needed comes as CheckpointFailed.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        policies: list[_policies.PreservationPolicy] = [_policies.LatestN(kept)]
-        if keep_updates:
-            policies.append(_policies.EveryNSteps(keep_updates, exact_interval=False))
+        apart = [policies.EveryNSteps(keep_updates, exact_interval=False)] if keep_updates else []
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_policies.AnyPreservationPolicy(policies), create=True, enable_async_checkpointing=True
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(kept), *apart]),
+            create=True,
+            enable_async_checkpointing=True,
         )
         self._directory = directory.absolute()
         self._kept = kept
@@ -201,9 +201,9 @@ def _digest_of(state: TrainState, plain: dict[str, Any]) -> str:
     digest = hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=32)
     for leaf in jax.tree.leaves(state):
         if leaf.is_fully_addressable:
-            digest.update(np.ascontiguousarray(jax.device_get(leaf)))
+            digest.update(np.asarray(leaf).tobytes())
         elif leaf.is_fully_replicated:
-            digest.update(np.ascontiguousarray(leaf.addressable_data(0)))
+            digest.update(np.asarray(leaf.addressable_data(0)).tobytes())
     return digest.hexdigest()
 
 

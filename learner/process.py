@@ -65,8 +65,7 @@ def run_learner(job: LearnerJob) -> int:
     Raises:
       AddressError, CheckpointError, RegistryError, LineageError, TrustKeyMissing, EnvironmentUnsupported, SpecError:
         see there.
-      TrainingDiverged, BreachedTooOften, BatchShapeError, ReplayRefused, CheckpointFailed, JournalFailed: it cannot go
-        on.
+      TrainingDiverged, BreachedTooOften, BatchShapeError, ReplayRefused, CheckpointFailed, JournalFailed: it ends.
     """
     start_s = time.monotonic()
     stop = _stop_on_signals()
@@ -90,35 +89,24 @@ def run_learner(job: LearnerJob) -> int:
         server = DistributionServer(board, job.listen_address, releases)
         cleanup.callback(server.stop)
         print(f"temper learner ready at {server.start()}", flush=True)
-        checkpoints = Checkpointer(
-            job.run_directory / "learner" / "checkpoints",
-            job.learner.checkpoints_kept,
-            job.learner.checkpoint_keep_updates,
-        )
+        kept = job.learner.checkpoints_kept, job.learner.checkpoint_keep_updates
+        checkpoints = Checkpointer(job.run_directory / "learner" / "checkpoints", *kept)
         cleanup.callback(checkpoints.close)
         state, progress = _starting_point(job, initial, checkpoints)
         leases = LeaseKeeper(safety, board, job.run_id, progress.rolled_back_epoch)
         leases.start()
         cleanup.callback(leases.close)
         snapshots = SnapshotPublisher(spec, board)
-        snapshots.hold(state)
-        replay = open_client(job.replay_address)
-        cleanup.callback(replay.close)
-        journal = _journal(job)
-        cleanup.callback(journal.close)
-        if not journal.batches(progress.batches, progress.rollbacks):
-            snapshots.publish_held()
+        replay = cleanup.enter_context(open_client(job.replay_address))
         # Replay is asked for the first batches, and the actors act, while the update compiles.
-        batches = ResumedBatches(
-            *(job.replay_address, job.learner, job.unroll_length, trained_columns(spec)),
-            log=replay,
-            journal=journal,
-            progress=progress,
-        )
-        cleanup.callback(batches.close)
+        batches = cleanup.enter_context(contextlib.closing(_batches(job, spec, replay, progress)))
+        if not batches.repeating:
+            snapshots.publish(state)
         promotion = _promotion_desk(job, registry, board)
         cleanup.callback(promotion.close)
-        metrics = cleanup.enter_context(MetricsWriter(job.run_directory, progress.env_steps))
+        # What was reported after the checkpoint holds if these updates are made again.
+        metrics = MetricsWriter(job.run_directory, 0 if batches.repeating else progress.env_steps)
+        cleanup.enter_context(metrics)
         parts = Parts(
             spec,
             compiling.result(),
@@ -153,11 +141,14 @@ def _hear_of_decisions(
     return listener
 
 
-def _journal(job: LearnerJob) -> DrawJournal:
+def _batches(job: LearnerJob, spec: PolicySpec, replay: ReplayLog, progress: Progress) -> ResumedBatches:
     journal = DrawJournal(job.run_directory / DRAWS_DIRECTORY)
     if not job.resume:
         journal.clear()
-    return journal
+    columns = trained_columns(spec)
+    return ResumedBatches(
+        job.replay_address, job.learner, job.unroll_length, columns, log=replay, journal=journal, progress=progress
+    )
 
 
 def _way_back(

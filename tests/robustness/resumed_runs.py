@@ -57,7 +57,7 @@ class Outcome:
     steps: list[int]
     """Environment steps of each record."""
     versions: list[tuple[str, int, bytes]]
-    """Run id of the actor, version and digest of each policy that acted, in the order of the log."""
+    """Of each policy that acted its lane, its version and its digest, in the order of the log."""
 
 
 def run_to_the_end(
@@ -113,8 +113,8 @@ def outcome_of(directory: Path) -> Outcome:
             for record in store.read(range(start, min(start + 512, store.counters().next_position))):
                 payloads.append(bytes(record.payload))
                 steps.append(int(record.header.signals["steps"]))
-                run_id = store.origin(record.origin_id).run_id
-                versions += [(run_id, span.version, span.digest) for span in record.header.policies]
+                lane = f"{store.origin(record.origin_id).run_id} {record.header.lane}"
+                versions += [(lane, span.version, span.digest) for span in record.header.policies]
     return Outcome(leaves, restored[1], payloads, steps, versions)
 
 
@@ -137,10 +137,10 @@ def check_continuous(outcome: Outcome) -> None:
     assert progress.undone_records == 0
     digests: dict[int, bytes] = {}
     newest: dict[str, int] = {}
-    for run_id, version, digest in outcome.versions:
+    for lane, version, digest in outcome.versions:
         assert digests.setdefault(version, digest) == digest, f"version {version} is two policies"
-        assert version >= newest.get(run_id, 0), f"an actor went back from version {newest[run_id]} to {version}"
-        newest[run_id] = version
+        assert version >= newest.get(lane, 0), f"an actor went back from version {newest[lane]} to {version}"
+        newest[lane] = version
 
 
 def main() -> int:
