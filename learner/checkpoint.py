@@ -79,8 +79,9 @@ class Checkpointer:
 
     @property
     def oldest_updates(self) -> int:
-        """Updates of the oldest checkpoint on disk that may be gone back to; 0 where there is none."""
-        return min(self._complete()[-self._kept :], default=0)
+        """Updates of the oldest checkpoint that may be gone back to; 0: there is none. Raises CheckpointFailed."""
+        with self._writing():
+            return min(self._complete()[-self._kept :], default=0)
 
     def save(self, state: TrainState, progress: Progress) -> None:
         """Starts writing a checkpoint at the state's update count; the arrays are copied before this returns.

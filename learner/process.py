@@ -96,12 +96,10 @@ def run_learner(job: LearnerJob) -> int:
         leases = LeaseKeeper(safety, board, job.run_id, progress.rolled_back_epoch)
         leases.start()
         cleanup.callback(leases.close)
-        snapshots = SnapshotPublisher(spec, board)
         replay = cleanup.enter_context(open_client(job.replay_address))
         # Replay is asked for the first batches, and the actors act, while the update compiles.
         batches = cleanup.enter_context(contextlib.closing(_batches(job, spec, replay, progress)))
-        if not batches.repeating:
-            snapshots.publish(state)
+        snapshots = _snapshots(spec, board, state, publish=not batches.repeating)
         promotion = _promotion_desk(job, registry, board)
         cleanup.callback(promotion.close)
         # What was reported after the checkpoint holds if these updates are made again.
@@ -139,6 +137,13 @@ def _hear_of_decisions(
         listener.catch_up(stop)
     listener.start()
     return listener
+
+
+def _snapshots(spec: PolicySpec, board: PolicyBoard, state: TrainState, *, publish: bool) -> SnapshotPublisher:
+    snapshots = SnapshotPublisher(spec, board)
+    if publish:
+        snapshots.publish(state)
+    return snapshots
 
 
 def _batches(job: LearnerJob, spec: PolicySpec, replay: ReplayLog, progress: Progress) -> ResumedBatches:

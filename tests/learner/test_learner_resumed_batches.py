@@ -35,6 +35,9 @@ class Learner:
     batches: ResumedBatches
     progress: Progress
 
+    def repeats(self) -> bool:
+        return self.batches.repeating
+
     def take(self, count: int) -> list[LearnerBatch]:
         taken: list[LearnerBatch] = []
         for _ in range(100 * count):
@@ -84,9 +87,9 @@ def test_what_came_since_the_checkpoint_comes_again_and_then_what_follows(addres
         checkpoint = first.progress.to_json()
         lost = first.take(4)
     with learner(address, tmp_path, Progress.from_json(checkpoint)) as second:
-        assert second.batches.repeating
+        assert second.repeats()
         again = second.take(4)
-        assert not second.batches.repeating
+        assert not second.repeats()
         assert_same(lost, again)
         # It dies once more, at once.
     with learner(address, tmp_path, Progress.from_json(checkpoint)) as third:
@@ -151,5 +154,5 @@ def test_batches_learnt_onto_what_was_rolled_back_are_not_learnt_again(address: 
         first.take(1)
     with learner(address, tmp_path, Progress.from_json(before)) as second:
         second.take(2)
-        assert not second.batches.repeating
+        assert not second.repeats()
         assert fresh_of(second.take(1)) == [8, 9]

@@ -5,10 +5,12 @@ The long campaign, with more kills and updates, is `python -m tests.robustness.r
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.integration.training_run import training_run
 from tests.robustness.resumed_runs import (
     LOCKSTEP,
     MIXED,
@@ -44,3 +46,16 @@ def test_with_several_actors_and_replayed_records_every_count_goes_on(tmp_path: 
     assert len(outcome.progress.consumed) == sum(
         counts.records for counts in outcome.progress.provenance.streams.values()
     )
+
+
+def test_a_run_that_cannot_write_its_checkpoints_ends_and_says_why(tmp_path: Path) -> None:
+    with training_run(tmp_path / "run", "catch", "--max-seconds=100", "--set=stop.target_return=inf") as run:
+        place = tmp_path / "run" / "learner" / "checkpoints"
+        run.until("there is a checkpoint", lambda: place.is_dir() and any(place.glob("[0-9]*")))
+        shutil.rmtree(place)
+        place.write_text("in the way\n")
+        assert run.wait(timeout_s=60) == 1, run.story()
+        log = (tmp_path / "run" / "logs" / "learner.log").read_text()
+        assert log.count("could not be written") == 1, log
+        assert "Traceback" not in log
+        assert f"a checkpoint in {place} could not be written" in run.output.read_text()
