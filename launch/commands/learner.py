@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from launch.arguments import Learner
@@ -46,6 +47,12 @@ def run(arguments: Learner) -> int:
     configure_logging()
     try:
         return run_learner(job)
-    except (BreachedTooOften, CheckpointFailed, JournalFailed) as error:
+    except (BreachedTooOften, JournalFailed) as error:
         print(f"temper: {error}", file=sys.stderr)
         return GAVE_UP
+    except CheckpointFailed as error:
+        print(f"temper: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Threads of the storage library's may wait for the failed one, for minutes, and hold up an orderly exit.
+        os._exit(GAVE_UP)
