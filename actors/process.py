@@ -18,6 +18,7 @@ import numpy as np
 from actors.config import ActorConfig, EnvironmentConfig
 from actors.environment import EnvironmentSpec
 from actors.environments.catalog import make_vector
+from actors.lockstep import SEED_NAME, Lockstep
 from actors.rollout import Rollout, first_policy
 from actors.seeds import acting_seed, training_seed
 from actors.unroll import UnrollBuffer
@@ -61,6 +62,7 @@ class ActorJob:
       actor_prefix: actors are named PREFIX-0000, PREFIX-0001, ...
       processes: how many.
       source_revision: revision of this code, or "" where it is not known.
+      lockstep_unrolls: unrolls to be acted by each snapshot (`actors.lockstep`); 0: whatever timing makes of it.
     """
 
     actor: ActorConfig
@@ -76,6 +78,7 @@ class ActorJob:
     actor_prefix: str
     processes: int
     source_revision: str = ""
+    lockstep_unrolls: int = 0
 
 
 def check_job(job: ActorJob) -> None:
@@ -166,13 +169,15 @@ def run_actor(job: ActorJob, actor_id: str, run_id: str, stop: Callable[[], bool
         # holding inserts back for a learner that ended before us: what it has not taken by then, and so has never
         # acknowledged, is given up.
         stack.callback(writer.close, job.actor.stop_s_max / 8)
+        lockstep = Lockstep(policies, writer, job.lockstep_unrolls) if job.lockstep_unrolls else None
+        seed_name = run_id if lockstep is None else SEED_NAME
         rollout = Rollout(
             environment,
             buffer,
-            policies,
-            writer,
-            seed_of=lambda lane, episode: training_seed(job.seed, actor_id, run_id, lane, episode),
-            generator=np.random.Generator(np.random.PCG64(acting_seed(job.seed, actor_id, run_id))),
+            lockstep or policies,
+            lockstep or writer,
+            seed_of=lambda lane, episode: training_seed(job.seed, actor_id, seed_name, lane, episode),
+            generator=np.random.Generator(np.random.PCG64(acting_seed(job.seed, actor_id, seed_name))),
             policy_wait_s_max=job.actor.policy_wait_s,
             stop=stop,
         )

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from actors.host import ActorJob, ActorsKeepFailing, run_actors
+from launch.config import lockstep_unrolls
 from launch.config_file import config_digest, read_config
 from launch.errors import bad_input_types
 from launch.logs import configure_logging
@@ -40,6 +41,7 @@ def main(argument: str) -> int:
             actor_prefix=given["actor_prefix"],
             processes=given["processes"],
             source_revision=source_revision(),
+            lockstep_unrolls=lockstep_unrolls(config),
         )
         return run_actors(job)
     except KeyboardInterrupt:

@@ -78,6 +78,40 @@ def check_run(config: RunConfig) -> None:
     _check_fresh(config.replay, batch_size - uniform)
     _check_uniform(config.replay, batch_size - uniform, uniform)
     _check_canary(config)
+    lockstep_unrolls(config)
+
+
+def lockstep_unrolls(config: RunConfig) -> int:
+    """Unrolls that the actor makes by each snapshot in lockstep; 0 without. Raises SettingError."""
+    learner, actor = config.learner, config.actor
+    if not learner.lockstep:
+        return 0
+    needed = (
+        ("actor.processes", actor.processes, 1, "the order of their records would be a matter of timing"),
+        ("replay.shards", config.replay.shards, 1, "the order of their records would be a matter of timing"),
+        ("safety.canary_share", config.safety.canary_share, 0.0, "only snapshots act in lockstep"),
+        ("learner.uniform_fraction", learner.uniform_fraction, 0.0, "what can be drawn is a matter of timing"),
+    )
+    for name, value, wanted, why in needed:
+        if value != wanted:
+            raise SettingError(f"{name} = {value} does not go with learner.lockstep, {why}: set it to {wanted}")
+    if actor.inference == "served":
+        raise SettingError(
+            "actor.inference = 'served' does not go with learner.lockstep: the service would choose the snapshot; "
+            "set it to numpy or jax"
+        )
+    records = learner.snapshot_updates * learner.batch_size
+    if records % actor.lanes:
+        raise SettingError(
+            f"learner.snapshot_updates * learner.batch_size = {records} records are learnt from between two snapshots, "
+            f"no multiple of actor.lanes = {actor.lanes}, which an unroll has: learner.lockstep needs whole unrolls"
+        )
+    if records > config.replay.fresh_unconsumed_max:
+        raise SettingError(
+            f"learner.lockstep acts {records} records (learner.snapshot_updates, learner.batch_size) before they are "
+            f"learnt from, replay.fresh_unconsumed_max = {config.replay.fresh_unconsumed_max} lets fewer wait: raise it"
+        )
+    return records // actor.lanes
 
 
 def _check_canary(config: RunConfig) -> None:

@@ -9,7 +9,8 @@ Exceptions: BatchShapeError when replay holds records of another length than thi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,15 +55,26 @@ class BatchSource:
       config: of the learner.
       unroll_length: T, rows that every record must have.
       columns: names of those that are wanted; see `learner.columns.trained_columns`.
+      again_from: see `replay.client_sharded.open_sampler`, of the fresh table.
     """
 
-    def __init__(self, address: str, config: LearnerConfig, unroll_length: int, columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        address: str,
+        config: LearnerConfig,
+        unroll_length: int,
+        columns: Sequence[str],
+        *,
+        again_from: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
         uniform_size = config.uniform_size
         self._fresh_size = config.batch_size - uniform_size
         self._unroll_length = unroll_length
         self._columns = tuple(columns)
         self._timeout_s = config.sample_timeout_s
-        self._fresh = open_sampler(address, "fresh", self._fresh_size, prefetch=config.prefetch_batches)
+        self._fresh = open_sampler(
+            address, "fresh", self._fresh_size, prefetch=config.prefetch_batches, again_from=again_from
+        )
         self._uniform = (
             open_sampler(address, "uniform", uniform_size, prefetch=config.prefetch_batches) if uniform_size else None
         )
@@ -92,7 +104,7 @@ class BatchSource:
                 f"replay holds records of {rows} rows, this run's actor.unroll_length is {self._unroll_length}: "
                 "start a new run directory, or set it back"
             )
-        return _join(parts, self._columns)
+        return joined(parts, self._columns)
 
     @property
     def waiting_s(self) -> float:
@@ -161,7 +173,8 @@ def _chosen(values: Sequence[T], kept: NDArray[np.bool_]) -> list[T]:
     return [value for value, keep in zip(values, kept, strict=True) if keep]
 
 
-def _join(parts: Sequence[SampledBatch], names: Sequence[str]) -> LearnerBatch:
+def joined(parts: Sequence[SampledBatch], names: Sequence[str]) -> LearnerBatch:
+    """One batch of these columns out of its fresh records, and the others after them."""
     fresh = parts[0]
     columns = {name: fresh.columns[name] for name in names}
     positions, headers, origins = fresh.positions, fresh.headers, fresh.origins

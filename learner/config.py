@@ -45,6 +45,11 @@ class LearnerConfig:
     prefetch_batches: int = setting(2, "batches asked for ahead of the update", low=1, high=64)
     sample_timeout_s: float = setting(1.0, "longest single wait for a batch before the learner looks around", above=0.0)
     snapshot_updates: int = setting(4, "updates between snapshots sent to the actors", low=1)
+    lockstep: bool = setting(
+        False,
+        "acting and learning take turns, so that runs of one seed are equal, bit for bit, also where the learner was "
+        "killed; needs one actor process and fresh records only",
+    )
     candidate_interval_s: float = setting(2.0, "least time between two candidates", low=0.0)
     candidate_interval_updates: int = setting(
         0, "least number of updates between two candidates, besides; 0: no bound", low=0
@@ -58,6 +63,9 @@ class LearnerConfig:
     evaluation_timeout_s: float = setting(120.0, "longest wait for a verdict", above=0.0)
     checkpoint_interval_s: float = setting(20.0, "time between checkpoints; one more at the end", above=0.0)
     checkpoints_kept: int = setting(2, "newest checkpoints kept", low=1)
+    checkpoint_keep_updates: int = setting(
+        0, "besides the newest, the first checkpoint in each so many updates is kept for good; 0: none", low=0
+    )
     log_interval_s: float = setting(1.0, "time between lines of metrics", above=0.0)
     policy_loss: str = setting(
         "vtrace",

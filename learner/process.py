@@ -17,11 +17,12 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from actors.environments.catalog import make_vector
-from learner.batches import BatchSource
 from learner.candidate_file import NAME as CANDIDATE_NAME
 from learner.candidate_file import CandidateFile
 from learner.columns import trained_columns
 from learner.decisions import DecisionListener
+from learner.draw_journal import DIRECTORY as DRAWS_DIRECTORY
+from learner.draw_journal import DrawJournal
 from learner.job import LearnerJob
 from learner.lineage_archive import DIRECTORY as LINEAGE_DIRECTORY
 from learner.lineage_archive import LineageArchive
@@ -29,6 +30,7 @@ from learner.metrics import MetricsWriter
 from learner.progress import Progress, ProgressError
 from learner.promotion import PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher
+from learner.resumed_batches import ResumedBatches
 from learner.train import Parts, TrainLoop
 from learner.train_state import TrainState, initial_state
 from learner.update import Update, compile_update, make_update
@@ -65,7 +67,7 @@ def run_learner(job: LearnerJob) -> int:
     Raises:
       AddressError, CheckpointError, RegistryError, LineageError, TrustKeyMissing, EnvironmentUnsupported, SpecError:
         see there.
-      TrainingDiverged, BreachedTooOften, BatchShapeError, ReplayRefused: it cannot go on.
+      TrainingDiverged, BreachedTooOften, BatchShapeError, ReplayRefused, CheckpointFailed, JournalFailed: it ends.
     """
     start_s = time.monotonic()
     stop = _stop_on_signals()
@@ -89,23 +91,22 @@ def run_learner(job: LearnerJob) -> int:
         server = DistributionServer(board, job.listen_address, releases)
         cleanup.callback(server.stop)
         print(f"temper learner ready at {server.start()}", flush=True)
-        checkpoints = Checkpointer(job.run_directory / "learner" / "checkpoints", job.learner.checkpoints_kept)
+        kept = job.learner.checkpoints_kept, job.learner.checkpoint_keep_updates
+        checkpoints = Checkpointer(job.run_directory / "learner" / "checkpoints", *kept)
         cleanup.callback(checkpoints.close)
         state, progress = _starting_point(job, initial, checkpoints)
         leases = LeaseKeeper(safety, board, job.run_id, progress.rolled_back_epoch)
         leases.start()
         cleanup.callback(leases.close)
-        snapshots = SnapshotPublisher(spec, board)
-        snapshots.publish(state)
+        replay = cleanup.enter_context(open_client(job.replay_address))
         # Replay is asked for the first batches, and the actors act, while the update compiles.
-        columns = trained_columns(spec, behaviour=job.learner.reads_behaviour)
-        batches = BatchSource(job.replay_address, job.learner, job.unroll_length, columns)
-        cleanup.callback(batches.close)
+        batches = cleanup.enter_context(contextlib.closing(_batches(job, spec, replay, progress)))
+        snapshots = _snapshots(spec, board, state, publish=not batches.repeating)
         promotion = _promotion_desk(job, registry, board)
         cleanup.callback(promotion.close)
-        metrics = cleanup.enter_context(MetricsWriter(job.run_directory, progress.env_steps))
-        replay = open_client(job.replay_address)
-        cleanup.callback(replay.close)
+        # What was reported after the checkpoint holds if these updates are made again.
+        metrics = MetricsWriter(job.run_directory, 0 if batches.repeating else progress.env_steps)
+        cleanup.enter_context(metrics)
         parts = Parts(
             spec,
             compiling.result(),
@@ -138,6 +139,23 @@ def _hear_of_decisions(
         listener.catch_up(stop)
     listener.start()
     return listener
+
+
+def _snapshots(spec: PolicySpec, board: PolicyBoard, state: TrainState, *, publish: bool) -> SnapshotPublisher:
+    snapshots = SnapshotPublisher(spec, board)
+    if publish:
+        snapshots.publish(state)
+    return snapshots
+
+
+def _batches(job: LearnerJob, spec: PolicySpec, replay: ReplayLog, progress: Progress) -> ResumedBatches:
+    journal = DrawJournal(job.run_directory / DRAWS_DIRECTORY)
+    if not job.resume:
+        journal.clear()
+    columns = trained_columns(spec, behaviour=job.learner.reads_behaviour)
+    return ResumedBatches(
+        job.replay_address, job.learner, job.unroll_length, columns, log=replay, journal=journal, progress=progress
+    )
 
 
 def _way_back(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from learner.lineage import ConsumedRecords
 from learner.lineage_provenance import ConsumedProvenance
 from protos.common.v1 import common_pb2
+from replay.sharding import local_position, shard_of
 
 RECENT_EPISODES = 100
 LAG_HISTORY_RECORDS = 10_000
@@ -34,8 +35,12 @@ class Progress:
 
     seed: int
     """What the first parameters came from; updates are deterministic. Replayed records are drawn by their table from
-    its own seed and its count of samples, which is among `replay_counters`: that is all the random state there is."""
+    its own seed and its count of samples, and noted in the journal of draws: that is all the random state there is."""
     updates: int = 0
+    batches: int = 0
+    """Batches taken from replay, those included that were not learnt from."""
+    fresh: dict[int, int] = dataclasses.field(default_factory=dict)
+    """First position of the fresh table that has not been taken, by shard; empty: nothing has."""
     env_steps: int = 0
     """Environment steps learnt from, each once, however often it was replayed."""
     wall_s: float = 0.0
@@ -90,6 +95,12 @@ class Progress:
             self.undone_after < span.version <= self.undone_until for header in headers for span in header.policies
         )
 
+    def take(self, fresh_positions: Sequence[int]) -> None:
+        """Counts a batch as taken, whose fresh records stand at these positions, in their order."""
+        self.batches += 1
+        for position in fresh_positions:
+            self.fresh[shard_of(position)] = local_position(position) + 1
+
     def add_records(
         self,
         positions: Sequence[int],
@@ -136,6 +147,7 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON types."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain["fresh"] = {str(shard): position for shard, position in self.fresh.items()}
         plain["consumed"] = base64.b64encode(self.consumed.to_bytes()).decode()
         plain["provenance"] = self.provenance.to_json()
         plain["recent_lags"] = list(self.recent_lags)
@@ -150,9 +162,10 @@ class Progress:
             lags, returns = plain.pop("recent_lags"), plain.pop("recent_returns")
             consumed = ConsumedRecords.from_bytes(base64.b64decode(plain.pop("consumed"), validate=True))
             provenance = ConsumedProvenance.from_json(plain.pop("provenance"))
-            progress = cls(**plain, consumed=consumed, provenance=provenance)
+            fresh = {int(shard): int(position) for shard, position in plain.pop("fresh", {}).items()}
+            progress = cls(**plain, fresh=fresh, consumed=consumed, provenance=provenance)
             progress.recent_lags.extend(lags)
             progress.recent_returns.extend((total, count) for total, count in returns)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ProgressError(f"the progress in it was kept by another version of temper: {error!r}") from error
         return progress

@@ -39,10 +39,21 @@ class SnapshotPublisher:
     def __init__(self, spec: PolicySpec, board: PolicyBoard) -> None:
         self._spec = spec
         self._board = board
+        self._held: tuple[int, bytes] | None = None
 
     def publish(self, state: TrainState) -> None:
         """Offers the state's policy to the actors; does not wait for any of them."""
-        self._board.publish_snapshot(int(state.updates), artifact_bytes(self._spec, state))
+        self.hold(state)
+        self.publish_held()
+
+    def hold(self, state: TrainState) -> None:
+        """Makes a snapshot without offering it."""
+        self._held = int(state.updates), artifact_bytes(self._spec, state)
+
+    def publish_held(self) -> None:
+        """Offers the snapshot made last."""
+        if self._held is not None:
+            self._board.publish_snapshot(*self._held)
 
 
 class LeaseKeeper:

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import optax
 import orbax.checkpoint as ocp
 
-from learner.checkpoint import state_layout
+from learner.checkpoint import state_layout, sweep_unfinished
 from learner.lineage import ConsumedRecords, LineageError
 from learner.lineage_archive import lineage_paths
 from learner.lineage_file import read_lineage, read_lineage_head
@@ -52,13 +52,14 @@ class ReleaseStates:
     """The train states of the newest releases, and that of the candidate under way. For one thread.
 
     Args:
-      directory: made if it is not there.
+      directory: made if it is not there; swept of what an earlier process left unfinished.
       spec: of the run's policies.
     """
 
     def __init__(self, directory: Path, spec: PolicySpec) -> None:
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         options = ocp.CheckpointManagerOptions(max_to_keep=RELEASES_KEPT, create=True, enable_async_checkpointing=True)
+        sweep_unfinished(directory)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
         self._spec = spec
         self._candidate: tuple[bytes, TrainState] | None = None

@@ -7,10 +7,16 @@ When the safety service has ended an epoch of leases, the loop rolls back before
 checkpoint, publishes what it went back to, and only then says so. A learner that dies on the way is told of the breach
 again, and rolls back again. Fresh batches in which undone weights have acted are not learnt from but counted; what the
 tables of replayed records still hold of them is, like all that is off policy, corrected for by V-trace.
+
+A loop that goes on from a checkpoint first makes the updates again that were lost after it (resumed_batches.py), in
+silence: nothing is published, offered or logged until it is where the one before it was. Then the newest snapshot of
+that time is offered again, the same bytes under the same version: to the actors no version goes back. Checkpoints are
+written where a snapshot is, so that what is gone on from is what the actors had.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -20,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from learner.batches import BatchSource, LearnerBatch, policy_lags, without_stale
+from learner.batches import LearnerBatch, policy_lags, without_stale
 from learner.job import LearnerJob
 from learner.lag_alarm import LagAlarm
 from learner.lineage_archive import LineageArchive
@@ -29,6 +35,7 @@ from learner.metrics import MetricsWriter
 from learner.progress import Progress
 from learner.promotion import CandidateResult, PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher, artifact_bytes
+from learner.resumed_batches import ResumedBatches
 from learner.train_state import TrainState
 from learner.update import Figures, Update
 from policies.artifact import artifact_digest
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
 
 ReplayCounters = Callable[[], dict[str, float]]
 """Asks replay for its counters and limiter state; an empty dict when it does not answer."""
+
+_log = logging.getLogger(__name__)
 
 FIRST_CHECKPOINT_S = 3.0
 
@@ -61,7 +70,7 @@ class Parts:
 
     spec: PolicySpec
     update: Update
-    batches: BatchSource
+    batches: ResumedBatches
     snapshots: SnapshotPublisher
     promotion: PromotionDesk
     checkpoints: Checkpointer
@@ -118,17 +127,20 @@ class TrainLoop:
         Raises:
           TrainingDiverged, BreachedTooOften: see there; neither is written into a checkpoint.
         """
+        self._catch_up()
         while (reason := self._stop_reason()) is None:
             batch = self._parts.batches.next()
             self._answer_breach()
-            if batch is not None:
-                self._learn(batch)
+            is_published = batch is not None and self._learn(batch)
+            if is_published:
+                self._parts.snapshots.publish(self._state)
             self._take_results()
             # A further candidate could become a release after the one that reached the target, and fall short of it.
             if not self._target_reached:
                 self._offer_candidate()
             self._log()
-            self._checkpoint()
+            if is_published:
+                self._checkpoint()
         # Before anybody is waited for: whoever loses patience and kills this process loses nothing.
         self._checkpoint(due=True)
         if reason in {"env_steps", "seconds"}:
@@ -142,26 +154,41 @@ class TrainLoop:
         self._progress.wall_s = time.monotonic() - self._start_s
         return self._progress
 
-    def _learn(self, batch: LearnerBatch) -> None:
-        """One update, and a snapshot if it is time for one."""
+    def _catch_up(self) -> None:
+        """Makes the updates again that an earlier process made after its last checkpoint."""
+        if not self._parts.batches.repeating:
+            return
+        first = self._progress.updates
+        self._parts.snapshots.hold(self._state)
+        while self._parts.batches.repeating and not self._stop.is_set():
+            batch = self._parts.batches.next()
+            if batch is not None and self._learn(batch):
+                self._parts.snapshots.hold(self._state)
+        self._last_steps = self._progress.env_steps
+        _log.info("updates %d to %d were made again", first, self._progress.updates)
+        if self._parts.leases.breach is None:
+            self._parts.snapshots.publish_held()
+
+    def _learn(self, batch: LearnerBatch) -> bool:
+        """One update; returns whether it is time for a snapshot."""
         progress = self._progress
+        progress.take(batch.positions[: len(batch.fresh_headers)].tolist())
         if progress.is_undone(batch.fresh_headers):
             progress.undone_records += len(batch.fresh_headers)
-            return
+            return False
         version = progress.updates
         progress.add_lags(policy_lags(batch.fresh_headers, version))
         batch, dropped = without_stale(batch, version, self._job.learner.staleness_max)
         progress.dropped_stale_records += dropped
         # Nothing is left, or nothing but replay, from which alone V-trace does not learn.
         if not batch.fresh_headers:
-            return
+            return False
         self._state, self._figures = self._parts.update(self._state, batch.columns)
         progress.updates += 1
         progress.env_steps += batch.fresh_steps
         progress.add_episodes(batch.fresh_headers)
         progress.add_records(batch.positions.tolist(), batch.headers, batch.origins)
-        if progress.updates % self._job.learner.snapshot_updates == 0:
-            self._parts.snapshots.publish(self._state)
+        return progress.updates % self._job.learner.snapshot_updates == 0
 
     def _answer_breach(self) -> None:
         """Rolls back if the present epoch of leases is over."""
@@ -176,6 +203,8 @@ class TrainLoop:
             )
         self._state, self._figures = self._parts.rollback.to(breach, self._progress), None
         self._checkpoint(due=True)
+        # What follows is learnt onto this state: without it the journal's batches would be learnt onto another.
+        self._parts.checkpoints.wait()
         self._parts.snapshots.publish(self._state)
         self._parts.leases.rolled_back(breach.epoch)
         self._log(due=True)
@@ -262,6 +291,7 @@ class TrainLoop:
             self._progress.replay_counters = self._parts.replay_counters()
             self._keep_lineage(checkpoint=True)
             self._parts.checkpoints.save(self._state, self.progress)
+            self._parts.batches.checkpointed(self._parts.checkpoints.oldest_updates)
 
     def _check_finite(self) -> None:
         if self._figures is not None and not math.isfinite(float(self._figures.gradient_norm)):

@@ -4,7 +4,8 @@ One background thread owns the connection, reassembles each batch from its respo
 arrays. Where the service's files can be read from here it asks for positions only and reads the records itself
 (same_host.py). After a break it reconnects, says in the log why it had to, once a reason, and asks again for what is
 missing; a service that is there, but fails over and over, is given up. Batches of `fresh` that were on the way when the
-connection broke, or that wait here when the process ends, were consumed and do not come again (replay/tables).
+connection broke, or that wait here when the process ends, were consumed and do not come again (replay/tables), unless
+the sampler was told from where on they are wanted again.
 """
 
 from __future__ import annotations
@@ -59,13 +60,25 @@ class ReplaySampler:
       batch_size: B.
       prefetch: batches asked for ahead, at least 1; for `fresh`, as many may be lost with this process.
       same_host: whether to read payloads from the service's files; None: where that can be done.
+      again_from: of a table that gives each record once: from this position on every record comes, those that were
+        drawn before too, and none is lost on its way. For the table's only consumer. None: what was not drawn yet.
 
     Raises:
       AddressError: `address` cannot be parsed.
+
+    Attributes:
+      next_position: where to go on from after the batches delivered so far; None if `again_from` was.
     """
 
     def __init__(
-        self, address: str, table: str, batch_size: int, *, prefetch: int = 2, same_host: bool | None = None
+        self,
+        address: str,
+        table: str,
+        batch_size: int,
+        *,
+        prefetch: int = 2,
+        same_host: bool | None = None,
+        again_from: int | None = None,
     ) -> None:
         if prefetch < 1:
             raise ValueError(f"prefetch = {prefetch} must be at least 1: nothing would ever be asked for")
@@ -74,6 +87,7 @@ class ReplaySampler:
         self._batch_size = batch_size
         self._prefetch = prefetch
         self._same_host = same_host
+        self.next_position = again_from
         self._condition = threading.Condition()
         self._ready: deque[SampledBatch | SchemaError] = deque()
         self._asked = 0
@@ -213,6 +227,7 @@ class ReplaySampler:
     def _requests(self, ended: threading.Event, reader: SameHostReader | None) -> Iterator[replay_pb2.SampleRequest]:
         # Of keys, several batches are asked for at once: a message for each takes as long as reading some records.
         several = reader is not None and reader.takes_batches
+        again_from = self.next_position
         room_min = (self._prefetch + 1) // 2 if several else 1
         while True:
             with self._condition:
@@ -235,7 +250,9 @@ class ReplaySampler:
                     batch_size=again or self._batch_size,
                     keys_only=reader is not None,
                     batches=batches,
+                    again_from=again_from,
                 )
+                again_from = None
             elif reader is not None:
                 reader.look()
 
@@ -296,6 +313,8 @@ class ReplaySampler:
         except SchemaError as error:
             batch = error
         with self._condition:
+            if self.next_position is not None:
+                self.next_position = records[-1].position + 1
             self._asked -= 1
             self._failure, self._faults = None, 0
             self._failures.worked()

@@ -15,8 +15,8 @@ Exceptions: AddressError (protos.transport) for addresses that cannot be parsed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
 import grpc
@@ -104,13 +104,24 @@ def open_writer(
 
 
 def open_sampler(
-    addresses: str, table: str, batch_size: int, *, prefetch: int = 2, same_host: bool | None = None
+    addresses: str,
+    table: str,
+    batch_size: int,
+    *,
+    prefetch: int = 2,
+    same_host: bool | None = None,
+    again_from: Mapping[int, int] = MappingProxyType({}),
 ) -> ReplaySampler | ShardedSampler:
-    """A sampler of one table over all shards; the arguments are those of ReplaySampler. Raises AddressError."""
+    """A sampler of one table over all shards. Raises AddressError.
+
+    The arguments are those of ReplaySampler, but for `again_from`: by shard, positions in the shard's own log.
+    """
     shards = check_addresses(addresses)
     if len(shards) == 1:
-        return ReplaySampler(shards[0], table, batch_size, prefetch=prefetch, same_host=same_host)
-    return ShardedSampler(shards, table, batch_size, prefetch=prefetch, same_host=same_host)
+        return ReplaySampler(
+            shards[0], table, batch_size, prefetch=prefetch, same_host=same_host, again_from=again_from.get(0)
+        )
+    return ShardedSampler(shards, table, batch_size, prefetch=prefetch, same_host=same_host, again_from=again_from)
 
 
 def open_client(addresses: str, timeout_s: float = 10.0) -> ReplayLog:

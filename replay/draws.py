@@ -1,6 +1,8 @@
 """The way of a draw: wait for the table's limiter, choose, read, commit that it was drawn, deliver.
 
-A draw of a table that gives each record once is on disk before it is delivered: no crash can deliver a record twice.
+A draw of a table that gives each record once is on disk before it is delivered: no crash can deliver a record twice. A
+stream of its only consumer may say how far that has come (`Followed`): it is then given every record from there on, and
+what was drawn before does not count again.
 One that draws with replacement need not wait for that: its count of samples follows within TABLE_S_MAX (writer.py), and
 a crash before that makes it forget the draws since, which only lets its limiter count them again.
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +54,14 @@ class Draw(NamedTuple):
     """In the order of the positions; none where only keys were asked for."""
     probabilities: NDArray[np.float64]
     available: int
+
+
+@dataclass
+class Followed:
+    """How far the consumer of a stream has come, where it has said so."""
+
+    position: int | None = None
+    """The first one that it has not been given; None: it takes what has not been drawn yet."""
 
 
 class Draws:
@@ -92,19 +103,29 @@ class Draws:
         counters = self._store.counters()
         return min(counters.payload_bytes * count // max(1, counters.records), self.config.sample_bytes_max)
 
-    async def draw(self, name: str, count: int, *, keys_only: bool) -> Draw:
+    async def draw(self, name: str, count: int, *, keys_only: bool, followed: Followed | None = None) -> Draw:
         """Draws `count` records from the table `name`, once its limiter allows all of them.
 
-        Cancellation either happens before anything changed, or the records count as drawn.
+        Cancellation either happens before anything changed, or the records count as drawn. Draws for one consumer are
+        to be begun in the order in which it is to get them.
+
+        Args:
+          name: of the table.
+          count: records.
+          keys_only: whether the records themselves are not wanted.
+          followed: how far the consumer has come; moved on.
 
         Raises:
           UnknownTable, BatchSizeInvalid, StoreError.
         """
         table = self._checked_table(name, count)
+        followed = followed or Followed()
         async with self._choosing[name]:
-            records, pick = await self._choose(table, count, keys_only=keys_only)
-            committed = self._commit(table, pick)
-        if table.draws_once:
+            records, pick, new = await self._choose(table, count, followed, keys_only=keys_only)
+            if followed.position is not None and table.draws_once:
+                followed.position = int(pick.positions[-1]) + 1
+            committed = self._commit(table, pick) if new else None
+        if table.draws_once and committed is not None:
             # Outside the lock: the next draw goes on from here and may share this one's commit.
             await asyncio.shield(committed)
         return Draw(pick.positions, records, pick.probabilities, pick.available)
@@ -119,16 +140,19 @@ class Draws:
             )
         return table
 
-    async def _choose(self, table: Table, count: int, *, keys_only: bool) -> tuple[Sequence[StoredRecord], Pick]:
+    async def _choose(
+        self, table: Table, count: int, followed: Followed, *, keys_only: bool
+    ) -> tuple[Sequence[StoredRecord], Pick, int]:
+        """Records, which they are, and how many of them have not been drawn before."""
         attempts = _READ_ATTEMPTS
         while attempts:
             attempts -= 1
-            while not table.can_sample(count):
+            while (pick := _pick(table, count, followed)) is None:
                 table.sample_wait_s += await self._change.wait()
                 self._checked_table(table.name, count)  # its limiter may have been changed meanwhile
-            pick = table.pick(count)
+            new = pick.state.samples - table.state.samples
             if keys_only:
-                return (), pick
+                return (), pick, new
             excluded = self._tables.excluded
             try:
                 records = await self._read(table, pick.positions.tolist())
@@ -143,7 +167,7 @@ class Draws:
             if self._tables.excluded is not excluded and self._tables.excluded.intersect(BitMap64(pick.positions)):
                 continue  # some of these were quarantined, or found damaged, while they were read
             if len(records) == count:
-                return records, pick
+                return records, pick, new
             # Retention overtook the reading, and the tables may be about to hear of it: choose again once they have.
             await asyncio.sleep(_READ_AGAIN_S)
             self._tables.refresh()
@@ -186,3 +210,18 @@ class Draws:
 
         future.add_done_callback(end)
         return future
+
+
+def _pick(table: Table, count: int, followed: Followed) -> Pick | None:
+    """`count` records, first those that were drawn before where they are wanted again; None: the limiter holds it."""
+    again = table.drawn_from(followed.position, count) if followed.position is not None else np.empty(0, np.uint64)
+    left = count - len(again)
+    if not left:
+        return Pick(again, np.ones(count), table.available(), table.state)
+    if not table.can_sample(left):
+        return None
+    pick = table.pick(left)
+    if not len(again):
+        return pick
+    certain = np.concatenate([np.ones(len(again)), pick.probabilities])
+    return Pick(np.concatenate([again, pick.positions]), certain, pick.available, pick.state)

@@ -30,7 +30,7 @@ from protos.common.v1 import common_pb2
 from protos.replay.v1 import replay_pb2, replay_pb2_grpc
 from protos.transport_guard import guarded_server, own_address
 from replay.config import ReplayConfig, check_config
-from replay.draws import BatchSizeInvalid, Draw
+from replay.draws import BatchSizeInvalid, Draw, Followed
 from replay.filters import FilterError
 from replay.handlers import ReplayHandlers, RequestInvalid
 from replay.ingest import Acknowledgement, AppendSession, StreamsExhausted
@@ -162,7 +162,8 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
             sent_origins: set[int] = set()
             window = Window(DRAWS_AHEAD, draws.config.sample_bytes_max)
             try:
-                drawing = answer_in_order(_one_by_one(request_iterator), partial(self._draw, window), DRAWS_AHEAD)
+                begin = partial(self._draw, window, Followed())
+                drawing = answer_in_order(_one_by_one(request_iterator), begin, DRAWS_AHEAD)
                 async with contextlib.aclosing(drawing) as answers:
                     async for draw, expected_bytes in answers:
                         for response in self._sampled(draw, sent_origins):
@@ -232,14 +233,18 @@ class ReplayServicer(replay_pb2_grpc.ReplayServicer):
         """Makes a table, or changes one."""
         return replay_pb2.SetTableResponse(stats=await self._handlers.set_table(request))
 
-    async def _draw(self, window: Window, request: replay_pb2.SampleRequest) -> asyncio.Task[tuple[Draw, int]]:
+    async def _draw(
+        self, window: Window, followed: Followed, request: replay_pb2.SampleRequest
+    ) -> asyncio.Task[tuple[Draw, int]]:
         """Begins a draw once the stream's draws ahead leave room for it; the task gives the room it takes, too."""
         draws = self._handlers.draws
         expected_bytes = 0 if request.keys_only else draws.expected_bytes(request.batch_size)
         await window.acquire(1, expected_bytes)
+        if followed.position is None and request.HasField("again_from"):
+            followed.position = request.again_from
 
         async def draw() -> tuple[Draw, int]:
-            drawn = await draws.draw(request.table, request.batch_size, keys_only=request.keys_only)
+            drawn = await draws.draw(request.table, request.batch_size, keys_only=request.keys_only, followed=followed)
             return drawn, expected_bytes
 
         return asyncio.create_task(draw())

@@ -32,9 +32,10 @@ class ShardLane:
     """The parts of one shard, as they come. Everything but `close` is for whoever holds `condition`.
 
     Args:
-      make: makes a sampler of the shard, at once and again where one was refused.
+      make: makes a sampler of the shard, at once and again where one was refused; of a position to go on from.
       ready_max: parts that lie ready here at most.
       condition: notified when something has come, and of what was taken.
+      again_from: the position for the first sampler.
 
     Attributes:
       closing: set by whoever closes it, before `close`.
@@ -45,7 +46,13 @@ class ShardLane:
       failure: what has failed meanwhile; "" where nothing has, it has just no records.
     """
 
-    def __init__(self, make: Callable[[], ReplaySampler], ready_max: int, condition: threading.Condition) -> None:
+    def __init__(
+        self,
+        make: Callable[[int | None], ReplaySampler],
+        ready_max: int,
+        condition: threading.Condition,
+        again_from: int | None = None,
+    ) -> None:
         self.closing = False
         self.patience_s = PATIENCE_S_MAX
         self.waited_since_s: float | None = None
@@ -59,7 +66,7 @@ class ShardLane:
         self._late = True
         self._ready: deque[SampledBatch | SchemaError] = deque()
         self._backoff = Backoff(_AGAIN_S_MAX)
-        self._sampler = self._make()
+        self._sampler = self._make(again_from)
         self._thread = threading.Thread(target=self._run, name="replay-shard", daemon=True)
         self._thread.start()
 
@@ -138,7 +145,8 @@ class ShardLane:
             if self._condition.wait_for(lambda: self.closing, self._backoff.next_s()):
                 return
         self._sampler.close()
-        sampler = self._make()
+        # All that it had delivered was taken before it said so.
+        sampler = self._make(self._sampler.next_position)
         with self._condition:
             self._sampler, closing = sampler, self.closing
         if closing:

@@ -24,8 +24,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, TracebackType
 
 from protos.transport import check_address
 from replay.batch_parts import Parts, placed
@@ -51,13 +51,21 @@ class ShardedSampler:
       batch_size: B.
       prefetch: batches asked for ahead, all shards together, at least 1.
       same_host: as for ReplaySampler.
+      again_from: as for ReplaySampler, by shard: positions in the shard's own log.
 
     Raises:
       AddressError: an address cannot be parsed.
     """
 
     def __init__(
-        self, addresses: Sequence[str], table: str, batch_size: int, *, prefetch: int = 2, same_host: bool | None = None
+        self,
+        addresses: Sequence[str],
+        table: str,
+        batch_size: int,
+        *,
+        prefetch: int = 2,
+        same_host: bool | None = None,
+        again_from: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         if prefetch < 1:
             raise ValueError(f"prefetch = {prefetch} must be at least 1: nothing would ever be asked for")
@@ -72,13 +80,20 @@ class ShardedSampler:
         self._condition = threading.Condition()
         ready_max = min(_READY_PARTS, ahead // 2)
 
-        def lane(address: str) -> ShardLane:
-            def make() -> ReplaySampler:
-                return ReplaySampler(address, table, self._part_size, prefetch=ahead - ready_max, same_host=same_host)
+        def lane(shard: int, address: str) -> ShardLane:
+            def make(position: int | None) -> ReplaySampler:
+                return ReplaySampler(
+                    address,
+                    table,
+                    self._part_size,
+                    prefetch=ahead - ready_max,
+                    same_host=same_host,
+                    again_from=position,
+                )
 
-            return ShardLane(make, ready_max, self._condition)
+            return ShardLane(make, ready_max, self._condition, again_from.get(shard))
 
-        self._lanes = [lane(address) for address in checked]
+        self._lanes = [lane(shard, address) for shard, address in enumerate(checked)]
 
     def __enter__(self) -> ShardedSampler:
         return self

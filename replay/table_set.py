@@ -263,6 +263,7 @@ class TableSet:
             spec=table.spec,
             first_position=table.first_position(),
             strata=dict(strata),
+            cursor=table.state.cursor,
         )
 
     def _log_damage(self, new: BitMap64) -> None:

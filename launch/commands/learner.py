@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from launch.arguments import Learner
@@ -38,12 +39,20 @@ def run(arguments: Learner) -> int:
     )
     secure_process(config.transport, arguments.certificates, job.replay_address, job.safety_address, job.listen_address)
     # Loads jax, which bad input must not wait for.
+    from learner.checkpoint import CheckpointFailed  # noqa: PLC0415
+    from learner.draw_journal import JournalFailed  # noqa: PLC0415
     from learner.process import run_learner  # noqa: PLC0415
     from learner.train import BreachedTooOften  # noqa: PLC0415
 
     configure_logging()
     try:
         return run_learner(job)
-    except BreachedTooOften as error:
+    except (BreachedTooOften, JournalFailed) as error:
         print(f"temper: {error}", file=sys.stderr)
         return GAVE_UP
+    except CheckpointFailed as error:
+        print(f"temper: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Threads of the storage library's may wait for the failed one, for minutes, and hold up an orderly exit.
+        os._exit(GAVE_UP)

@@ -133,6 +133,14 @@ class Table(abc.ABC):
     def pick(self, count: int) -> Pick:
         """Chooses `count` records, without changing the table; `can_sample` was true for them."""
 
+    def drawn_from(self, position: int, count: int) -> NDArray[np.uint64]:
+        """The first positions, `count` at most, from `position` on that were drawn before and are still here.
+
+        Of a table that gives each record once; none of another.
+        """
+        del position, count
+        return np.empty(0, np.uint64)
+
     def first_position(self) -> int:
         """First position of the table's own window: it has no use for records before it."""
         return self._first

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launch.config import RunConfig, check_run
+from launch.config import RunConfig, check_run, lockstep_unrolls
 from learner import batches
 from replay.limiter import LimiterError
 from replay.settings import SettingError
@@ -137,3 +137,34 @@ def test_a_canary_that_could_never_be_promoted() -> None:
     config = replace(CONFIG, safety=replace(CONFIG.safety, canary_episodes_max=4))
     with pytest.raises(SettingError, match=r"safety\.canary_episodes_max = 4 does not go with"):
         check_run(config)
+
+
+LOCKSTEP = replace(
+    CONFIG,
+    actor=replace(CONFIG.actor, processes=1, lanes=8),
+    learner=replace(CONFIG.learner, lockstep=True, batch_size=16, snapshot_updates=3, uniform_fraction=0.0),
+    replay=replace(CONFIG.replay, fresh_unconsumed_max=48),
+)
+
+
+def test_lockstep_acts_by_each_snapshot_what_the_next_is_learnt_from() -> None:
+    check_run(LOCKSTEP)
+    assert lockstep_unrolls(LOCKSTEP) == 3 * 16 // 8
+    assert lockstep_unrolls(CONFIG) == 0
+
+
+@pytest.mark.parametrize(
+    "part,settings,said",
+    [
+        ("actor", {"processes": 2}, "actor.processes = 2 does not go with learner.lockstep"),
+        ("actor", {"inference": "served"}, "'served' does not go with learner.lockstep"),
+        ("actor", {"lanes": 9}, "no multiple of actor.lanes = 9"),
+        ("replay", {"shards": 2}, "replay.shards = 2 does not go with learner.lockstep"),
+        ("replay", {"fresh_unconsumed_max": 47}, "fresh_unconsumed_max = 47 lets fewer wait"),
+        ("learner", {"uniform_fraction": 0.5}, "learner.uniform_fraction = 0.5 does not go with"),
+    ],
+)
+def test_lockstep_refuses_what_timing_would_decide(part: str, settings: dict[str, Any], said: str) -> None:
+    changed: Any = {part: replace(getattr(LOCKSTEP, part), **settings)}
+    with pytest.raises(SettingError, match=said):
+        check_run(replace(LOCKSTEP, **changed))

@@ -43,6 +43,7 @@ def make_batch(seed: int = 0) -> dict[str, NDArray[Any]]:
         "mask": mask,
         "log_prob": np.full((T, B), np.log(0.5), np.float32) * mask,
         "state": rng.normal(size=(1, B, SPEC.state_size)).astype(np.float32),
+        "replayed": np.zeros(B, np.bool_),
     }
 
 
@@ -60,7 +61,7 @@ def test_it_arrives_where_the_network_itself_does_row_by_row() -> None:
     lanes = np.array([0, 1, 3])
     np.testing.assert_allclose(rest["state"][0, lanes], state[lanes], rtol=1e-6, atol=1e-7)
     assert not np.asarray(rest["state"][0, 2]).any(), "an episode begins there: nothing is remembered"
-    for name in set(batch) - {"state"}:
+    for name in set(batch) - {"state", "replayed"}:
         np.testing.assert_array_equal(rest[name], batch[name][BURN_IN:])
     # Run on from there, the network says of the rest what it says of it when it runs over the whole.
     whole = APPLY(PARAMETERS, observations(batch, SPEC), core_state(batch, SPEC), resets(batch))

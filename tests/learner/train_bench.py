@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from actors.config import EnvironmentConfig
-from learner.batches import BatchSource, LearnerBatch
+from learner.batches import LearnerBatch
 from learner.checkpoint import Checkpointer
 from learner.config import LearnerConfig
 from learner.job import LearnerJob
@@ -24,6 +24,7 @@ from learner.metrics import MetricsWriter
 from learner.progress import Progress
 from learner.promotion import CandidateResult, Evaluation, PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher
+from learner.resumed_batches import ResumedBatches
 from learner.rollback import ReleaseStates, Rollback
 from learner.train import Parts, TrainLoop
 from learner.train_state import initial_state
@@ -41,7 +42,7 @@ from tests.learner.test_learner_update import CONFIG, SPEC, B, T, rewarding_acti
 SIGNALS = {"return": 40.0, "episodes": 5.0, "steps": float(T)}
 
 
-class ScriptedBatches(BatchSource):
+class ScriptedBatches(ResumedBatches):
     """The same kind of batch again and again; every third wait is in vain."""
 
     def __init__(self) -> None:
@@ -49,6 +50,14 @@ class ScriptedBatches(BatchSource):
         self.handed_out = 0
         self.asked = 0
         self.version: int | None = None
+        self.checkpoints: list[int] = []
+
+    @property
+    def repeating(self) -> bool:
+        return False
+
+    def checkpointed(self, oldest_updates: int) -> None:
+        self.checkpoints.append(oldest_updates)
 
     def next(self) -> LearnerBatch | None:
         self.asked += 1

@@ -50,16 +50,18 @@ class AppendAcknowledged(_message.Message):
     def __init__(self, sequences: _Optional[_Iterable[int]] = ..., duplicates: _Optional[int] = ...) -> None: ...
 
 class SampleRequest(_message.Message):
-    __slots__ = ("table", "batch_size", "keys_only", "batches")
+    __slots__ = ("table", "batch_size", "keys_only", "batches", "again_from")
     TABLE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     KEYS_ONLY_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_FROM_FIELD_NUMBER: _ClassVar[int]
     table: str
     batch_size: int
     keys_only: bool
     batches: int
-    def __init__(self, table: _Optional[str] = ..., batch_size: _Optional[int] = ..., keys_only: _Optional[bool] = ..., batches: _Optional[int] = ...) -> None: ...
+    again_from: int
+    def __init__(self, table: _Optional[str] = ..., batch_size: _Optional[int] = ..., keys_only: _Optional[bool] = ..., batches: _Optional[int] = ..., again_from: _Optional[int] = ...) -> None: ...
 
 class PackedRecords(_message.Message):
     __slots__ = ("positions", "origin_ids", "headers", "header_sizes", "payloads", "payload_sizes", "marks")
@@ -231,7 +233,7 @@ class TableState(_message.Message):
     def __init__(self, cursor: _Optional[int] = ..., samples: _Optional[int] = ..., inserts: _Optional[int] = ..., spec: _Optional[_Union[TableSpec, _Mapping]] = ..., configured: _Optional[_Union[TableSpec, _Mapping]] = ...) -> None: ...
 
 class TableStats(_message.Message):
-    __slots__ = ("name", "kind", "available", "inserts", "samples", "samples_per_insert", "min_size", "min_diff", "max_diff", "insert_wait_s", "sample_wait_s", "spec", "first_position", "strata")
+    __slots__ = ("name", "kind", "available", "inserts", "samples", "samples_per_insert", "min_size", "min_diff", "max_diff", "insert_wait_s", "sample_wait_s", "spec", "first_position", "strata", "cursor")
     class StrataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -253,6 +255,7 @@ class TableStats(_message.Message):
     SPEC_FIELD_NUMBER: _ClassVar[int]
     FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
     STRATA_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     available: int
@@ -267,7 +270,8 @@ class TableStats(_message.Message):
     spec: TableSpec
     first_position: int
     strata: _containers.ScalarMap[str, int]
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., available: _Optional[int] = ..., inserts: _Optional[int] = ..., samples: _Optional[int] = ..., samples_per_insert: _Optional[float] = ..., min_size: _Optional[int] = ..., min_diff: _Optional[float] = ..., max_diff: _Optional[float] = ..., insert_wait_s: _Optional[float] = ..., sample_wait_s: _Optional[float] = ..., spec: _Optional[_Union[TableSpec, _Mapping]] = ..., first_position: _Optional[int] = ..., strata: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    cursor: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., available: _Optional[int] = ..., inserts: _Optional[int] = ..., samples: _Optional[int] = ..., samples_per_insert: _Optional[float] = ..., min_size: _Optional[int] = ..., min_diff: _Optional[float] = ..., max_diff: _Optional[float] = ..., insert_wait_s: _Optional[float] = ..., sample_wait_s: _Optional[float] = ..., spec: _Optional[_Union[TableSpec, _Mapping]] = ..., first_position: _Optional[int] = ..., strata: _Optional[_Mapping[str, int]] = ..., cursor: _Optional[int] = ...) -> None: ...
 
 class LocateRequest(_message.Message):
     __slots__ = ()
