@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from launch import arguments_keys, arguments_replay, arguments_safety
+from launch import arguments_keys, arguments_replay, arguments_safety, arguments_sweep
 from policies.config import Backend
 
 Directory = Annotated[Path, arg(metavar="DIR")]
@@ -273,4 +273,5 @@ Command = (
     | arguments_replay.Command
     | arguments_keys.Command
     | arguments_safety.Command
+    | arguments_sweep.Command
 )

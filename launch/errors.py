@@ -111,6 +111,7 @@ _EXTRA_OF_MODULE: Mapping[str, str] = {
     "PIL": "minari",
     "gymnasium": "gym",
     "minatar": "minatar",
+    "matplotlib": "plots",
 }
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from tyro.conf import FlagCreatePairsOff
 from tyro.extras import SubcommandApp
 
-from launch import arguments, arguments_keys, arguments_replay, arguments_safety
+from launch import arguments, arguments_keys, arguments_replay, arguments_safety, arguments_sweep
 from launch.errors import BadInput
 
 _BOX = re.compile(r"^[│╭╰]\s?|\s*[│╮╯]$")
@@ -65,6 +65,7 @@ def _app() -> SubcommandApp:
     app, replay, safety, policy = SubcommandApp(), SubcommandApp(), SubcommandApp(), SubcommandApp()
     keys = SubcommandApp()
     app.command(name="train")(arguments.Train)
+    app.command(name="sweep")(arguments_sweep.Sweep)
     app.command(name="actor")(arguments.Actor)
     app.command(name="learner")(arguments.Learner)
     app.command(replay, name="replay", help="The trajectory store.")

@@ -26,7 +26,7 @@ compile() { # NAME OPTION...: writes requirements/NAME-pyVERSION.txt
     ${upgrade:+"$upgrade"} --output-file "$output" "$@" pyproject.toml
 }
 
-runtime="--extra data --extra gym --extra learner --extra minari --extra minatar --extra replay"
+runtime="--extra data --extra gym --extra learner --extra minari --extra minatar --extra plots --extra replay"
 # shellcheck disable=SC2086  # a list of options
 compile dev $runtime --extra dev
 # shellcheck disable=SC2086

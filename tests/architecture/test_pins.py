@@ -45,7 +45,7 @@ def test_pins_satisfy_what_is_declared(path: Path) -> None:
     """Also that pyproject.toml has not moved on without the pins."""
     extras = {
         "actor": ("", "gym"),
-        "all": ("", "data", "gym", "learner", "minari", "minatar", "replay"),
+        "all": ("", "data", "gym", "learner", "minari", "minatar", "plots", "replay"),
         "dev": tuple(declared()),
     }[path.stem.partition("-")[0]]
     pins = pinned(path)

@@ -55,7 +55,7 @@ SAFETY = ("safety", "serve", "--config", "config.toml", "--directory", "s", "--r
 REPLAY = ("replay", "serve", "--config", "config.toml", "--directory", "d")
 
 BAD_INPUT = {
-    "no command": ((), "Expected one of {train, actor, learner, replay, safety, policy, keys, status, doctor}"),
+    "no command": ((), "Expected one of {train, sweep, actor, learner, replay, safety, policy, keys, status, doctor}"),
     "unknown command": (("trian", "catch"), "Unrecognized options: trian"),
     "unknown subcommand": (("replay", "serv"), "Unrecognized options: serv"),
     "missing argument": (("status",), "missing: RUN_DIR (The run directory)"),
