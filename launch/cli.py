@@ -22,6 +22,7 @@ from launch.process import die_with_supervisor
 # What runs each type of arguments: a module with `run(arguments) -> exit status`.
 _MODULES: Mapping[str, str] = {
     "Train": "launch.commands.train",
+    "Distill": "launch.commands.distill",
     "Actor": "launch.commands.actor",
     "Learner": "launch.commands.learner",
     "ReplayServe": "launch.commands.replay",

@@ -52,6 +52,7 @@ def _app() -> SubcommandApp:
     app, replay, safety, policy = SubcommandApp(), SubcommandApp(), SubcommandApp(), SubcommandApp()
     keys = SubcommandApp()
     app.command(name="train")(arguments.Train)
+    app.command(name="distill")(arguments.Distill)
     app.command(name="actor")(arguments.Actor)
     app.command(name="learner")(arguments.Learner)
     app.command(replay, name="replay", help="The trajectory store.")

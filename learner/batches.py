@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,21 @@ class LearnerBatch:
     """Headers of the records that came from the fresh table."""
     fresh_steps: int
     """Environment steps among the fresh records (boundary rows are none)."""
+
+
+class Batches(Protocol):
+    """Where the train loop takes its batches from."""
+
+    def next(self) -> LearnerBatch | None:
+        """The next batch, or None if there was none for a while; nothing is lost by that."""
+
+    @property
+    def waiting_s(self) -> float:
+        """Total time spent waiting for records (s)."""
+
+    @property
+    def failure(self) -> str:
+        """Why there was no batch when one was last waited for in vain, or ""."""
 
 
 class BatchSource:

@@ -11,6 +11,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,9 @@ from actors.environments.catalog import make_vector
 from learner.batches import BatchSource
 from learner.columns import trained_columns
 from learner.decisions import DecisionListener
+from learner.distillation.records import TeacherRecords
+from learner.distillation.teachers import Teacher, load_teachers
+from learner.distillation.term import DistillationTerm, recorded_columns
 from learner.job import LearnerJob
 from learner.lineage_archive import DIRECTORY as LINEAGE_DIRECTORY
 from learner.lineage_archive import LineageArchive
@@ -61,15 +65,16 @@ def run_learner(job: LearnerJob) -> int:
     in the main thread (signal handlers).
 
     Raises:
-      AddressError, CheckpointError, RegistryError, LineageError, TrustKeyMissing, EnvironmentUnsupported, SpecError:
-        see there.
+      AddressError, CheckpointError, RegistryError, LineageError, TrustKeyMissing, EnvironmentUnsupported, SpecError,
+        TeacherError: see there.
       TrainingDiverged, BreachedTooOften, BatchShapeError, ReplayRefused: it cannot go on.
     """
     start_s = time.monotonic()
     stop = _stop_on_signals()
     spec = _policy_spec(job)
     initial = initial_state(spec, job.learner, job.seed)
-    compiling = _compile_in_background(job, spec, initial)
+    teachers = load_teachers(job.teachers, spec, job.distillation)
+    compiling = _compile_in_background(job, spec, initial, teachers)
     from learner.checkpoint import Checkpointer  # noqa: PLC0415 - takes its time to import, which can pass meanwhile
 
     key = _wait_for_key(job.trust_key_path, stop)
@@ -96,7 +101,7 @@ def run_learner(job: LearnerJob) -> int:
         snapshots = SnapshotPublisher(spec, board)
         snapshots.publish(state)
         # Replay is asked for the first batches, and the actors act, while the update compiles.
-        batches = BatchSource(job.replay_address, job.learner, job.unroll_length, trained_columns(spec))
+        batches = _open_batches(job, spec, teachers, progress.updates)
         cleanup.callback(batches.close)
         promotion = _promotion_desk(job, registry, board)
         cleanup.callback(promotion.close)
@@ -174,12 +179,37 @@ def _stop_on_signals() -> threading.Event:
     return stop
 
 
-def _compile_in_background(job: LearnerJob, spec: PolicySpec, initial: TrainState) -> Future[Update]:
+def _open_batches(
+    job: LearnerJob, spec: PolicySpec, teachers: Sequence[Teacher], drawn: int
+) -> BatchSource | TeacherRecords:
+    """This run's own records, or those that the teachers' runs have left."""
+    columns, config = trained_columns(spec), job.learner
+    if not job.distillation.offline:
+        return BatchSource(job.replay_address, config, job.unroll_length, columns)
+    columns = (*columns, *recorded_columns(job.distillation, spec, 1, 1))
+    return TeacherRecords(
+        teachers,
+        job.distillation,
+        batch_size=config.batch_size,
+        unroll_length=job.unroll_length,
+        columns=columns,
+        seed=job.seed,
+        first=drawn,
+    )
+
+
+def _compile_in_background(
+    job: LearnerJob, spec: PolicySpec, initial: TrainState, teachers: Sequence[Teacher]
+) -> Future[Update]:
     """Compiling is the longest part of starting up, and does not hold the interpreter."""
 
     def compile_for_this_run() -> Update:
-        update = make_update(spec, job.learner)
-        return compile_update(update, initial, spec, job.unroll_length, job.learner.batch_size)
+        distillation, (T, B) = job.distillation, (job.unroll_length, job.learner.batch_size)
+        if not teachers:
+            return compile_update(make_update(spec, job.learner), initial, spec, T, B)
+        term = DistillationTerm(spec, distillation, teachers)
+        update = make_update(spec, job.learner, (term,), distillation.reward_weight)
+        return compile_update(update, initial, spec, T, B, more=recorded_columns(distillation, spec, T, B))
 
     compiler = ThreadPoolExecutor(1, "compile")
     compiling = compiler.submit(compile_for_this_run)

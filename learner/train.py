@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from learner.batches import BatchSource, LearnerBatch, policy_lags
+from learner.batches import Batches, LearnerBatch, policy_lags
+from learner.distillation.term import DIVERGENCE
 from learner.job import LearnerJob
 from learner.lineage_archive import LineageArchive
 from learner.lineage_file import Lineage, LineageHead, lineage_digest
@@ -60,7 +61,7 @@ class Parts:
 
     spec: PolicySpec
     update: Update
-    batches: BatchSource
+    batches: Batches
     snapshots: SnapshotPublisher
     promotion: PromotionDesk
     checkpoints: Checkpointer
@@ -183,14 +184,23 @@ class TrainLoop:
         return None
 
     def _offer_candidate(self) -> None:
-        recent_return = self._progress.recent_return
-        config = self._job.learner
-        due = time.monotonic() - self._last_offer_s >= config.candidate_interval_s
-        if due and recent_return is not None and recent_return >= config.candidate_return_min:
+        due = time.monotonic() - self._last_offer_s >= self._job.learner.candidate_interval_s
+        if due and self._is_promising():
             if not self._parts.promotion.idle:
                 return
             self._last_offer_s = time.monotonic()
             self._offer()
+
+    def _is_promising(self) -> bool:
+        """Whether what is known of the policy makes it worth the gate's while."""
+        distillation, recent_return = self._job.distillation, self._progress.recent_return
+        if self._figures is not None and DIVERGENCE in self._figures.terms:
+            if float(self._figures.terms[DIVERGENCE]) > distillation.candidate_divergence_max:
+                return False
+            if distillation.offline:
+                # Nobody acts with it but the gate.
+                return True
+        return recent_return is not None and recent_return >= self._job.learner.candidate_return_min
 
     def _offer_last_candidate(self) -> None:
         """At a limit, what has been learnt so far is still put to the gate once, unless a signal comes."""
@@ -217,6 +227,7 @@ class TrainLoop:
             time_ns=time.time_ns(),
             checkpoint=checkpoint,
             artifact_digest=artifact_digest,
+            teachers=self._job.distillation.identities,
         )
         lineage = Lineage(head, progress.consumed, progress.provenance)
         self._parts.lineages.write(lineage)
@@ -282,6 +293,7 @@ class TrainLoop:
             "lag/p95": _number(line["policy_lag_p95"]),
             "gate/revoked_releases": _number(line["revoked_releases"]),
         }
+        scalars |= {name: float(value) for name, value in figures.terms.items()}
         self._parts.metrics.scalars(scalars, self._progress.env_steps)
 
     def _line(self, result: CandidateResult | None) -> dict[str, object]:
