@@ -8,7 +8,8 @@ from itertools import chain
 from launch.arguments import Distill
 from launch.commands.train import begin
 from launch.config_file import read_config
-from launch.distillation import find_teacher
+from launch.distillation import find_teacher, settle_teachers
+from launch.errors import BadInput
 from launch.overrides import apply_overrides
 from launch.preflight import check
 from launch.run_paths import RunPaths
@@ -20,6 +21,8 @@ from policies.spec import PolicySpec
 def run(arguments: Distill) -> int:
     """Trains the student to its share of the teacher's return, a limit or a signal; prints where everything is."""
     limits = Limits(arguments.max_seconds, arguments.max_env_steps)
+    if not arguments.teachers:
+        raise BadInput("temper distill needs a teacher: the directory of a run that has released something")
     teachers = [find_teacher(name) for name in arguments.teachers]
     first = teachers[0]
     config = student_config(
@@ -32,6 +35,7 @@ def run(arguments: Distill) -> int:
     )
     config = apply_overrides(config, chain(*arguments.overrides))
     check(config)
+    config = settle_teachers(config)
     spec = first.artifact.spec
     size = count_parameters(PolicySpec(config.network, spec.observation, spec.action))
     least = min(teacher.parameters for teacher in teachers)

@@ -33,7 +33,7 @@ def run(arguments: Train) -> int:
     config = apply_overrides(recipe, chain(*arguments.overrides))
     check(config)
     if not arguments.resume:
-        return begin(config, arguments.run_dir, limits)
+        return begin(settle_teachers(config), arguments.run_dir, limits)
     with RunDirectory(Path(arguments.run_dir)) as directory:
         own = directory.resumable_config(config.recipe)
         if not of_file:
@@ -46,7 +46,6 @@ def run(arguments: Train) -> int:
 
 def begin(config: RunConfig, run_dir: str, limits: Limits) -> int:
     """A new run of settings that have been checked, in `run_dir` or, where that is "", in a directory of its own."""
-    config = settle_teachers(config)
     root = Path(run_dir) if run_dir else default_run_directory(config.recipe)
     with RunDirectory(root) as directory:
         return _run(LocalRun(config, directory, directory.begin(config), limits, resume=False), config, directory)
