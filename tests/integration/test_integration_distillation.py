@@ -49,7 +49,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
 
 
 @pytest.fixture(scope="module")
-def student(teacher: RunPaths) -> DistillationRun:
+def student(teacher: RunPaths) -> TrainingRun:
     """An ended run that distilled it, with a student of the default size."""
     with DistillationRun(teacher.root.parent / "student", str(teacher.root), *SETTINGS) as run:
         run.start()
@@ -57,7 +57,7 @@ def student(teacher: RunPaths) -> DistillationRun:
     return run
 
 
-def test_a_released_student_of_a_tenth_of_the_size(teacher: RunPaths, student: DistillationRun) -> None:
+def test_a_released_student_of_a_tenth_of_the_size(teacher: RunPaths, student: TrainingRun) -> None:
     paths, known = RunPaths(student.directory), find_teacher(str(teacher.root))
     registry = open_registry(paths)
     assert registry is not None
@@ -74,7 +74,7 @@ def test_a_released_student_of_a_tenth_of_the_size(teacher: RunPaths, student: D
     assert f"distilled from {teacher.root}@1: " in student.output.read_text()
 
 
-def test_every_lineage_of_the_student_names_its_teacher(teacher: RunPaths, student: DistillationRun) -> None:
+def test_every_lineage_of_the_student_names_its_teacher(teacher: RunPaths, student: TrainingRun) -> None:
     known = find_teacher(str(teacher.root)).identity
     lineages = [read_lineage(path) for path in lineage_paths(student.directory / "lineage")]
     assert {lineage.head.teachers for lineage in lineages} == {(known,)}
@@ -85,7 +85,7 @@ def test_every_lineage_of_the_student_names_its_teacher(teacher: RunPaths, stude
     assert f"taught by     {known}" in told.stdout
 
 
-def test_offline_from_what_a_run_has_left(student: DistillationRun, tmp_path: Path) -> None:
+def test_offline_from_what_a_run_has_left(student: TrainingRun, tmp_path: Path) -> None:
     """The student teaches in its turn, on the records of its own run: nobody acts, and the gate alone sees how."""
     name, size = str(student.directory), "--student-size=12x12"
     with DistillationRun(tmp_path / "grandchild", name, "--offline", size, *SETTINGS) as run:

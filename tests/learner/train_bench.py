@@ -27,7 +27,7 @@ from learner.publisher import LeaseKeeper, SnapshotPublisher
 from learner.rollback import ReleaseStates, Rollback
 from learner.train import Parts, TrainLoop
 from learner.train_state import initial_state
-from learner.update import make_update
+from learner.update import Term, make_update
 from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard
 from policies.registry import PolicyRegistry
@@ -154,6 +154,7 @@ class Bench:
             CONFIG, snapshot_updates=2, candidate_interval_s=0.0, checkpoint_interval_s=1000.0, log_interval_s=0.01
         )
         self.directory = directory
+        self.terms: Sequence[Term] = ()
         self.stop = threading.Event()
         self.board = PolicyBoard()
         self.board.publish_lease(signed_lease(SigningKey.generate()))
@@ -190,7 +191,7 @@ class Bench:
             cleanup.callback(states.close)
             parts = Parts(
                 SPEC,
-                make_update(SPEC, self.job.learner),
+                make_update(SPEC, self.job.learner, self.terms),
                 self.batches,
                 SnapshotPublisher(SPEC, self.board),
                 self.desk,
