@@ -66,7 +66,7 @@ def _check_teachers(config: RunConfig) -> None:
     if config.recipe == "distill" and not config.distillation.teachers:
         raise BadInput(
             "the recipe distill needs a teacher: temper distill RUN_DIR takes environment, suite and settings from its "
-            "run; or --set distillation.teachers=RUN_DIR"
+            "run"
         )
 
 

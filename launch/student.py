@@ -9,8 +9,9 @@ import dataclasses
 import math
 import re
 
-from launch.config import RunConfig
+from launch.config import RunConfig, StopConfig
 from launch.errors import BadInput
+from launch.recipes import make_recipe
 from learner.distillation.config import DistillationConfig
 from policies.architecture import parameter_shapes
 from policies.config import NetworkConfig
@@ -21,8 +22,9 @@ RECIPE = "distill"
 STUDENT_SHARE = 0.1
 """Parameters of a student whose size nobody names, as a share of the teacher's."""
 
-RETURN_SHARE = 0.95
-"""Share of the teacher's return at which a student has reached its goal."""
+RETURN_SHARE = 0.98
+"""Share of the teacher's return at which a student has reached its goal: more than the 95% that it should keep, because
+the first candidate that reaches a goal in a hundred episodes has had some luck in them."""
 
 OFFLINE_DIVERGENCE_MAX = 0.1
 """Where nobody acts with a student, how near to its teacher (nats) it must be before the gate is troubled with it."""
@@ -61,7 +63,7 @@ def student_config(
             mode="offline" if offline else "on_policy",
             candidate_divergence_max=OFFLINE_DIVERGENCE_MAX if offline else math.inf,
         ),
-        stop=dataclasses.replace(theirs.stop, target_return=goal),
+        stop=dataclasses.replace(_limits(theirs), target_return=goal),
     )
 
 
@@ -85,6 +87,12 @@ def smaller_network(spec: PolicySpec, share: float = STUDENT_SHARE) -> NetworkCo
 def count_parameters(spec: PolicySpec) -> int:
     """Numbers in all parameters."""
     return sum(math.prod(shape) for shape in parameter_shapes(spec).values())
+
+
+def _limits(theirs: RunConfig) -> StopConfig:
+    """Those of the teacher's run; the recipe's own where that would go on until its goal, which a student may miss."""
+    limited = theirs.stop.env_steps_max or theirs.stop.seconds_max
+    return theirs.stop if limited else make_recipe(RECIPE).stop
 
 
 def _narrowed(network: NetworkConfig, factor: float) -> NetworkConfig:

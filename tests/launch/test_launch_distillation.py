@@ -73,15 +73,24 @@ def test_a_student_has_the_teachers_environment_and_suite_and_a_goal_of_its_own(
     assert (config.environment, config.safety, config.actor) == (theirs.environment, theirs.safety, theirs.actor)
     assert (config.recipe, config.network.hidden_sizes) == ("distill", (16, 8))
     assert config.distillation == DistillationConfig(teachers=(str(paths.root),))
-    assert config.stop.target_return == pytest.approx(0.95)
+    assert config.stop.target_return == pytest.approx(0.98)
     assert (config.learner.entropy_cost, config.learner.entropy_cost_end) == (0.0, 0.0)
     assert config.learner.candidate_return_min == 0.8
 
 
+def test_a_student_ends_where_the_teacher_may_have_had_no_limit(paths: RunPaths) -> None:
+    theirs = read_config(paths.config)
+    assert not (theirs.stop.env_steps_max or theirs.stop.seconds_max)
+    assert student_of(paths).stop.env_steps_max == make_recipe("distill").stop.env_steps_max
+    limited = replace(theirs, stop=replace(theirs.stop, seconds_max=7.0))
+    config = student_config(("t",), limited, CATCH, 1.0, "8", offline=False)
+    assert (config.stop.env_steps_max, config.stop.seconds_max) == (0, 7.0)
+
+
 def test_the_goal_of_a_negative_return_is_below_it(paths: RunPaths) -> None:
     config = student_config(("t",), read_config(paths.config), CATCH, -100.0, "8", offline=False)
-    assert config.stop.target_return == pytest.approx(-105.0)
-    assert config.learner.candidate_return_min == pytest.approx(-105.0)
+    assert config.stop.target_return == pytest.approx(-102.0)
+    assert config.learner.candidate_return_min == pytest.approx(-102.0)
 
 
 def test_offline_nobody_acts(paths: RunPaths) -> None:
