@@ -68,9 +68,18 @@ class TrainedRun:
         self, recipe: str, env_steps: int, settings: Sequence[str], watch: Callable[[float], None] | None = None
     ) -> None:
         """Trains to the end. `watch` is called while it lasts, as `run_to_end` says. Raises BenchmarkError."""
-        command = [*_temper(), "train", recipe, "--run-dir", str(self.paths.root), "--max-env-steps", str(env_steps)]
+        self._begin(["train", recipe, "--max-env-steps", str(env_steps)], settings, watch)
+
+    def distill(self, teacher: Path, size: str, env_steps: int, settings: Sequence[str], *, offline: bool) -> None:
+        """Trains a student of the run in `teacher` to the end. Raises BenchmarkError."""
+        command = ["distill", str(teacher), "--student-size", size, "--max-env-steps", str(env_steps)]
+        self._begin([*command, "--offline"] if offline else command, settings)
+
+    def _begin(
+        self, arguments: Sequence[str], settings: Sequence[str], watch: Callable[[float], None] | None = None
+    ) -> None:
         self.wall_s = run_to_end(
-            [*command, "--set", *settings],
+            [*_temper(), *arguments, "--run-dir", str(self.paths.root), "--set", *settings],
             log=self._scratch / "log",
             directory=ROOT,
             seconds_max=TRAIN_S_MAX,

@@ -30,8 +30,8 @@ class Train:
     """Train a policy on this machine, judge it, and release what passes; supervises every process of the run."""
 
     recipe: Annotated[Positional[str], arg(metavar="RECIPE")]
-    """cartpole, cartpole-cost, catch, minatar-breakout, minatar-asterix, minatar-cost-space-invaders, gym:ID, or the
-    config.toml of a run to repeat."""
+    """cartpole, cartpole-cost, catch, minatar-breakout, minatar-asterix, minatar-cost-space-invaders, distill, gym:ID,
+    or the config.toml of a run to repeat."""
     overrides: Annotated[
         UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE [KEY=VALUE ...]")
     ] = ()
@@ -40,6 +40,30 @@ class Train:
     """Where everything is written; by default a new directory runs/RECIPE-DATE-TIME."""
     resume: bool = False
     """Continue the run in --run-dir from its newest checkpoint, with its own settings."""
+    max_seconds: Annotated[float, arg(metavar="S")] = 0.0
+    """End in order after this many seconds of training in the whole run; 0: as the settings say."""
+    max_env_steps: Annotated[int, arg(metavar="N")] = 0
+    """End in order after this many environment steps of the whole run; 0: as the settings say."""
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Train a smaller policy to do as a released one does, judge it, and release what passes; as temper train."""
+
+    teachers: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN_DIR[@N] [RUN_DIR[@N] ...]")]
+    """Run directory of the teacher, its newest release or release N. Environment and suite are those of its run; of
+    several runs, those of the first."""
+    student_size: Annotated[str, arg(metavar="WIDTHS")] = ""
+    """Widths of the student's dense layers, e.g. 16x16; by default the teacher's layers, all narrower, with a tenth of
+    its parameters."""
+    offline: bool = False
+    """Learn from the records that the teachers' runs have left; nobody acts."""
+    overrides: Annotated[
+        UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE [KEY=VALUE ...]")
+    ] = ()
+    """Change settings of the run; temper train --help lists the keys."""
+    run_dir: Annotated[str, arg(metavar="DIR")] = ""
+    """Where everything is written; by default a new directory runs/distill-DATE-TIME."""
     max_seconds: Annotated[float, arg(metavar="S")] = 0.0
     """End in order after this many seconds of training in the whole run; 0: as the settings say."""
     max_env_steps: Annotated[int, arg(metavar="N")] = 0
@@ -256,6 +280,7 @@ class Doctor:
 
 Command = (
     Train
+    | Distill
     | Actor
     | Learner
     | ReplayServe

@@ -23,6 +23,7 @@ from launch.process import die_with_supervisor
 _MODULES: Mapping[str, str] = {
     "Train": "launch.commands.train",
     "Sweep": "launch.commands.sweep",
+    "Distill": "launch.commands.distill",
     "Actor": "launch.commands.actor",
     "Learner": "launch.commands.learner",
     "ReplayServe": "launch.commands.replay",

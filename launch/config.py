@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from actors.config import ActorConfig, AuditConfig, EnvironmentConfig
 from launch.transport import TransportConfig
 from learner.config import LearnerConfig, check_learner
+from learner.distillation.config import DistillationConfig, check_distillation
 from policies.canary import least_share
 from policies.config import NetworkConfig
 from replay.config import ReplayConfig, check_config
@@ -53,6 +54,7 @@ class RunConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     transport: TransportConfig = field(default_factory=TransportConfig)
@@ -67,6 +69,7 @@ def check_run(config: RunConfig) -> None:
     """
     validate(config)
     check_config(config.replay)
+    check_distillation(config.distillation)
     batch_size = config.learner.batch_size
     if batch_size > config.replay.sample_batch_max:
         raise SettingError(
@@ -120,6 +123,11 @@ def _check_canary(config: RunConfig) -> None:
     share = config.safety.canary_share
     if not share:
         return
+    if config.distillation.offline:
+        raise SettingError(
+            f"safety.canary_share = {share} does not go with distillation.mode = 'offline': there are no actors, so "
+            "that nobody would act with a canary"
+        )
     if config.actor.inference == "served":
         raise SettingError(
             f"safety.canary_share = {share} does not go with actor.inference = 'served': actors do not know which "

@@ -89,6 +89,7 @@ _BAD_INPUT_OF_MODULES: Mapping[str, tuple[str, ...]] = {
     "safety.suite_file": ("SuiteFileError",),
     "learner.batches": ("BatchShapeError",),
     "learner.checkpoint": ("CheckpointError",),
+    "learner.distillation.teachers": ("TeacherError",),
     "learner.lineage": ("LineageError",),
     "learner.process": ("TrustKeyMissing",),
 }

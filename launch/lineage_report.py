@@ -5,7 +5,7 @@ The JSON of a policy:
     version (update count), kinds ("checkpoint", "candidate"), env_steps, records, time, time_ns, artifact_digest (""
     where it was no candidate), checkpoint_there, releases [{number, revocation: null or {why, time, time_ns}}],
     verdict (null or {approved, reason, verdict_id}), lineage_bound (whether it is the lineage that its verdict binds;
-    null where none does)
+    null where none does), teachers (releases that it was distilled from, each RUN_ID@NUMBER:DIGEST)
 
 Exceptions: launch.errors.BadInput; what launch.releases raises.
 """
@@ -98,6 +98,7 @@ def policy_json(policy: LearntPolicy) -> dict[str, Any]:
         if verdict is None
         else {"approved": verdict.approved, "reason": verdict.reason, "verdict_id": verdict.verdict_id},
         "lineage_bound": policy.bound,
+        "teachers": list(head.teachers),
     }
 
 

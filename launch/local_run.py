@@ -18,6 +18,7 @@ from typing import Any
 
 from launch.child import Child
 from launch.config import RunConfig
+from launch.distillation_summary import distillation_summary
 from launch.errors import BadInput, RunFailed
 from launch.ledger_tail import LedgerTail
 from launch.metrics_tail import MetricsTail
@@ -141,6 +142,8 @@ class LocalRun:
         revoked, _ = revocations_if_known(self._paths)
         learned = last_word(self._paths)
         summary = compose(self._config.recipe, learned, release, last.counts, last.replay, revoked=revoked)
+        if (distillation := distillation_summary(self._config, release)) is not None:
+            summary["distillation"] = distillation
         write_summary(summary, self._paths.summary)
         return summary
 

@@ -66,6 +66,7 @@ def _app() -> SubcommandApp:
     keys = SubcommandApp()
     app.command(name="train")(arguments.Train)
     app.command(name="sweep")(arguments_sweep.Sweep)
+    app.command(name="distill")(arguments.Distill)
     app.command(name="actor")(arguments.Actor)
     app.command(name="learner")(arguments.Learner)
     app.command(replay, name="replay", help="The trajectory store.")

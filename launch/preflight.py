@@ -57,6 +57,7 @@ def check(config: RunConfig) -> None:
             f"transport.local_roles lacks {', '.join(sorted(missing))}: a run on one machine talks over sockets, and "
             "its own processes could not; leave it as it is here"
         )
+    _check_teachers(config)
     check_suite(config)
     environment = make_vector(config.environment, 1)
     try:
@@ -67,6 +68,14 @@ def check(config: RunConfig) -> None:
         _try_out(environment)
     finally:
         environment.close()
+
+
+def _check_teachers(config: RunConfig) -> None:
+    if config.recipe == "distill" and not config.distillation.teachers:
+        raise BadInput(
+            "the recipe distill needs a teacher: temper distill RUN_DIR takes environment, suite and settings from its "
+            "run"
+        )
 
 
 def check_suite(config: RunConfig) -> None:

@@ -109,6 +109,15 @@ def minatar_cost_space_invaders() -> RunConfig:
     )
 
 
+def distill() -> RunConfig:
+    """A smaller student of released policies; `temper distill RUN_DIR` makes its settings from the teacher's run."""
+    return RunConfig(
+        recipe="distill",
+        learner=LearnerConfig(entropy_cost=0.0, entropy_cost_end=0.0),
+        stop=StopConfig(env_steps_max=1_000_000),
+    )
+
+
 def _minatar(game: str) -> RunConfig:
     return RunConfig(
         recipe=f"minatar-{game}",
@@ -143,6 +152,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "minatar-breakout": minatar_breakout,
     "minatar-asterix": minatar_asterix,
     "minatar-cost-space-invaders": minatar_cost_space_invaders,
+    "distill": distill,
 }
 """By name; besides these, "gym:ID" is a recipe for any registered Gymnasium environment."""
 

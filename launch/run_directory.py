@@ -137,6 +137,11 @@ class RunDirectory:
                     f"the {section}.* settings differ from those of the run in {paths.root}: a run keeps its "
                     f"{section}; start a new one"
                 )
+        if existing.distillation.identities != config.distillation.identities:
+            raise RunDirectoryError(
+                f"distillation.teachers are others than those of the run in {paths.root}: a run keeps its teachers; "
+                "start a new one"
+            )
         if existing.actor.unroll_length != config.actor.unroll_length:
             raise RunDirectoryError(
                 f"actor.unroll_length = {config.actor.unroll_length}, but the records of the run in {paths.root} have "

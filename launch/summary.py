@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch.distillation_summary import distillation_lines
 from launch.metrics_tail import Metrics, read_all
 from launch.run_paths import RunPaths
 from launch.verdicts import Counts, Verdict, describe_revoked, revocation_json
@@ -107,6 +108,7 @@ def render(summary: Mapping[str, Any], paths: RunPaths) -> str:
         )
     if revoked:
         lines.append(f"revoked: {describe_revoked([(each['release_number'], each['why']) for each in revoked])}")
+    lines += distillation_lines(summary)
     candidates, replay, lag = summary["candidates"], summary["replay"], summary["policy_lag"]
     lines += [
         f"candidates: {_candidates(candidates)}; "

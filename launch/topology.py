@@ -106,6 +106,9 @@ def processes_of(
         ),
         *_replay(config, paths, addresses, common),
     ]
+    if config.distillation.offline:
+        # It learns from what its teachers' runs have left.
+        return specs
     served = config.actor.inference == "served"
     if served:
         specs.append(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,28 @@ class LearnerBatch:
     """Headers of those of them that came from the fresh table."""
     fresh_steps: int
     """Environment steps among the fresh records (boundary rows are none)."""
+
+
+class Batches(Protocol):
+    """Where the train loop takes its batches from."""
+
+    def next(self) -> LearnerBatch | None:
+        """The next batch, or None if there was none for a while; nothing is lost by that."""
+
+    @property
+    def waiting_s(self) -> float:
+        """Total time spent waiting for records (s)."""
+
+    @property
+    def failure(self) -> str:
+        """Why there was no batch when one was last waited for in vain, or ""."""
+
+    @property
+    def repeating(self) -> bool:
+        """Whether the next batch is one that was learnt from before this process began."""
+
+    def checkpointed(self, oldest_updates: int) -> None:
+        """A checkpoint was begun; no checkpoint is left of fewer updates than `oldest_updates`."""
 
 
 class BatchSource:

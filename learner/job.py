@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.config import EnvironmentConfig
 from learner.config import LearnerConfig
+from learner.distillation.config import DistillationConfig
+from learner.distillation.teachers import TeacherSource
 from policies.config import NetworkConfig
 
 
@@ -37,3 +39,6 @@ class LearnerJob:
     """The run ends after this many seconds; 0: no limit."""
     resume: bool = False
     """Continue from the newest checkpoint, if there is one."""
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    teachers: tuple[TeacherSource, ...] = ()
+    """Where to find those that `distillation` names, in its order; each with its identity."""

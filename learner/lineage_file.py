@@ -5,7 +5,8 @@ Format, version 1. In this order, each of the first three a line of UTF-8 that e
     temper.lineage.v1
     {"version": update count, "run_id": text, "env_steps": int, "time_ns": when it was written (ns since the epoch),
      "checkpoint": whether a checkpoint was written of it, "artifact_digest": hex of the candidate's artifact or "",
-     "records": how many it learnt from, "bitmap_bytes": size of the bitmap}
+     "records": how many it learnt from, "bitmap_bytes": size of the bitmap,
+     "teachers": releases of other runs that it was distilled from, each RUN_ID@NUMBER:DIGEST; left out where none}
     {"streams": [...], "others": [...], "behaviours": [...], "transformations": {...}}   (learner.lineage_provenance)
     bitmap_bytes bytes: the positions in the replay log, as a 64-bit roaring bitmap in its portable serialization
     the SHA-256 of everything before it (32 bytes)
@@ -48,6 +49,7 @@ class LineageHead:
       time_ns: when it was written, ns since the epoch.
       checkpoint: whether a checkpoint was written of it.
       artifact_digest: artifact that was offered of it as a candidate (32 bytes); b"" where none was.
+      teachers: releases of other runs that it was distilled from, each RUN_ID@NUMBER:DIGEST.
     """
 
     version: int
@@ -56,6 +58,7 @@ class LineageHead:
     time_ns: int
     checkpoint: bool = False
     artifact_digest: bytes = b""
+    teachers: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -80,6 +83,8 @@ def encode_lineage(lineage: Lineage) -> bytes:
         "records": len(lineage.consumed),
         "bitmap_bytes": len(bitmap),
     }
+    if not head["teachers"]:
+        del head["teachers"]
     data = b"".join((MAGIC, _line(head), _line(lineage.provenance.to_json()), bitmap))
     return data + hashlib.sha256(data).digest()
 
@@ -87,8 +92,9 @@ def encode_lineage(lineage: Lineage) -> bytes:
 def lineage_digest(lineage: Lineage) -> bytes:
     """SHA-256 of what a candidate learnt from (32 bytes), for its verdict to bind.
 
-    Of its update count, run, environment steps, artifact, records and where these came from; not of when the file was
-    written, nor of whether a checkpoint was kept, so that it stays the same when the lineages of both become one.
+    Of its update count, run, environment steps, artifact, teachers, records and where these came from; not of when the
+    file was written, nor of whether a checkpoint was kept, so that it stays the same when the lineages of both become
+    one.
     """
     provenance = {
         name: sorted(value, key=repr) if isinstance(value, list) else value
@@ -100,7 +106,7 @@ def lineage_digest(lineage: Lineage) -> bytes:
         "env_steps": lineage.head.env_steps,
         "artifact_digest": lineage.head.artifact_digest.hex(),
         "provenance": provenance,
-    }
+    } | ({"teachers": list(lineage.head.teachers)} if lineage.head.teachers else {})
     return hashlib.sha256(
         b"temper.lineage-digest.v1\n" + canonical_json(about) + b"\n" + lineage.consumed.to_bytes()
     ).digest()
@@ -157,6 +163,7 @@ def _head(plain: dict[str, Any]) -> LineageHead:
         time_ns=int(plain["time_ns"]),
         checkpoint=bool(plain["checkpoint"]),
         artifact_digest=bytes.fromhex(plain["artifact_digest"]),
+        teachers=tuple(str(each) for each in plain.get("teachers", ())),
     )
 
 

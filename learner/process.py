@@ -11,6 +11,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,9 @@ from learner.candidate_file import NAME as CANDIDATE_NAME
 from learner.candidate_file import CandidateFile
 from learner.columns import trained_columns
 from learner.decisions import DecisionListener
+from learner.distillation.records import TeacherRecords
+from learner.distillation.teachers import Teacher, load_teachers
+from learner.distillation.term import DistillationTerm, recorded_columns
 from learner.draw_journal import DIRECTORY as DRAWS_DIRECTORY
 from learner.draw_journal import DrawJournal
 from learner.job import LearnerJob
@@ -65,15 +69,16 @@ def run_learner(job: LearnerJob) -> int:
     in the main thread (signal handlers).
 
     Raises:
-      AddressError, CheckpointError, RegistryError, LineageError, TrustKeyMissing, EnvironmentUnsupported, SpecError:
-        see there.
+      AddressError, CheckpointError, RegistryError, LineageError, TrustKeyMissing, EnvironmentUnsupported, SpecError,
+        TeacherError: see there.
       TrainingDiverged, BreachedTooOften, BatchShapeError, ReplayRefused, CheckpointFailed, JournalFailed: it ends.
     """
     start_s = time.monotonic()
     stop = _stop_on_signals()
     spec = _policy_spec(job)
     initial = initial_state(spec, job.learner, job.seed)
-    compiling = _compile_in_background(job, spec, initial)
+    teachers = load_teachers(job.teachers, spec, job.distillation)
+    compiling = _compile_in_background(job, spec, initial, teachers)
     from learner.checkpoint import Checkpointer  # noqa: PLC0415 - takes its time to import, which can pass meanwhile
 
     key = _wait_for_key(job.trust_key_path, stop)
@@ -100,7 +105,7 @@ def run_learner(job: LearnerJob) -> int:
         cleanup.callback(leases.close)
         replay = cleanup.enter_context(open_client(job.replay_address))
         # Replay is asked for the first batches, and the actors act, while the update compiles.
-        batches = cleanup.enter_context(contextlib.closing(_batches(job, spec, replay, progress)))
+        batches = cleanup.enter_context(contextlib.closing(_batches(job, spec, teachers, replay, progress)))
         snapshots = _snapshots(spec, board, state, publish=not batches.repeating)
         promotion = _promotion_desk(job, registry, board)
         cleanup.callback(promotion.close)
@@ -148,13 +153,26 @@ def _snapshots(spec: PolicySpec, board: PolicyBoard, state: TrainState, *, publi
     return snapshots
 
 
-def _batches(job: LearnerJob, spec: PolicySpec, replay: ReplayLog, progress: Progress) -> ResumedBatches:
+def _batches(
+    job: LearnerJob, spec: PolicySpec, teachers: Sequence[Teacher], replay: ReplayLog, progress: Progress
+) -> ResumedBatches | TeacherRecords:
+    """This run's own records, or those that the teachers' runs have left."""
+    columns, config = trained_columns(spec, behaviour=job.learner.reads_behaviour), job.learner
+    if job.distillation.offline:
+        return TeacherRecords(
+            teachers,
+            job.distillation,
+            batch_size=config.batch_size,
+            unroll_length=job.unroll_length,
+            columns=tuple(dict.fromkeys((*columns, *recorded_columns(job.distillation, spec, 1, 1)))),
+            seed=job.seed,
+            first=progress.updates,
+        )
     journal = DrawJournal(job.run_directory / DRAWS_DIRECTORY)
     if not job.resume:
         journal.clear()
-    columns = trained_columns(spec, behaviour=job.learner.reads_behaviour)
     return ResumedBatches(
-        job.replay_address, job.learner, job.unroll_length, columns, log=replay, journal=journal, progress=progress
+        job.replay_address, config, job.unroll_length, columns, log=replay, journal=journal, progress=progress
     )
 
 
@@ -196,13 +214,21 @@ def _stop_on_signals() -> threading.Event:
     return stop
 
 
-def _compile_in_background(job: LearnerJob, spec: PolicySpec, initial: TrainState) -> Future[Update]:
+def _compile_in_background(
+    job: LearnerJob, spec: PolicySpec, initial: TrainState, teachers: Sequence[Teacher]
+) -> Future[Update]:
     """Compiling is the longest part of starting up, and does not hold the interpreter."""
 
     def compile_for_this_run() -> Update:
-        update = make_update(spec, job.learner)
-        shape = job.unroll_length, job.learner.batch_size
-        return compile_update(update, initial, spec, *shape, behaviour=job.learner.reads_behaviour)
+        distillation, shape = job.distillation, (job.unroll_length, job.learner.batch_size)
+        behaviour = job.learner.reads_behaviour
+        if not teachers:
+            update = make_update(spec, job.learner)
+            return compile_update(update, initial, spec, *shape, behaviour=behaviour)
+        term = DistillationTerm(spec, distillation, teachers)
+        update = make_update(spec, job.learner, (term,), distillation.reward_weight)
+        more = recorded_columns(distillation, spec, *shape)
+        return compile_update(update, initial, spec, *shape, behaviour=behaviour, more=more)
 
     compiler = ThreadPoolExecutor(1, "compile")
     compiling = compiler.submit(compile_for_this_run)

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from learner.batches import LearnerBatch, policy_lags, without_stale
+from learner.batches import Batches, LearnerBatch, policy_lags, without_stale
+from learner.distillation.term import DIVERGENCE
 from learner.job import LearnerJob
 from learner.lag_alarm import LagAlarm
 from learner.lineage_archive import LineageArchive
@@ -35,7 +36,6 @@ from learner.metrics import MetricsWriter
 from learner.progress import Progress
 from learner.promotion import CandidateResult, PromotionDesk
 from learner.publisher import LeaseKeeper, SnapshotPublisher, artifact_bytes
-from learner.resumed_batches import ResumedBatches
 from learner.train_state import TrainState
 from learner.update import Figures, Update
 from policies.artifact import artifact_digest
@@ -70,7 +70,7 @@ class Parts:
 
     spec: PolicySpec
     update: Update
-    batches: ResumedBatches
+    batches: Batches
     snapshots: SnapshotPublisher
     promotion: PromotionDesk
     checkpoints: Checkpointer
@@ -181,7 +181,7 @@ class TrainLoop:
         batch, dropped = without_stale(batch, version, self._job.learner.staleness_max)
         progress.dropped_stale_records += dropped
         # Nothing is left, or nothing but replay, from which alone V-trace does not learn.
-        if not batch.fresh_headers:
+        if dropped and not batch.fresh_headers:
             return False
         self._state, self._figures = self._parts.update(self._state, batch.columns)
         progress.updates += 1
@@ -221,18 +221,28 @@ class TrainLoop:
         return None
 
     def _offer_candidate(self) -> None:
-        recent_return = self._progress.recent_return
         config = self._job.learner
         due = (
             time.monotonic() - self._last_offer_s >= config.candidate_interval_s
             and self._progress.updates - self._last_offer_updates >= config.candidate_interval_updates
         )
-        if due and recent_return is not None and recent_return >= config.candidate_return_min:
+        if due and self._is_promising():
             if not self._parts.promotion.idle:
                 return
             self._last_offer_s = time.monotonic()
             self._last_offer_updates = self._progress.updates
             self._offer()
+
+    def _is_promising(self) -> bool:
+        """Whether what is known of the policy makes it worth the gate's while."""
+        distillation, recent_return = self._job.distillation, self._progress.recent_return
+        if self._figures is not None and DIVERGENCE in self._figures.terms:
+            if float(self._figures.terms[DIVERGENCE]) > distillation.candidate_divergence_max:
+                return False
+            if distillation.offline:
+                # Nobody acts with it but the gate.
+                return True
+        return recent_return is not None and recent_return >= self._job.learner.candidate_return_min
 
     def _offer_last_candidate(self) -> None:
         """At a limit, what has been learnt so far is still put to the gate once, unless a signal comes."""
@@ -259,6 +269,7 @@ class TrainLoop:
             time_ns=time.time_ns(),
             checkpoint=checkpoint,
             artifact_digest=artifact_digest,
+            teachers=self._job.distillation.identities,
         )
         lineage = Lineage(head, progress.consumed, progress.provenance)
         self._parts.lineages.write(lineage)
@@ -326,6 +337,7 @@ class TrainLoop:
             "lag/alarm": float(self._lag_alarm.is_on),
             "gate/revoked_releases": _number(line["revoked_releases"]),
         }
+        scalars |= {name: float(value) for name, value in figures.terms.items()}
         self._parts.metrics.scalars(scalars, self._progress.env_steps)
 
     def _watch_lag(self) -> None:

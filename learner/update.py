@@ -8,13 +8,13 @@ Data comes in as NumPy columns; nothing here waits for data or talks to anyone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from learner.columns import Batch, blank_batch, core_state, observations, resets
@@ -27,7 +27,7 @@ from learner.optimizer import linear_schedule, make_optimizer
 from learner.popart import moved_gradients, next_moments, preserved, scaling
 from learner.train_state import Auxiliary, TrainState, trained
 from learner.unrolling import after_burn_in
-from policies.networks import functional
+from policies.networks import NetworkOutput, functional
 from policies.spec import PolicySpec
 
 
@@ -37,6 +37,8 @@ class Figures(NamedTuple):
     loss: LossFigures
     gradient_norm: Array
     learning_rate: Array
+    terms: Mapping[str, Array]
+    """Figures of the further terms of the loss, by name."""
     cost_excess: Array | None = None
     """Of a learner with a bound on cost: see `learner.constraint.cost_excess`."""
     multiplier: Array | None = None
@@ -46,16 +48,31 @@ class Figures(NamedTuple):
 Update = Callable[[TrainState, Mapping[str, NDArray[Any]]], tuple[TrainState, Figures]]
 """The state passed in is donated: its arrays must not be used again."""
 
+Term = Callable[
+    [Mapping[str, Array], NetworkOutput, Batch, Int[Array, ""]], tuple[Float[Array, ""], Mapping[str, Array]]
+]
+"""A further term of the loss, of all parameters, what the network says of the T + 1 observations, the batch and the
+count of updates: the term, and figures by names that no other term has."""
 
-def make_update(spec: PolicySpec, config: LearnerConfig) -> Update:
-    """The jitted update for networks of this specification."""
-    apply, gradients = functional(spec), make_gradients(spec, config)
+
+def make_update(
+    spec: PolicySpec, config: LearnerConfig, terms: Sequence[Term] = (), policy_weight: float = 1.0
+) -> Update:
+    """The jitted update for networks of this specification.
+
+    Args:
+      spec: of the policy.
+      config: of the learner.
+      terms: added to the loss.
+      policy_weight: of the policy gradient; values learn whatever it is.
+    """
+    apply, gradients = functional(spec), make_gradients(spec, config, terms, policy_weight)
     optimizer = make_optimizer(config)
     learning_rate = linear_schedule(config.learning_rate, config.learning_rate_end, config.anneal_updates)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Figures]:
         batch = after_burn_in(apply, state.parameters, batch, spec, config.burn_in)
-        slopes, figures = gradients(state, batch)
+        slopes, figures, told = gradients(state, batch)
         before = scaling(state.auxiliary.popart)
         auxiliary, excess = _next_auxiliary(state, batch, figures, spec, config)
         after = scaling(auxiliary.popart)
@@ -71,41 +88,64 @@ def make_update(spec: PolicySpec, config: LearnerConfig) -> Update:
             auxiliary = auxiliary._replace(target=_next_target(auxiliary.target, parameters, state, config))
         following = TrainState(parameters, optimizer_state, state.updates + 1, auxiliary)
         norm, rate = optax.tree.norm(slopes), jnp.asarray(learning_rate(state.updates))
-        return following, Figures(figures, norm, rate, excess, auxiliary.multiplier)
+        return following, Figures(figures, norm, rate, told, excess, auxiliary.multiplier)
 
     return jax.jit(update, donate_argnums=0)
 
 
+Gradients = Callable[[TrainState, Batch], tuple[dict[str, Array], LossFigures, Mapping[str, Array]]]
+"""The slopes of the trained parameters, the loss's figures, and those of its further terms."""
+
+
 def make_gradients(
-    spec: PolicySpec, config: LearnerConfig
-) -> Callable[[TrainState, Batch], tuple[dict[str, Array], LossFigures]]:
-    """The loss's gradient with respect to the trained parameters of a state, on a batch."""
+    spec: PolicySpec, config: LearnerConfig, terms: Sequence[Term] = (), policy_weight: float = 1.0
+) -> Gradients:
+    """The loss's gradient with respect to the trained parameters of a state, on a batch; as for `make_update`."""
     apply = functional(spec)
     entropy_cost = linear_schedule(config.entropy_cost, config.entropy_cost_end, config.anneal_updates)
 
-    def gradients(state: TrainState, batch: Batch) -> tuple[dict[str, Array], LossFigures]:
+    def gradients(state: TrainState, batch: Batch) -> tuple[dict[str, Array], LossFigures, Mapping[str, Array]]:
         price = jnp.asarray(entropy_cost(state.updates))
         inputs = observations(batch, spec), core_state(batch, spec), resets(batch)
         target = None if state.auxiliary.target is None else apply(state.auxiliary.target, *inputs)
 
-        def loss(changing: dict[str, Array]) -> tuple[Array, LossFigures]:
-            output = apply(state.parameters | changing, *inputs)
-            return impala_loss(output, batch, spec.action, price, config, target=target, auxiliary=state.auxiliary)
+        def loss(changing: dict[str, Array]) -> tuple[Array, tuple[LossFigures, dict[str, Array]]]:
+            parameters = state.parameters | changing
+            output = apply(parameters, *inputs)
+            total, figures = impala_loss(
+                output, batch, spec.action, price, config, target=target, auxiliary=state.auxiliary
+            )
+            # The two gradients of the policy's loss cancel exactly where the weight is 0.
+            if policy_weight != 1.0:
+                upgo = 0.0 if figures.upgo_loss is None else config.upgo_cost * figures.upgo_loss
+                total += (policy_weight - 1.0) * (figures.policy_loss + upgo)
+            told: dict[str, Array] = {}
+            for term in terms:
+                value, named = term(parameters, output, batch, state.updates)
+                total, told = total + value, told | dict(named)
+            return total, (figures._replace(total_loss=total), told)
 
-        slopes: tuple[dict[str, Array], LossFigures] = jax.grad(loss, has_aux=True)(trained(state.parameters))
-        return slopes
+        slopes, (figures, told) = jax.grad(loss, has_aux=True)(trained(state.parameters))
+        return slopes, figures, told
 
     return gradients
 
 
 def compile_update(
-    update: Update, state: TrainState, spec: PolicySpec, unroll_length: int, batch_size: int, *, behaviour: bool = False
+    update: Update,
+    state: TrainState,
+    spec: PolicySpec,
+    unroll_length: int,
+    batch_size: int,
+    *,
+    behaviour: bool = False,
+    more: Mapping[str, NDArray[Any]] | None = None,
 ) -> Update:
     """Compiles the update for records of this shape before any has come, and returns the compiled function.
 
-    `behaviour` as for `learner.columns.trained_columns`.
+    `behaviour` as for `learner.columns.trained_columns`; `more` are blank columns that only the further terms read.
     """
-    batch = blank_batch(spec, unroll_length, batch_size, behaviour=behaviour)
+    batch = blank_batch(spec, unroll_length, batch_size, behaviour=behaviour) | dict(more or {})
     compiled: Update = update.lower(state, batch).compile()  # type: ignore[attr-defined]  # jax.jit's own attribute
     return compiled
 

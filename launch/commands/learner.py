@@ -7,6 +7,7 @@ import sys
 
 from launch.arguments import Learner
 from launch.config_file import read_config
+from launch.distillation import locate_teachers
 from launch.logs import configure_logging
 from launch.process import GAVE_UP
 from launch.securing import secure_process
@@ -36,6 +37,8 @@ def run(arguments: Learner) -> int:
         env_steps_max=limits.env_steps_max or config.stop.env_steps_max,
         seconds_max=limits.seconds_max or config.stop.seconds_max,
         resume=arguments.resume,
+        distillation=config.distillation,
+        teachers=locate_teachers(config.distillation),
     )
     secure_process(config.transport, arguments.certificates, job.replay_address, job.safety_address, job.listen_address)
     # Loads jax, which bad input must not wait for.

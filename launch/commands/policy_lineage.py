@@ -114,6 +114,8 @@ def _lines(policy: LearntPolicy, ancestors: Sequence[LearntPolicy]) -> Iterator[
             "binds this lineage" if policy.bound else "BINDS ANOTHER LINEAGE: this one was altered or exchanged"
         )
     yield f"learnt from   {len(policy.consumed):,} records, {head.env_steps:,} environment steps"
+    for teacher in head.teachers:
+        yield f"taught by     {printable(teacher)}"
     yield f"positions     {_ranges(policy)}"
     for environment, counts in provenance.environments.items():
         named = printable(f"{environment.id}, {environment.version}")

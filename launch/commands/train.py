@@ -7,7 +7,9 @@ from itertools import chain
 from pathlib import Path
 
 from launch.arguments import Train
+from launch.config import RunConfig
 from launch.config_file import read_config
+from launch.distillation import settle_teachers
 from launch.errors import RunDirectoryError
 from launch.local_run import LocalRun
 from launch.overrides import apply_overrides
@@ -30,19 +32,27 @@ def run(arguments: Train) -> int:
     recipe = read_config(Path(arguments.recipe)) if of_file else make_recipe(arguments.recipe)
     config = apply_overrides(recipe, chain(*arguments.overrides))
     check(config)
-    root = Path(arguments.run_dir) if arguments.run_dir else default_run_directory(config.recipe)
+    if not arguments.resume:
+        return begin(settle_teachers(config), arguments.run_dir, limits)
+    with RunDirectory(Path(arguments.run_dir)) as directory:
+        own = directory.resumable_config(config.recipe)
+        if not of_file:
+            # A run goes on with what it was started with, not with what its recipe has become since.
+            config = apply_overrides(own, chain(*arguments.overrides))
+            check_suite(config)
+        config = settle_teachers(config)
+        return _run(LocalRun(config, directory, directory.resume(config), limits, resume=True), config, directory)
+
+
+def begin(config: RunConfig, run_dir: str, limits: Limits) -> int:
+    """A new run of settings that have been checked, in `run_dir` or, where that is "", in a directory of its own."""
+    root = Path(run_dir) if run_dir else default_run_directory(config.recipe)
     with RunDirectory(root) as directory:
-        if arguments.resume:
-            own = directory.resumable_config(config.recipe)
-            if not of_file:
-                # A run goes on with what it was started with, not with what its recipe has become since.
-                config = apply_overrides(own, chain(*arguments.overrides))
-                check_suite(config)
-            run_id = directory.resume(config)
-        else:
-            run_id = directory.begin(config)
-        print(f"temper train {config.recipe}: writing to {directory.paths.root}", flush=True)
-        local_run = LocalRun(config, directory, run_id, limits, resume=arguments.resume)
-        summary, signal_number = local_run.run(make_view(sys.stdout, config.recipe))
-        print(render(summary, directory.paths))
+        return _run(LocalRun(config, directory, directory.begin(config), limits, resume=False), config, directory)
+
+
+def _run(local_run: LocalRun, config: RunConfig, directory: RunDirectory) -> int:
+    print(f"temper train {config.recipe}: writing to {directory.paths.root}", flush=True)
+    summary, signal_number = local_run.run(make_view(sys.stdout, config.recipe))
+    print(render(summary, directory.paths))
     return exit_status(signal_number)

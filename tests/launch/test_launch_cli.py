@@ -55,7 +55,10 @@ SAFETY = ("safety", "serve", "--config", "config.toml", "--directory", "s", "--r
 REPLAY = ("replay", "serve", "--config", "config.toml", "--directory", "d")
 
 BAD_INPUT = {
-    "no command": ((), "Expected one of {train, sweep, actor, learner, replay, safety, policy, keys, status, doctor}"),
+    "no command": (
+        (),
+        "Expected one of {train, sweep, distill, actor, learner, replay, safety, policy, keys, status, doctor}",
+    ),
     "unknown command": (("trian", "catch"), "Unrecognized options: trian"),
     "unknown subcommand": (("replay", "serv"), "Unrecognized options: serv"),
     "missing argument": (("status",), "missing: RUN_DIR (The run directory)"),
@@ -64,7 +67,8 @@ BAD_INPUT = {
     "negative limit": (("train", "catch", "--max-env-steps", "-1"), "--max-env-steps -1 is negative"),
     "unknown recipe": (
         ("train", "cartpol"),
-        "known: cartpole, cartpole-cost, catch, minatar-breakout, minatar-asterix, minatar-cost-space-invaders, gym:ID",
+        "known: cartpole, cartpole-cost, catch, minatar-breakout, minatar-asterix, minatar-cost-space-invaders, "
+        "distill, gym:ID",
     ),
     "unknown key": (("train", "catch", "--set", "learner.lerning_rate=1"), "did you mean 'learner.learning_rate'?"),
     "mistyped key": (("train", "catch", "--set", "seed"), "'seed' is not of the form key=value"),

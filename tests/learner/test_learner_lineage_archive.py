@@ -186,3 +186,15 @@ def test_the_digest_stays_when_a_checkpoint_joins_and_changes_with_what_was_lear
         dataclasses.replace(candidate, head=dataclasses.replace(candidate.head, artifact_digest=digest_of(8))),
     ]
     assert len({digest, *map(lineage_digest, others)}) == 5
+
+
+def test_teachers_are_part_of_what_a_verdict_binds_and_nobody_of_what_it_bound_before(tmp_path: Path) -> None:
+    plain = lineage(7, digest=digest_of(7))
+    assert b"teachers" not in encode_lineage(plain)
+    assert decode_lineage(encode_lineage(plain), "x").head.teachers == ()
+    taught = dataclasses.replace(plain, head=dataclasses.replace(plain.head, teachers=("run-t@3:00ff",)))
+    path = LineageArchive(tmp_path).write(taught)
+    assert read_lineage(path).head.teachers == ("run-t@3:00ff",)
+    assert lineage_digest(read_lineage(path)) == lineage_digest(taught)
+    other = dataclasses.replace(plain, head=dataclasses.replace(plain.head, teachers=("run-t@4:00ff",)))
+    assert len({lineage_digest(each) for each in (plain, taught, other)}) == 3

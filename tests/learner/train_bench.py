@@ -28,7 +28,7 @@ from learner.resumed_batches import ResumedBatches
 from learner.rollback import ReleaseStates, Rollback
 from learner.train import Parts, TrainLoop
 from learner.train_state import initial_state
-from learner.update import make_update
+from learner.update import Term, make_update
 from policies.artifact import artifact_digest
 from policies.distribution import PolicyBoard
 from policies.registry import PolicyRegistry
@@ -174,6 +174,7 @@ class Bench:
             staleness_max=staleness_max,
         )
         self.directory = directory
+        self.terms: Sequence[Term] = ()
         self.stop = threading.Event()
         self.board = PolicyBoard()
         self.board.publish_lease(signed_lease(SigningKey.generate()))
@@ -210,7 +211,7 @@ class Bench:
             cleanup.callback(states.close)
             parts = Parts(
                 SPEC,
-                make_update(SPEC, self.job.learner),
+                make_update(SPEC, self.job.learner, self.terms),
                 self.batches,
                 SnapshotPublisher(SPEC, self.board),
                 self.desk,
