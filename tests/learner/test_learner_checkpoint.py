@@ -110,6 +110,11 @@ def largest_file(directory: Path) -> Path:
     return max((path for path in directory.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
+# When one of several reads fails, the storage library closes its loop before the others have ended.
+closed_loops = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@closed_loops
 @pytest.mark.parametrize("damage", ["cut", "changed", "removed", "progress"])
 def test_of_a_damaged_one_it_goes_back_to_the_one_before_and_puts_it_aside(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
@@ -144,6 +149,7 @@ def test_of_a_damaged_one_it_goes_back_to_the_one_before_and_puts_it_aside(
     again.close()
 
 
+@closed_loops
 def test_where_all_are_damaged_it_says_so_in_one_line_and_touches_none(tmp_path: Path) -> None:
     saved(tmp_path / "checkpoints", 3)
     largest_file(tmp_path / "checkpoints" / "3" / "state").write_bytes(b"")
