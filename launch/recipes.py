@@ -75,6 +75,27 @@ def catch() -> RunConfig:
     )
 
 
+def catch_memory() -> RunConfig:
+    """Catch a ball that is seen in the first rows only: a recurrent policy, for none without memory can do it."""
+    return RunConfig(
+        recipe="catch-memory",
+        environment=EnvironmentConfig(name="catch-memory"),
+        network=NetworkConfig(hidden_sizes=(64,), core="gru", core_size=32),
+        actor=ActorConfig(lanes=32, unroll_length=16, window_records=64),
+        replay=ReplayConfig(fresh_unconsumed_max=64, commit_ms_max=1.0),
+        learner=LearnerConfig(
+            batch_size=16,
+            learning_rate=3e-3,
+            learning_rate_end=3e-4,
+            anneal_updates=3_000,
+            entropy_cost=0.02,
+            entropy_cost_end=0.002,
+            candidate_return_min=0.8,
+        ),
+        stop=StopConfig(target_return=0.95, env_steps_max=2_000_000),
+    )
+
+
 def minatar_breakout() -> RunConfig:
     """MinAtar Breakout with a small convolutional network."""
     return _minatar("breakout")
@@ -149,6 +170,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "cartpole": cartpole,
     "cartpole-cost": cartpole_cost,
     "catch": catch,
+    "catch-memory": catch_memory,
     "minatar-breakout": minatar_breakout,
     "minatar-asterix": minatar_asterix,
     "minatar-cost-space-invaders": minatar_cost_space_invaders,

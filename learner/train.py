@@ -326,7 +326,8 @@ class TrainLoop:
             return
         figures = jax.device_get(self._figures)
         scalars: dict[str, float | None] = _given(figures.loss._asdict(), "loss/")
-        scalars |= _given({name: value for name, value in figures._asdict().items() if name != "loss"}, "loss/")
+        others = {name: value for name, value in figures._asdict().items() if name not in {"loss", "terms"}}
+        scalars |= _given(others, "loss/")
         scalars |= {
             "train/return_mean": self._progress.recent_return,
             "train/env_steps_per_s": _number(line["env_steps_per_s"]),
