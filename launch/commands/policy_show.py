@@ -74,12 +74,15 @@ def _print_canary(release: Release) -> None:
 
 
 def _network(network: NetworkConfig) -> str:
-    """Its settings by their names, those alone that its kind has."""
-    fields = dataclasses.asdict(network)
-    if network.kind != "conv":
-        fields = {name: value for name, value in fields.items() if not name.startswith("conv_")}
-    kind = fields.pop("kind")
-    return ", ".join([str(kind), *(f"{name} {_plain(value)}" for name, value in fields.items())])
+    """Its settings by their names, those alone that mean something in it."""
+    absent = [f"{kind}_" for kind in ("conv", "resnet") if kind != network.kind]
+    absent += ["core"] if network.core == "none" else []
+    told = [
+        f"{name} {_plain(value)}"
+        for name, value in dataclasses.asdict(network).items()
+        if name != "kind" and value is not False and not name.startswith(tuple(absent))
+    ]
+    return ", ".join([network.kind, *told])
 
 
 def _plain(value: object) -> str:

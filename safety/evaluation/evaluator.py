@@ -340,8 +340,11 @@ class Evaluator:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kills the worker and its children, and waits for it."""
     if process.returncode is None:
-        # Not waited for yet, so the number is still its own, even if it has ended.
-        os.killpg(process.pid, signal.SIGKILL)
+        # Not waited for yet, so the number is still its own, even if it has ended. One that somebody killed before it
+        # led a group of its own has none.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
 
 

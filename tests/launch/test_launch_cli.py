@@ -67,8 +67,8 @@ BAD_INPUT = {
     "negative limit": (("train", "catch", "--max-env-steps", "-1"), "--max-env-steps -1 is negative"),
     "unknown recipe": (
         ("train", "cartpol"),
-        "known: cartpole, cartpole-cost, catch, minatar-breakout, minatar-asterix, minatar-cost-space-invaders, "
-        "distill, gym:ID",
+        "known: cartpole, cartpole-cost, catch, catch-memory, minatar-breakout, minatar-asterix, "
+        "minatar-cost-space-invaders, distill, gym:ID",
     ),
     "unknown key": (("train", "catch", "--set", "learner.lerning_rate=1"), "did you mean 'learner.learning_rate'?"),
     "mistyped key": (("train", "catch", "--set", "seed"), "'seed' is not of the form key=value"),

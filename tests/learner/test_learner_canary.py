@@ -120,17 +120,17 @@ def test_a_good_canary_is_promoted_although_the_service_is_killed_meanwhile(
     address = stack.enter_context(replay_serving(REPLAY))
     scene = Scene(socket_directory, stack, address)
     scene.until("release.2", "release.1")
-    scene.act(20, 1)
+    scene.act(10, 1)
     scene.service.kill()
-    scene.act(20, 1)
+    scene.act(10, 1)
     scene.start_service()
-    # 40 episodes with 2 violations are not enough; those of before the kill count among the 120.
+    # 20 episodes with 2 violations are not enough; those of before the kill count among the 100.
     scene.act(80, 2)
     scene.until("release.2", "release.2")
     promotion = scene.newest()
     assert (promotion.kind, promotion.fields["release_number"]) == ("promotion", 2)
     assert promotion.fields["violating_episodes"] <= 4
-    assert promotion.fields["episodes"] > 40
+    assert promotion.fields["episodes"] > 20
     (stored,) = scene.registry.promotions()
     assert stored.release == (2, artifact_digest(CANARY))
 

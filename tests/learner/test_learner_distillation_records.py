@@ -102,7 +102,8 @@ def test_a_batch_is_time_major_and_names_no_positions(two: list[Teacher], opened
     opened.append(open_records(two, config_of(2)))
     batch = opened[0].next()
     assert batch is not None
-    assert set(batch.columns) == set(COLUMNS)
+    assert set(batch.columns) == {*COLUMNS, "replayed"}
+    assert batch.columns["replayed"].all()
     assert batch.columns["observation"].shape == (T + 1, 4, 4)
     assert batch.columns["logits"].shape == (T, 4, 2)
     assert (len(batch.positions), batch.headers, batch.origins, batch.fresh_headers) == (0, (), (), ())

@@ -60,6 +60,7 @@ def make_batch(seed: int = 0, spec: PolicySpec = SPEC) -> dict[str, NDArray[Any]
         "discount": mask * ones,
         "mask": mask,
         "log_prob": np.full((T, B), np.log(0.5), np.float32),
+        "replayed": np.zeros(B, np.bool_),
     }
 
 

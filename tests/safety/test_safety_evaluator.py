@@ -19,13 +19,11 @@ import numpy as np
 import psutil
 import pytest
 
-import safety.evaluation.evaluator
 from actors.config import EnvironmentConfig
-from actors.environment import EnvironmentSpec, EnvironmentUnsupported
+from actors.environment import EnvironmentUnsupported
 from actors.environments.catalog import make_vector
 from policies.artifact import Artifact, artifact_digest
 from policies.inference import make_policy
-from policies.spaces import array_space, discrete
 from policies.testing import make_artifact, make_spec
 from safety.config import SafetyConfig
 from safety.confinement.confine import KEPT_VARIABLES
@@ -39,7 +37,6 @@ from safety.evaluation.evaluator import (
     EvaluatorClosed,
     EvaluatorKilled,
 )
-from safety.evaluation.messages import environment_from_header, environment_to_header
 from safety.evaluation.plants import count_plants, draw_plants
 from safety.suites.manifest import draw_seeds
 from safety.suites.spec import Perturbation, SuiteSpec
@@ -302,11 +299,6 @@ def test_the_log_takes_what_environments_print_and_is_emptied(make: Make, tmp_pa
     run(evaluator, constant_artifact(0))
 
 
-def test_the_environment_description_survives_the_way() -> None:
-    spec = EnvironmentSpec("id", "1", bytes(range(32)), array_space((4, 4, 2), "|b1"), discrete(3), None)
-    assert environment_from_header(environment_to_header(spec)) == spec
-
-
 @pytest.mark.robustness
 def test_the_worker_dies_with_the_service(tmp_path: Path) -> None:
     program = """
@@ -429,10 +421,10 @@ def test_plants_are_found_in_a_worker(make: Make) -> None:
 def test_time_that_is_over_costs_no_worker(make: Make) -> None:
     evaluator = make()
     evaluator.start()
-    worker = worker_of(evaluator)
+    pid = worker_of(evaluator).pid
     with pytest.raises(EvaluationFailed, match="longer than 30 s"):
         run(evaluator, balancing_artifact(), time_s=0.0)
-    assert worker_of(evaluator).pid == worker.pid
+    assert worker_of(evaluator).pid == pid
 
 
 def test_who_loses_interest_ends_the_evaluation_and_its_worker(make: Make) -> None:
@@ -470,7 +462,7 @@ def test_a_worker_that_is_ready_has_loaded_all_code(
 ) -> None:
     """So that it can be kept from files by the time the first candidate comes."""
     monkeypatch.setenv("PYTHONVERBOSE", "1")
-    monkeypatch.setattr(safety.evaluation.evaluator, "KEPT_VARIABLES", KEPT_VARIABLES | {"PYTHONVERBOSE"})
+    monkeypatch.setattr("safety.evaluation.evaluator.KEPT_VARIABLES", KEPT_VARIABLES | {"PYTHONVERBOSE"})
     config = EnvironmentConfig(name=environment, episode_steps_max=5)
     evaluator = make(suite_of(slice_of(config, Perturbation("observation_dropout", 0.1))))
     evaluator.start()

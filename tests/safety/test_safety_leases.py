@@ -12,6 +12,7 @@ import pytest
 from policies.artifact import artifact_digest
 from policies.trust import ExpiredStatement, ReplayedStatement, TrustPolicy, WrongRun
 from protos.safety.v1 import safety_pb2
+from safety.begun_evaluations import EVALUATION
 from safety.config import SafetyConfig
 from safety.docket import Docket
 from safety.history import VERDICT
@@ -203,8 +204,8 @@ def test_a_breach_ends_an_epoch_until_the_learner_has_rolled_back(bench: Bench) 
         assert "80 of 200 training episodes" in breach.reason
     assert bench.epoch(1) == 2
     assert bench.epoch(1) == 2
-    assert bench.kinds() == [VERDICT, VERDICT, BREACH, RESUMED]
-    assert read_ledger(bench.directory)[3].fields == {
+    assert bench.kinds() == [EVALUATION, VERDICT, EVALUATION, VERDICT, BREACH, RESUMED]
+    assert read_ledger(bench.directory)[5].fields == {
         "run_id": RUN,
         "epoch": 1,
         "reason": FOUND.reason,
