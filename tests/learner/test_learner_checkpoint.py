@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -217,6 +218,7 @@ def test_a_writer_that_cannot_write_fails_with_a_clear_error(tmp_path: Path) -> 
     command = [sys.executable, "-c", WRITER, str(tmp_path), "full"]
     writer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert writer.returncode == 1
-    last = writer.stderr.strip().splitlines()[-1]
-    assert last.startswith("learner.checkpoint.CheckpointFailed: a checkpoint in"), writer.stderr
-    assert "could not be written" in last
+    # Not always the last line: threads of the storage library's may complain of their closed loop after it.
+    said = [line for line in writer.stderr.splitlines() if line.startswith("learner.checkpoint.CheckpointFailed: ")]
+    assert said, writer.stderr
+    assert re.search("a checkpoint in .* could not be written", said[-1])
