@@ -153,11 +153,17 @@ class DecisionHistory:
     @property
     def incumbent_digest(self) -> bytes:
         """That of the newest release that may act everywhere, neither revoked nor a canary; b"" where there is none."""
+        number = self.incumbent_number
+        return self._released[number - 1] if number else b""
+
+    @property
+    def incumbent_number(self) -> int:
+        """Number of that release; 0 where there is none. An artifact may be released twice, and be a canary later."""
         for number in range(self.approved, 0, -1):
-            digest = self._released[number - 1]
-            if digest not in self._revocations and (number not in self._canaries or number in self._promotions):
-                return digest
-        return b""
+            everywhere = number not in self._canaries or number in self._promotions
+            if everywhere and self._released[number - 1] not in self._revocations:
+                return number
+        return 0
 
     @property
     def canary(self) -> safety_pb2.VerdictStatement | None:
@@ -328,17 +334,6 @@ class DecisionHistory:
     def _check_run(self, entry: LedgerEntry, run_id: str) -> None:
         if run_id != self._run_id:
             raise LedgerError(f"ledger entry {entry.index} is about run {run_id!r}, not {self._run_id!r}")
-
-    @property
-    def incumbent_number(self) -> int:
-        """Number of the release with the `incumbent_digest`; 0 where there is none."""
-        digest = self.incumbent_digest
-        for number in range(self.approved, 0, -1):
-            # An artifact may have been released twice, and the later release be a canary.
-            everywhere = number not in self._canaries or number in self._promotions
-            if everywhere and digest and self._released[number - 1] == digest:
-                return number
-        return 0
 
 
 def _kept(statement: safety_pb2.VerdictStatement) -> Kept:
